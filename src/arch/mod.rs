@@ -1,0 +1,28 @@
+//! The devices that the crate builds itself, each on its own architecture.
+
+use axvmconfig::EmulatedDeviceConfig;
+
+use crate::{config::ConfigFault, device::DeviceBound, update::Batch};
+
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
+#[cfg(target_arch = "riscv64")]
+mod riscv64;
+
+/// Records the devices of a configuration entry.
+///
+/// Gives `false`, and records nothing, if this architecture has no device for the entry's type.
+pub(crate) fn build<B: DeviceBound>(
+    config: &EmulatedDeviceConfig,
+    batch: &mut Batch<'_, B>,
+) -> Result<bool, ConfigFault> {
+    #[cfg(target_arch = "aarch64")]
+    return aarch64::build(config, batch);
+    #[cfg(target_arch = "riscv64")]
+    return riscv64::build(config, batch);
+    #[cfg(not(any(target_arch = "aarch64", target_arch = "riscv64")))]
+    {
+        let _ = (config, batch);
+        Ok(false)
+    }
+}

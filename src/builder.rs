@@ -1,0 +1,224 @@
+//! [`VmDevicesBuilder`]: a registry from a configuration.
+
+use alloc::{boxed::Box, vec::Vec};
+use core::fmt;
+
+use ax_errno::AxResult;
+use axvmconfig::{EmulatedDeviceConfig, EmulatedDeviceType};
+use log::{error, info, warn};
+
+use crate::{
+    arch,
+    arguments::ivc_range,
+    config::{AxVmDeviceConfig, ConfigError, ConfigFault},
+    device::{DeviceBound, DeviceIds},
+    error::Refusal,
+    ivc::IvcChannels,
+    registry::VmDevices,
+    tables::Tables,
+    unmapped::Unmapped,
+    update::Batch,
+};
+
+/// Makes a registry from a configuration, with factories for the kinds of device that the crate
+/// does not build itself.
+///
+/// On every architecture an [`IVCChannel`](EmulatedDeviceType::IVCChannel) entry sets aside the
+/// range for IVC channels; of several the first counts. On aarch64 the crate builds the GIC, on
+/// riscv64 the PLIC. For every other entry the factory of its type is called; without one, the
+/// entry is left out with a `warn!`.
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use axdevice::{AxVmDeviceConfig, SharedVmDevices, Unmapped};
+/// # use ax_errno::AxResult;
+/// # use axaddrspace::device::{AccessWidth, Port, PortRange};
+/// use axvmconfig::{EmulatedDeviceConfig, EmulatedDeviceType::Console};
+///
+/// struct Uart(PortRange);
+/// # impl axdevice_base::BaseDeviceOps<PortRange> for Uart {
+/// #     fn emu_type(&self) -> axvmconfig::EmulatedDeviceType { Console }
+/// #     fn address_range(&self) -> PortRange { self.0 }
+/// #     fn handle_read(&self, _: Port, _: AccessWidth) -> AxResult<usize> { Ok(0x60) }
+/// #     fn handle_write(&self, _: Port, _: AccessWidth, _: usize) -> AxResult { Ok(()) }
+/// # }
+///
+/// let com1 = EmulatedDeviceConfig {
+///     name: "com1".into(),
+///     base_gpa: 0x3f8,
+///     length: 8,
+///     emu_type: Console,
+///     ..Default::default()
+/// };
+/// let devices = SharedVmDevices::builder()
+///     .config(AxVmDeviceConfig::new(vec![com1]))
+///     .unmapped(Unmapped::Float)
+///     .factory(Console, |config, batch| {
+///         let first = config.base_gpa as u16;
+///         let ports = PortRange::new(Port(first), Port(first + config.length as u16 - 1));
+///         batch.add_port_dev(Arc::new(Uart(ports)))?;
+///         Ok(())
+///     })
+///     .build()?;
+/// assert_eq!(devices.snapshot().to_string(), "port     0x3f8..=0x3ff #1 com1\n");
+/// # Ok::<(), axdevice::ConfigError>(())
+/// ```
+#[must_use]
+pub struct VmDevicesBuilder<'f, B: DeviceBound> {
+    config: AxVmDeviceConfig,
+    unmapped: Unmapped,
+    factories: Vec<(EmulatedDeviceType, Factory<'f, B>)>,
+}
+
+type Factory<'f, B> = Box<dyn FnMut(&EmulatedDeviceConfig, &mut Batch<'_, B>) -> AxResult + 'f>;
+
+impl<'f, B: DeviceBound> VmDevicesBuilder<'f, B> {
+    /// No devices, no factories, the default policy for misses.
+    pub fn new() -> Self {
+        Self {
+            config: AxVmDeviceConfig::default(),
+            unmapped: Unmapped::default(),
+            factories: Vec::new(),
+        }
+    }
+
+    /// The entries to make devices of, in place of those given before.
+    pub fn config(self, config: AxVmDeviceConfig) -> Self {
+        Self { config, ..self }
+    }
+
+    /// What a miss does.
+    pub fn unmapped(self, unmapped: Unmapped) -> Self {
+        Self { unmapped, ..self }
+    }
+
+    /// Has `factory` make the devices of the entries of type `emu_type`, where the crate does not,
+    /// in place of the factory given for it before.
+    ///
+    /// The factory adds to the batch what the entry asks for, on one bus or on several. If it fails,
+    /// or one of the devices cannot be added, so does the whole entry.
+    pub fn factory(
+        mut self,
+        emu_type: EmulatedDeviceType,
+        factory: impl FnMut(&EmulatedDeviceConfig, &mut Batch<'_, B>) -> AxResult + 'f,
+    ) -> Self {
+        self.factories.retain(|(of, _)| *of != emu_type);
+        self.factories.push((emu_type, Box::new(factory)));
+        self
+    }
+
+    /// Makes the registry, with every device or not at all.
+    ///
+    /// # Errors
+    ///
+    /// The first entry that cannot be made, and why.
+    pub fn build(self) -> Result<VmDevices<B>, ConfigError> {
+        self.assemble(Err)
+    }
+
+    /// Makes the registry as 0.4.10 did, leaving out, with an `error!`, what it took and this crate
+    /// refuses.
+    ///
+    /// # Panics
+    ///
+    /// On an entry that 0.4.10 could not make either.
+    pub(crate) fn build_leniently(self) -> VmDevices<B> {
+        let devices = self.assemble(|error| {
+            if error.fault.was_tolerated() {
+                error!("{error}: left out");
+                Ok(())
+            } else {
+                Err(error)
+            }
+        });
+        devices.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Makes every entry for which `faulty` does not end it.
+    fn assemble(
+        mut self,
+        faulty: impl Fn(ConfigError) -> Result<(), ConfigError>,
+    ) -> Result<VmDevices<B>, ConfigError> {
+        let mut machine = Machine::default();
+        for (index, config) in self.config.emu_configs.iter().enumerate() {
+            if let Err(fault) = machine.build(config, &mut self.factories) {
+                faulty(ConfigError {
+                    index,
+                    name: config.name.clone(),
+                    emu_type: config.emu_type,
+                    fault,
+                })?;
+            }
+        }
+        let devices = VmDevices::from_parts(machine.tables, machine.ids, machine.ivc);
+        Ok(devices.with_unmapped(self.unmapped))
+    }
+}
+
+impl<B: DeviceBound> Default for VmDevicesBuilder<'_, B> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<B: DeviceBound> fmt::Debug for VmDevicesBuilder<'_, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VmDevicesBuilder")
+            .field("config", &self.config)
+            .field("unmapped", &self.unmapped)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A registry in the making.
+struct Machine<B: DeviceBound> {
+    ids: DeviceIds,
+    tables: Tables<B>,
+    ivc: Option<IvcChannels>,
+}
+
+impl<B: DeviceBound> Default for Machine<B> {
+    fn default() -> Self {
+        Self {
+            ids: DeviceIds::new(),
+            tables: Tables::new(),
+            ivc: None,
+        }
+    }
+}
+
+impl<B: DeviceBound> Machine<B> {
+    /// Makes what one entry asks for, all of it or nothing.
+    fn build(
+        &mut self,
+        config: &EmulatedDeviceConfig,
+        factories: &mut [(EmulatedDeviceType, Factory<'_, B>)],
+    ) -> Result<(), ConfigFault> {
+        if config.emu_type == EmulatedDeviceType::IVCChannel {
+            return self.build_ivc(config);
+        }
+        let mut batch = Batch::new(&self.ids, Some(config.name.as_str().into()));
+        if !arch::build(config, &mut batch)? {
+            match factories.iter_mut().find(|(of, _)| *of == config.emu_type) {
+                Some((_, factory)) => factory(config, &mut batch).map_err(ConfigFault::Factory)?,
+                None => warn!("no device for {} of type {}", config.name, config.emu_type),
+            }
+        }
+        self.tables = self.tables.edited(batch.edits())?;
+        Ok(())
+    }
+
+    fn build_ivc(&mut self, config: &EmulatedDeviceConfig) -> Result<(), ConfigFault> {
+        if self.ivc.is_some() {
+            warn!("IVC range {} is ignored: there is one already", config.name);
+            return Ok(());
+        }
+        let (base, length) = ivc_range(config)?;
+        self.ivc = Some(IvcChannels::new(base, length).ok_or(Refusal::NoMemory)?);
+        info!("IVC channels at {base:#x}, {length:#x} bytes");
+        Ok(())
+    }
+}

@@ -1,0 +1,182 @@
+//! [`AxVmDeviceConfig`], and what can be wrong with it.
+
+use alloc::{string::String, vec::Vec};
+use core::fmt;
+
+use ax_errno::AxError;
+use axvmconfig::{EmulatedDeviceConfig, EmulatedDeviceType};
+
+use crate::error::Refusal;
+
+/// The emulated devices of a VM, as its configuration lists them.
+#[derive(Clone, Debug, Default)]
+pub struct AxVmDeviceConfig {
+    /// One entry for each device, or for each group of them.
+    pub emu_configs: Vec<EmulatedDeviceConfig>,
+}
+
+impl AxVmDeviceConfig {
+    /// The configuration with these entries.
+    pub fn new(emu_configs: Vec<EmulatedDeviceConfig>) -> Self {
+        Self { emu_configs }
+    }
+}
+
+/// An entry of the configuration that cannot be made, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// The entry's place in [`AxVmDeviceConfig::emu_configs`], from 0.
+    pub index: usize,
+    /// The entry's name.
+    pub name: String,
+    /// The entry's type.
+    pub emu_type: EmulatedDeviceType,
+    /// What is wrong.
+    pub fault: ConfigFault,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            index,
+            name,
+            emu_type,
+            fault,
+        } = self;
+        write!(f, "device {index} \"{name}\" ({emu_type}): {fault}")
+    }
+}
+
+impl core::error::Error for ConfigError {}
+
+impl From<ConfigError> for AxError {
+    /// As for its [`ConfigFault`].
+    fn from(error: ConfigError) -> Self {
+        error.fault.into()
+    }
+}
+
+/// What is wrong with an entry of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConfigFault {
+    /// `cfg_list` is too short.
+    MissingArgument {
+        /// The argument's place in `cfg_list`, from 0.
+        position: usize,
+        /// What it means.
+        name: &'static str,
+    },
+    /// The arguments lead past the end of the address space.
+    DoesNotFit {
+        /// What does.
+        what: &'static str,
+    },
+    /// More redistributors than the architecture can number.
+    TooManyRedistributors {
+        /// How many were asked for.
+        cpu_num: usize,
+        /// How many there can be.
+        at_most: usize,
+    },
+    /// The PLIC's range ends before its last context does.
+    PlicTooSmall {
+        /// The length that the entry gives, in bytes.
+        length: usize,
+        /// The least that would do, in bytes.
+        at_least: usize,
+    },
+    /// The IVC range does not start and end on 4 KiB boundaries.
+    IvcUnaligned,
+    /// The IVC range is longer than its allocator allows.
+    IvcTooLong {
+        /// The most that would do, in bytes.
+        at_most: usize,
+    },
+    /// The registry refused a device.
+    Refused(Refusal),
+    /// A factory failed.
+    Factory(AxError),
+}
+
+impl ConfigFault {
+    /// Whether 0.4.10 went on where it met this.
+    pub(crate) const fn was_tolerated(&self) -> bool {
+        matches!(
+            self,
+            Self::Refused(_) | Self::IvcUnaligned | Self::IvcTooLong { .. }
+        )
+    }
+}
+
+impl fmt::Display for ConfigFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::MissingArgument { position, name } => {
+                write!(f, "argument {position} of cfg_list, {name}, is missing")
+            }
+            Self::DoesNotFit { what } => {
+                write!(f, "{what} leads past the end of the address space")
+            }
+            Self::TooManyRedistributors { cpu_num, at_most } => {
+                write!(
+                    f,
+                    "cpu_num is {cpu_num}, but there can be at most {at_most} redistributors"
+                )
+            }
+            Self::PlicTooSmall { length, at_least } => {
+                write!(
+                    f,
+                    "the PLIC takes {at_least:#x} bytes, but its length is {length:#x}"
+                )
+            }
+            Self::IvcUnaligned => f.write_str("the IVC range is not on 4 KiB boundaries"),
+            Self::IvcTooLong { at_most } => {
+                write!(f, "the IVC range is longer than {at_most:#x} bytes")
+            }
+            Self::Refused(refusal) => refusal.fmt(f),
+            Self::Factory(error) => write!(f, "its factory failed: {error}"),
+        }
+    }
+}
+
+impl From<Refusal> for ConfigFault {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<ConfigFault> for AxError {
+    /// As for a [`Refusal`], what a factory gave, or `InvalidInput`.
+    fn from(fault: ConfigFault) -> Self {
+        match fault {
+            ConfigFault::Refused(refusal) => refusal.into(),
+            ConfigFault::Factory(error) => error,
+            _ => Self::InvalidInput,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_name_the_entry_and_the_argument() {
+        let error = ConfigError {
+            index: 3,
+            name: "gicr".into(),
+            emu_type: EmulatedDeviceType::GPPTRedistributor,
+            fault: ConfigFault::MissingArgument {
+                position: 1,
+                name: "stride",
+            },
+        };
+        assert_eq!(
+            error.to_string(),
+            "device 3 \"gicr\" (gic partial passthrough redistributor): argument 1 of cfg_list, \
+             stride, is missing"
+        );
+        assert_eq!(AxError::from(error), AxError::InvalidInput);
+    }
+}

@@ -1,0 +1,178 @@
+//! What a registry holds: the two kinds of device object, device ids, a device on a bus.
+
+use core::fmt;
+
+use axaddrspace::{
+    GuestPhysAddrRange,
+    device::{PortRange, SysRegAddrRange},
+};
+use axdevice_base::BaseDeviceOps;
+
+use crate::{
+    bus::BusRange,
+    serialized::{Gate, Serialized},
+    sync::{Arc, AtomicU64, Ordering},
+    table::Mount,
+};
+
+/// Names one registration of a device. Never used again within its registry.
+///
+/// Ids grow in the order of registration. One that was handed out for a change which was then
+/// refused is skipped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DeviceId(u64);
+
+impl fmt::Display for DeviceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "#{}", self.0)
+    }
+}
+
+/// Where a registry's [`DeviceId`]s come from.
+#[derive(Debug)]
+pub(crate) struct DeviceIds(AtomicU64);
+
+impl DeviceIds {
+    pub(crate) const fn new() -> Self {
+        Self(AtomicU64::new(1))
+    }
+
+    /// An id that was never given before.
+    ///
+    /// `Relaxed`: an id is only ever compared, and the read-modify-write alone makes it unique. The
+    /// counter does not come round: at a billion ids a second that takes 584 years.
+    pub(crate) fn next(&self) -> DeviceId {
+        DeviceId(self.0.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// What a registry demands of its devices: [`Unbound`] or [`ThreadSafe`].
+///
+/// Sealed: soundness rests on which device objects there are.
+pub trait DeviceBound: sealed::Sealed + 'static {
+    /// The device object on the bus with range type `R`.
+    type Dev<R: BusRange>: ?Sized + BaseDeviceOps<R>;
+
+    /// Holds a built-in device that any vCPU may call.
+    #[doc(hidden)]
+    fn shared<R: BusRange, T>(device: T) -> Mount<Self::Dev<R>>
+    where
+        T: BaseDeviceOps<R> + Send + Sync;
+
+    /// Holds a built-in device that one vCPU at a time may call.
+    #[doc(hidden)]
+    fn serialised<R: BusRange, T>(device: T) -> Mount<Self::Dev<R>>
+    where
+        T: BaseDeviceOps<R> + Send;
+}
+
+/// Devices as 0.4.10 takes them, `dyn BaseDeviceOps<R>`: neither `Send` nor `Sync`, and so neither
+/// is the registry of them, [`AxVmDevices`](crate::AxVmDevices).
+///
+/// `find_*` and `iter_*` give a built-in device bare, so that it can be downcast; a lock that it
+/// needs belongs to the table entry, and is taken by a dispatch alone.
+#[derive(Debug)]
+pub enum Unbound {}
+
+impl DeviceBound for Unbound {
+    type Dev<R: BusRange> = dyn BaseDeviceOps<R>;
+
+    fn shared<R: BusRange, T>(device: T) -> Mount<Self::Dev<R>>
+    where
+        T: BaseDeviceOps<R> + Send + Sync,
+    {
+        Mount::bare(Arc::new(device))
+    }
+
+    fn serialised<R: BusRange, T>(device: T) -> Mount<Self::Dev<R>>
+    where
+        T: BaseDeviceOps<R> + Send,
+    {
+        let device = Arc::new(device);
+        Mount {
+            handler: Arc::new(Gate::new(device.clone())),
+            device,
+        }
+    }
+}
+
+/// Devices that any vCPU's thread may call, `dyn BaseDeviceOps<R> + Send + Sync`, and so the
+/// registry of them, [`SharedVmDevices`](crate::SharedVmDevices), is `Send + Sync`.
+///
+/// A built-in device that is not `Sync` is held as a [`Serialized`] one.
+#[derive(Debug)]
+pub enum ThreadSafe {}
+
+impl DeviceBound for ThreadSafe {
+    type Dev<R: BusRange> = dyn BaseDeviceOps<R> + Send + Sync;
+
+    fn shared<R: BusRange, T>(device: T) -> Mount<Self::Dev<R>>
+    where
+        T: BaseDeviceOps<R> + Send + Sync,
+    {
+        Mount::bare(Arc::new(device))
+    }
+
+    fn serialised<R: BusRange, T>(device: T) -> Mount<Self::Dev<R>>
+    where
+        T: BaseDeviceOps<R> + Send,
+    {
+        Self::shared(Serialized::new(device))
+    }
+}
+
+/// A device on the bus that it is for, known at run time.
+pub enum Device<B: DeviceBound> {
+    /// A device in guest physical memory.
+    Mmio(Arc<B::Dev<GuestPhysAddrRange>>),
+    /// A system register device.
+    SysReg(Arc<B::Dev<SysRegAddrRange>>),
+    /// A port I/O device.
+    Port(Arc<B::Dev<PortRange>>),
+}
+
+impl<B: DeviceBound> Clone for Device<B> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Mmio(device) => Self::Mmio(device.clone()),
+            Self::SysReg(device) => Self::SysReg(device.clone()),
+            Self::Port(device) => Self::Port(device.clone()),
+        }
+    }
+}
+
+impl<B: DeviceBound> fmt::Debug for Device<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Mmio(_) => "Mmio(..)",
+            Self::SysReg(_) => "SysReg(..)",
+            Self::Port(_) => "Port(..)",
+        })
+    }
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for super::Unbound {}
+    impl Sealed for super::ThreadSafe {}
+}
+
+#[cfg(test)]
+impl DeviceId {
+    pub(crate) fn new(n: u64) -> Self {
+        Self(n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_unique_and_grow() {
+        let ids = DeviceIds::new();
+        let (a, b) = (ids.next(), ids.next());
+        assert!(a < b);
+        assert_eq!(a.to_string(), "#1");
+    }
+}

@@ -1,0 +1,61 @@
+//! [`Ledger`]: the devices that `iter_*` has lent.
+//!
+//! `iter_*` lends `&Arc<D>` for as long as the registry is borrowed, though the table that it read
+//! may be replaced and freed in the meantime. So what was lent is kept here, once for each
+//! registration ever lent. Lending takes no lock.
+
+use crate::{
+    stack::{Node, Stack},
+    sync::{Arc, AtomicBool, Ordering},
+};
+
+/// The devices of one bus that were lent since the ledger was made.
+///
+/// # Invariants
+///
+/// *Kept*: of every [`Loan`] that is marked as lent, a count is on the ledger or in the hands of the
+/// thread that is just putting it there, and the ledger gives none back before it is dropped.
+pub(crate) struct Ledger<D: ?Sized>(Stack<Arc<Loan<D>>>);
+
+/// A device that can be lent, by one ledger: its registry's.
+pub(crate) struct Loan<D: ?Sized> {
+    device: Arc<D>,
+    lent: AtomicBool,
+}
+
+impl<D: ?Sized> Loan<D> {
+    pub(crate) fn new(device: Arc<D>) -> Arc<Self> {
+        Arc::new(Self {
+            device,
+            lent: AtomicBool::new(false),
+        })
+    }
+
+    pub(crate) fn device(&self) -> &Arc<D> {
+        &self.device
+    }
+}
+
+impl<D: ?Sized> Ledger<D> {
+    pub(crate) const fn new() -> Self {
+        Self(Stack::new())
+    }
+
+    /// Lends a device for as long as the ledger is borrowed.
+    ///
+    /// The mark is a read-modify-write, so that of many threads one puts the loan on the ledger.
+    /// It orders nothing (`Relaxed`): what the reference leads to was read through the table, and
+    /// who drops the ledger has it to itself, thus comes after every lender.
+    pub(crate) fn lend<'a>(&'a self, loan: &Arc<Loan<D>>) -> &'a Arc<D> {
+        if !loan.lent.load(Ordering::Relaxed) {
+            let kept = Node::new(loan.clone());
+            if !loan.lent.swap(true, Ordering::Relaxed) {
+                // INVARIANT: `kept` was in hand before the mark was set, and nothing between the
+                // two can fail.
+                self.0.push(kept);
+            }
+        }
+        // SAFETY: by *Kept* the loan lives as long as the ledger does, which `'a` is within.
+        unsafe { &*Arc::as_ptr(loan) }.device()
+    }
+}

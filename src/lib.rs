@@ -1,0 +1,47 @@
+#![doc = include_str!("../README.md")]
+#![cfg_attr(not(test), no_std)]
+
+extern crate alloc;
+
+mod arch;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "each architecture builds its own devices only")
+)]
+mod arguments;
+mod builder;
+mod bus;
+mod config;
+mod device;
+mod dispatch;
+mod error;
+mod iterate;
+mod ivc;
+mod ledger;
+mod publish;
+mod registry;
+mod serialized;
+mod snapshot;
+mod span;
+mod stack;
+mod sync;
+mod table;
+mod tables;
+#[cfg(test)]
+mod testing;
+mod unmapped;
+mod update;
+
+pub use crate::{
+    builder::VmDevicesBuilder,
+    bus::{BusAddr, BusRange},
+    config::{AxVmDeviceConfig, ConfigError, ConfigFault},
+    device::{Device, DeviceBound, DeviceId, ThreadSafe, Unbound},
+    error::{AddError, Refusal},
+    registry::{AxVmDevices, SharedVmDevices, VmDevices},
+    serialized::Serialized,
+    snapshot::Snapshot,
+    span::Span,
+    unmapped::Unmapped,
+    update::Batch,
+};

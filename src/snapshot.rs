@@ -1,0 +1,118 @@
+//! [`Snapshot`]: a copy of all tables for the caller to keep.
+
+use alloc::vec::Vec;
+use core::fmt;
+
+use axaddrspace::{
+    GuestPhysAddrRange,
+    device::{PortRange, SysRegAddrRange},
+};
+
+use crate::{
+    bus::{BusRange, Family, PerBus},
+    device::{DeviceBound, DeviceId},
+    span::Span,
+    sync::Arc,
+    table::Table,
+    tables::Tables,
+};
+
+/// The devices of all three buses at one instant.
+///
+/// A copy: what is published later does not change it, and keeping it delays nothing but the drop
+/// of the devices in it. `Display` prints a memory map, one line a device, by bus and address:
+///
+/// ```text
+/// mmio     0x8000000..=0x800ffff #1 gicd
+/// port     0x3f8..=0x3ff #2
+/// ```
+pub struct Snapshot<B: DeviceBound>(PerBus<RowsOf<B>>);
+
+/// The family of a snapshot's rows, by address.
+struct RowsOf<B>(B);
+
+impl<B: DeviceBound> Family for RowsOf<B> {
+    type Of<R: BusRange> = Vec<Row<B::Dev<R>>>;
+}
+
+struct Row<D: ?Sized> {
+    id: DeviceId,
+    span: Span,
+    name: Option<Arc<str>>,
+    device: Arc<D>,
+}
+
+impl<B: DeviceBound> Snapshot<B> {
+    pub(crate) fn of(tables: &Tables<B>) -> Self {
+        Self(PerBus {
+            mmio: rows(tables.of::<GuestPhysAddrRange>()),
+            sys_reg: rows(tables.of::<SysRegAddrRange>()),
+            port: rows(tables.of::<PortRange>()),
+        })
+    }
+
+    /// The MMIO devices by address: id, range (half-open), device.
+    pub fn mmio(
+        &self,
+    ) -> impl Iterator<
+        Item = (
+            DeviceId,
+            GuestPhysAddrRange,
+            &Arc<B::Dev<GuestPhysAddrRange>>,
+        ),
+    > {
+        self.iter()
+    }
+
+    /// The system register devices by address: id, range (inclusive), device.
+    pub fn sys_reg(
+        &self,
+    ) -> impl Iterator<Item = (DeviceId, SysRegAddrRange, &Arc<B::Dev<SysRegAddrRange>>)> {
+        self.iter()
+    }
+
+    /// The port I/O devices by address: id, range (inclusive), device.
+    pub fn port(&self) -> impl Iterator<Item = (DeviceId, PortRange, &Arc<B::Dev<PortRange>>)> {
+        self.iter()
+    }
+
+    fn iter<R: BusRange>(&self) -> impl Iterator<Item = (DeviceId, R, &Arc<B::Dev<R>>)> {
+        let rows = R::of(&self.0).iter();
+        rows.map(|row| (row.id, R::from_span(row.span), &row.device))
+    }
+
+    fn write_bus<R: BusRange>(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for row in R::of(&self.0) {
+            write!(f, "{:<8} {} {}", R::NAME, row.span, row.id)?;
+            match &row.name {
+                Some(name) => writeln!(f, " {name}")?,
+                None => writeln!(f)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn rows<D: ?Sized>(table: &Table<D>) -> Vec<Row<D>> {
+    let rows = table.entries().iter().map(|entry| Row {
+        id: entry.id(),
+        span: entry.span,
+        name: entry.registration.name.clone(),
+        device: entry.device().clone(),
+    });
+    rows.collect()
+}
+
+impl<B: DeviceBound> fmt::Display for Snapshot<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write_bus::<GuestPhysAddrRange>(f)?;
+        self.write_bus::<SysRegAddrRange>(f)?;
+        self.write_bus::<PortRange>(f)
+    }
+}
+
+impl<B: DeviceBound> fmt::Debug for Snapshot<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Snapshot {{\n{self}}}")
+    }
+}

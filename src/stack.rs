@@ -1,0 +1,180 @@
+//! [`Stack`]: a stack that many threads push and one takes whole.
+//!
+//! No node is ever unlinked from its middle or from its top alone, so no node is read while another
+//! thread may free it, and nothing needs protection from reclamation.
+
+use alloc::boxed::Box;
+use core::{marker::PhantomData, ptr};
+
+use crate::sync::{AtomicPtr, Mutex, Ordering};
+
+/// A lock-free stack, pushed node by node and taken whole.
+///
+/// # Invariants
+///
+/// *Owned*: `top` is null or the one pointer to a node that came from `Box::into_raw`, and the same
+/// holds of that node's `below`, and so on down.
+pub(crate) struct Stack<T> {
+    top: AtomicPtr<Node<T>>,
+    /// The stack owns values and hands them from thread to thread, as a mutex does.
+    owns: PhantomData<Mutex<T>>,
+}
+
+/// A value on its way onto a stack or off it.
+pub(crate) struct Node<T> {
+    pub(crate) value: T,
+    below: *mut Node<T>,
+}
+
+impl<T> Node<T> {
+    pub(crate) fn new(value: T) -> Box<Self> {
+        Box::new(Self {
+            value,
+            below: ptr::null_mut(),
+        })
+    }
+}
+
+impl<T> Stack<T> {
+    pub(crate) const fn new() -> Self {
+        Self {
+            top: AtomicPtr::new(ptr::null_mut()),
+            owns: PhantomData,
+        }
+    }
+
+    /// Puts `node` on top.
+    ///
+    /// `Release` pairs with the `Acquire` in [`take`](Self::take). An exchange that fails says that
+    /// the top has moved; what is behind it is not read here, hence `Relaxed`. A top that was taken
+    /// and came back in between is on top all the same.
+    pub(crate) fn push(&self, node: Box<Node<T>>) {
+        let node = Box::into_raw(node);
+        let mut top = self.top.load(Ordering::Relaxed);
+        loop {
+            // SAFETY: by *Owned* this is the one pointer to the node until the exchange succeeds.
+            unsafe { (*node).below = top };
+            // INVARIANT: on success `node` takes the place of `top`, which moved to its `below`.
+            match (self.top).compare_exchange_weak(top, node, Ordering::Release, Ordering::Relaxed)
+            {
+                Ok(_) => return,
+                Err(now) => top = now,
+            }
+        }
+    }
+
+    /// Takes every node, the last pushed first.
+    ///
+    /// `Acquire` pairs with the `Release` in [`push`](Self::push): if the swap reads a node's
+    /// address, it sees what the node holds; if the push comes later, the node stays for the next
+    /// take. The nodes further down came by earlier pushes, whose exchanges the later ones continue.
+    pub(crate) fn take(&self) -> Chain<T> {
+        // INVARIANT: the pointer moved from the stack to the chain.
+        Chain {
+            top: self.top.swap(ptr::null_mut(), Ordering::Acquire),
+            owns: PhantomData,
+        }
+    }
+}
+
+impl<T> Drop for Stack<T> {
+    fn drop(&mut self) {
+        drop(self.take());
+    }
+}
+
+/// Nodes in one thread's hands: an iterator that takes them off, and frees what is left of them.
+///
+/// # Invariants
+///
+/// *Owned*, as for [`Stack`].
+pub(crate) struct Chain<T> {
+    top: *mut Node<T>,
+    owns: PhantomData<T>,
+}
+
+impl<T> Chain<T> {
+    pub(crate) const EMPTY: Self = Self {
+        top: ptr::null_mut(),
+        owns: PhantomData,
+    };
+
+    /// Puts `node` on top.
+    pub(crate) fn push(&mut self, mut node: Box<Node<T>>) {
+        // INVARIANT: `node` takes the place of `top`, which moves to its `below`.
+        node.below = self.top;
+        self.top = Box::into_raw(node);
+    }
+}
+
+impl<T> Iterator for Chain<T> {
+    type Item = Box<Node<T>>;
+
+    fn next(&mut self) -> Option<Box<Node<T>>> {
+        if self.top.is_null() {
+            return None;
+        }
+        // SAFETY: by *Owned* this is the one pointer to a box.
+        let node = unsafe { Box::from_raw(self.top) };
+        // INVARIANT: `below` moves up; the node's copy is overwritten before it is read again.
+        self.top = node.below;
+        Some(node)
+    }
+}
+
+impl<T> Drop for Chain<T> {
+    fn drop(&mut self) {
+        self.for_each(drop);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, rc::Rc, thread};
+
+    use super::*;
+
+    #[test]
+    fn takes_the_last_pushed_first() {
+        let stack = Stack::new();
+        (1..=3).for_each(|n| stack.push(Node::new(n)));
+        let values: Vec<_> = stack.take().map(|node| node.value).collect();
+        assert_eq!(values, [3, 2, 1]);
+        assert!(stack.take().next().is_none());
+    }
+
+    #[test]
+    fn frees_what_is_left_of_it() {
+        let value = Rc::new(());
+        let stack = Stack::new();
+        (0..4).for_each(|_| stack.push(Node::new(value.clone())));
+        let mut chain = stack.take();
+        stack.push(Node::new(value.clone()));
+        drop(chain.next());
+        assert_eq!(Rc::strong_count(&value), 5);
+        drop(chain);
+        assert_eq!(Rc::strong_count(&value), 2);
+        drop(stack);
+        assert_eq!(Rc::strong_count(&value), 1);
+    }
+
+    #[test]
+    fn threads_lose_nothing_and_get_nothing_twice() {
+        const EACH: usize = if cfg!(miri) { 50 } else { 50_000 };
+        let stack = Stack::new();
+        let (stack, mut seen) = (&stack, BTreeSet::new());
+        thread::scope(|scope| {
+            let pushers: Vec<_> = (0..2)
+                .map(|t| scope.spawn(move || (0..EACH).for_each(|n| stack.push(Node::new((t, n))))))
+                .collect();
+            while seen.len() < 2 * EACH {
+                let done = pushers.iter().all(|p| p.is_finished());
+                for node in stack.take() {
+                    assert!(seen.insert(node.value), "{:?} came twice", node.value);
+                }
+                assert!(!done || seen.len() == 2 * EACH, "only {} came", seen.len());
+                thread::yield_now();
+            }
+        });
+    }
+}

@@ -1,0 +1,287 @@
+//! [`Table`]: the devices of one bus, sorted by address, immutable once published.
+
+use alloc::vec::Vec;
+use core::fmt;
+
+use crate::{device::DeviceId, error::Refusal, ledger::Loan, span::Span, sync::Arc};
+
+/// One registration of a device.
+///
+/// Every table that lists the device holds one count of the same `Arc<Registration>`, and nothing
+/// else that lasts does: so the count tells how many tables still list it.
+pub(crate) struct Registration<D: ?Sized> {
+    pub(crate) id: DeviceId,
+    /// The name that the configuration gave.
+    pub(crate) name: Option<Arc<str>>,
+    /// The device as it was added: what `find_*` gives and `iter_*` lends.
+    pub(crate) loan: Arc<Loan<D>>,
+}
+
+/// A row of a table: who owns a span of addresses.
+pub(crate) struct Entry<D: ?Sized> {
+    pub(crate) span: Span,
+    /// What a dispatch calls: the device itself, or what guards it.
+    pub(crate) handler: Arc<D>,
+    pub(crate) registration: Arc<Registration<D>>,
+}
+
+impl<D: ?Sized> Entry<D> {
+    pub(crate) fn new(span: Span, id: DeviceId, name: Option<Arc<str>>, mount: Mount<D>) -> Self {
+        Self {
+            span,
+            handler: mount.handler,
+            registration: Arc::new(Registration {
+                id,
+                name,
+                loan: Loan::new(mount.device),
+            }),
+        }
+    }
+
+    pub(crate) fn id(&self) -> DeviceId {
+        self.registration.id
+    }
+
+    /// The device as it was added.
+    pub(crate) fn device(&self) -> &Arc<D> {
+        self.registration.loan.device()
+    }
+}
+
+impl<D: ?Sized> Clone for Entry<D> {
+    fn clone(&self) -> Self {
+        Self {
+            span: self.span,
+            handler: self.handler.clone(),
+            registration: self.registration.clone(),
+        }
+    }
+}
+
+impl<D: ?Sized> fmt::Debug for Entry<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.span, self.id())
+    }
+}
+
+/// A device, and what a dispatch calls for it.
+pub struct Mount<D: ?Sized> {
+    pub(crate) device: Arc<D>,
+    pub(crate) handler: Arc<D>,
+}
+
+impl<D: ?Sized> Mount<D> {
+    /// A device that is called directly.
+    pub(crate) fn bare(device: Arc<D>) -> Self {
+        Self {
+            handler: device.clone(),
+            device,
+        }
+    }
+}
+
+impl<D: ?Sized> fmt::Debug for Mount<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mount").finish_non_exhaustive()
+    }
+}
+
+impl<D: ?Sized> Clone for Mount<D> {
+    fn clone(&self) -> Self {
+        Self {
+            device: self.device.clone(),
+            handler: self.handler.clone(),
+        }
+    }
+}
+
+/// The devices of one bus, sorted by address.
+///
+/// Pure data: it knows of no other thread. Searching takes O(log n) steps over the spans' first
+/// addresses, which lie side by side.
+///
+/// # Invariants
+///
+/// - `firsts` ascends strictly, and `firsts[i] == entries[i].span.first()`.
+/// - No two spans overlap.
+pub(crate) struct Table<D: ?Sized> {
+    firsts: Vec<usize>,
+    entries: Vec<Entry<D>>,
+}
+
+impl<D: ?Sized> Table<D> {
+    pub(crate) const fn new() -> Self {
+        Self {
+            firsts: Vec::new(),
+            entries: Vec::new(),
+        }
+    }
+
+    /// A copy with room for `more` entries.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::NoMemory`].
+    pub(crate) fn try_clone(&self, more: usize) -> Result<Self, Refusal> {
+        let mut firsts = reserved(self.firsts.len() + more)?;
+        let mut entries = reserved(self.entries.len() + more)?;
+        firsts.extend_from_slice(&self.firsts);
+        entries.extend_from_slice(&self.entries);
+        // INVARIANT: the same entries in the same order.
+        Ok(Self { firsts, entries })
+    }
+
+    /// Adds an entry.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Overlap`] with the lowest device that owns some of its span, or
+    /// [`Refusal::NoMemory`]; the table is unchanged.
+    pub(crate) fn insert(&mut self, entry: Entry<D>) -> Result<(), Refusal> {
+        let at = self.rank(entry.span.first());
+        let below = at.checked_sub(1).and_then(|i| self.entries.get(i));
+        let above = self.entries.get(at);
+        let neighbours = below.into_iter().chain(above);
+        if let Some(owner) = neighbours.into_iter().find(|e| e.span.overlaps(entry.span)) {
+            return Err(Refusal::Overlap {
+                wanted: entry.span,
+                owner: owner.id(),
+                owned: owner.span,
+            });
+        }
+        reserve(&mut self.firsts, 1)?;
+        reserve(&mut self.entries, 1)?;
+        // INVARIANT: everything below `at` starts at or below the new span's first address and,
+        // not overlapping it, ends below it; everything from `at` on starts above its last.
+        self.firsts.insert(at, entry.span.first());
+        self.entries.insert(at, entry);
+        Ok(())
+    }
+
+    /// The entry whose span contains `addr`.
+    #[inline]
+    pub(crate) fn find(&self, addr: usize) -> Option<&Entry<D>> {
+        let entry = self.entries.get(self.rank(addr).checked_sub(1)?)?;
+        (addr <= entry.span.last()).then_some(entry)
+    }
+
+    /// How many entries start at or below `addr`.
+    #[inline]
+    fn rank(&self, addr: usize) -> usize {
+        self.firsts.partition_point(|&first| first <= addr)
+    }
+
+    /// The entries by address.
+    pub(crate) fn entries(&self) -> &[Entry<D>] {
+        &self.entries
+    }
+
+    /// The entries in the order of their registration.
+    pub(crate) fn by_registration(&self) -> Vec<&Entry<D>> {
+        let mut entries: Vec<_> = self.entries.iter().collect();
+        entries.sort_unstable_by_key(|entry| entry.id());
+        entries
+    }
+}
+
+/// An empty vector with room for exactly `n`.
+fn reserved<T>(n: usize) -> Result<Vec<T>, Refusal> {
+    let mut vec = Vec::new();
+    vec.try_reserve_exact(n).map_err(|_| Refusal::NoMemory)?;
+    Ok(vec)
+}
+
+/// Makes room for `n` more.
+fn reserve<T>(vec: &mut Vec<T>, n: usize) -> Result<(), Refusal> {
+    vec.try_reserve(n).map_err(|_| Refusal::NoMemory)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(first: usize, last: usize, id: u64) -> Entry<str> {
+        let span = Span::new(first, last).unwrap();
+        Entry::new(span, DeviceId::new(id), None, Mount::bare("device".into()))
+    }
+
+    fn table(spans: &[(usize, usize)]) -> Table<str> {
+        let mut table = Table::new();
+        for (&(first, last), id) in spans.iter().zip(1..) {
+            table.insert(entry(first, last, id)).unwrap();
+        }
+        table
+    }
+
+    fn owner(table: &Table<str>, addr: usize) -> Option<u64> {
+        let id = table.find(addr)?.id();
+        (1..100).find(|&n| DeviceId::new(n) == id)
+    }
+
+    #[test]
+    fn an_empty_table_owns_nothing() {
+        let table = table(&[]);
+        assert!(table.find(0).is_none() && table.find(usize::MAX).is_none());
+    }
+
+    #[test]
+    fn finds_the_owner_at_both_ends_and_nobody_between() {
+        let table = table(&[(0x30, 0x3f), (0x10, 0x1f), (0x40, 0x40)]);
+        let owners =
+            [0xf, 0x10, 0x1f, 0x20, 0x2f, 0x30, 0x3f, 0x40, 0x41].map(|a| owner(&table, a));
+        let (a, b, c) = (Some(1), Some(2), Some(3));
+        assert_eq!(owners, [None, b, b, None, None, a, a, c, None]);
+    }
+
+    #[test]
+    fn the_whole_bus_can_be_one_span() {
+        let table = table(&[(0, usize::MAX)]);
+        assert_eq!(owner(&table, 0), Some(1));
+        assert_eq!(owner(&table, usize::MAX), Some(1));
+    }
+
+    #[test]
+    fn refuses_every_kind_of_overlap_and_stays_as_it_was() {
+        let mut table = table(&[(0x10, 0x1f), (0x30, 0x3f)]);
+        let cases = [
+            (0x10, 0x1f, 1),
+            (0x0, 0x10, 1),
+            (0x1f, 0x2f, 1),
+            (0x14, 0x15, 1),
+            (0x0, 0x100, 1),
+            (0x20, 0x30, 2),
+            (0x3f, 0x3f, 2),
+        ];
+        for (first, last, id) in cases {
+            let Err(Refusal::Overlap { wanted, owner, .. }) = table.insert(entry(first, last, 9))
+            else {
+                panic!("{first:#x}..={last:#x} was not refused");
+            };
+            assert_eq!(wanted, Span::new(first, last).unwrap());
+            assert_eq!(owner, DeviceId::new(id));
+        }
+        assert_eq!(table.entries().len(), 2);
+        table.insert(entry(0x20, 0x2f, 3)).unwrap();
+    }
+
+    #[test]
+    fn a_copy_is_independent() {
+        let one = table(&[(0x10, 0x1f)]);
+        let mut two = one.try_clone(1).unwrap();
+        two.insert(entry(0, 0xf, 2)).unwrap();
+        assert_eq!(owner(&one, 0), None);
+        assert_eq!(owner(&two, 0), Some(2));
+        assert_eq!(Arc::strong_count(&one.entries()[0].registration), 2);
+    }
+
+    #[test]
+    fn remembers_the_order_of_registration() {
+        let table = table(&[(0x30, 0x3f), (0x10, 0x1f), (0x20, 0x2f)]);
+        let firsts: Vec<_> = table
+            .by_registration()
+            .iter()
+            .map(|e| e.span.first())
+            .collect();
+        assert_eq!(firsts, [0x30, 0x10, 0x20]);
+    }
+}

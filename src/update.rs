@@ -1,0 +1,131 @@
+//! Changes of the tables: hot-add, and the [`Batch`] of changes that are made together.
+
+use alloc::vec::Vec;
+use core::fmt;
+
+use axaddrspace::{
+    GuestPhysAddrRange,
+    device::{PortRange, SysRegAddrRange},
+};
+use axdevice_base::BaseDeviceOps;
+use log::error;
+
+use crate::{
+    bus::BusRange,
+    device::{DeviceBound, DeviceId, DeviceIds},
+    error::{AddError, Refusal},
+    registry::VmDevices,
+    sync::Arc,
+    table::{Entry, Mount},
+    tables::Edit,
+};
+
+impl<B: DeviceBound> VmDevices<B> {
+    pub(crate) fn add<R: BusRange>(
+        &self,
+        device: Arc<B::Dev<R>>,
+    ) -> Result<DeviceId, AddError<B::Dev<R>>> {
+        let mut batch = Batch::new(&self.ids, None);
+        let added = batch
+            .mount(Mount::bare(device.clone()))
+            .and_then(|id| self.publish(&batch.edits).map(|()| id));
+        added.map_err(|refusal| {
+            error!("{} device not added: {refusal}", R::NAME);
+            AddError::new(device, refusal)
+        })
+    }
+
+    /// Publishes tables with all of `edits` made, or none.
+    fn publish(&self, edits: &[Edit<B>]) -> Result<(), Refusal> {
+        self.settle()?;
+        self.tables.rcu(|tables| tables.edited(edits))
+    }
+}
+
+/// Changes that are recorded now and made together, or not at all.
+///
+/// Recording a device asks for its range and gives it its id. Whether the devices fit, together and
+/// with those that are there, is seen when the batch is made.
+pub struct Batch<'r, B: DeviceBound> {
+    ids: &'r DeviceIds,
+    name: Option<Arc<str>>,
+    edits: Vec<Edit<B>>,
+}
+
+impl<'r, B: DeviceBound> Batch<'r, B> {
+    /// An empty batch, whose devices will bear `name` in memory maps.
+    pub(crate) const fn new(ids: &'r DeviceIds, name: Option<Arc<str>>) -> Self {
+        Self {
+            ids,
+            name,
+            edits: Vec::new(),
+        }
+    }
+
+    pub(crate) fn edits(&self) -> &[Edit<B>] {
+        &self.edits
+    }
+
+    /// Records a device.
+    pub(crate) fn mount<R: BusRange>(
+        &mut self,
+        mount: Mount<B::Dev<R>>,
+    ) -> Result<DeviceId, Refusal> {
+        let span = mount.device.address_range().span()?;
+        self.edits.try_reserve(1).map_err(|_| Refusal::NoMemory)?;
+        let id = self.ids.next();
+        let entry = Entry::new(span, id, self.name.clone(), mount);
+        self.edits.push(Edit::Add(R::on(entry)));
+        Ok(id)
+    }
+
+    fn add<R: BusRange>(
+        &mut self,
+        device: Arc<B::Dev<R>>,
+    ) -> Result<DeviceId, AddError<B::Dev<R>>> {
+        let mount = Mount::bare(device.clone());
+        self.mount(mount)
+            .map_err(|refusal| AddError::new(device, refusal))
+    }
+}
+
+/// Recording devices to be added.
+///
+/// # Errors
+///
+/// For an empty or wrapping range, or for want of memory, the device is given back. The batch can
+/// go on without it.
+impl<B: DeviceBound> Batch<'_, B> {
+    /// Records a device in guest physical memory.
+    pub fn add_mmio_dev(
+        &mut self,
+        dev: Arc<B::Dev<GuestPhysAddrRange>>,
+    ) -> Result<DeviceId, AddError<B::Dev<GuestPhysAddrRange>>> {
+        self.add(dev)
+    }
+
+    /// Records a system register device.
+    pub fn add_sys_reg_dev(
+        &mut self,
+        dev: Arc<B::Dev<SysRegAddrRange>>,
+    ) -> Result<DeviceId, AddError<B::Dev<SysRegAddrRange>>> {
+        self.add(dev)
+    }
+
+    /// Records a port I/O device.
+    pub fn add_port_dev(
+        &mut self,
+        dev: Arc<B::Dev<PortRange>>,
+    ) -> Result<DeviceId, AddError<B::Dev<PortRange>>> {
+        self.add(dev)
+    }
+}
+
+impl<B: DeviceBound> fmt::Debug for Batch<'_, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batch")
+            .field("name", &self.name)
+            .field("edits", &self.edits.len())
+            .finish()
+    }
+}
