@@ -161,3 +161,139 @@ fn wait<T>(lock: &Mutex<T>) -> AxResult<MutexGuard<'_, T>> {
     }
     Err(AxError::ResourceBusy)
 }
+
+#[cfg(test)]
+mod tests {
+    use core::cell::Cell;
+    use std::{
+        sync::{OnceLock, Weak},
+        thread,
+    };
+
+    use axaddrspace::device::{Port, PortRange};
+
+    use super::*;
+    use crate::{
+        bus::sealed::Bus,
+        device::{DeviceBound, Unbound},
+    };
+
+    const WIDTH: AccessWidth = AccessWidth::Dword;
+
+    /// Counts its accesses in a way that loses some when two threads are in it.
+    #[derive(Default)]
+    struct Counter(Cell<usize>);
+
+    impl BaseDeviceOps<PortRange> for Counter {
+        fn emu_type(&self) -> EmulatedDeviceType {
+            EmulatedDeviceType::Console
+        }
+
+        fn address_range(&self) -> PortRange {
+            PortRange::new(Port(0), Port(3))
+        }
+
+        fn handle_read(&self, _: Port, _: AccessWidth) -> AxResult<usize> {
+            Ok(self.0.get())
+        }
+
+        fn handle_write(&self, _: Port, _: AccessWidth, val: usize) -> AxResult {
+            let seen = self.0.get();
+            thread::yield_now();
+            self.0.set(seen + val);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn no_two_threads_are_in_it_at_once() {
+        const EACH: usize = if cfg!(miri) { 20 } else { 500 };
+        let device = Serialized::new(Counter::default());
+        thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    let write = || device.handle_write(Port(0), WIDTH, 1);
+                    // A thread that waited in vain tries again.
+                    (0..EACH).for_each(|_| while write().is_err() {});
+                });
+            }
+        });
+        assert_eq!(device.handle_read(Port(0), WIDTH), Ok(2 * EACH));
+        assert_eq!(device.into_inner().0.get(), 2 * EACH);
+    }
+
+    #[test]
+    fn a_busy_device_says_so() {
+        let mut device = Serialized::new(Counter::default());
+        let inside = device.device.lock();
+        assert_eq!(
+            device.handle_read(Port(0), WIDTH),
+            Err(AxError::ResourceBusy)
+        );
+        assert_eq!(
+            device.handle_write(Port(0), WIDTH, 1),
+            Err(AxError::ResourceBusy)
+        );
+        assert_eq!(device.address_range(), PortRange::EMPTY);
+        assert_eq!(
+            BaseDeviceOps::<PortRange>::emu_type(&device),
+            EmulatedDeviceType::Dummy
+        );
+        drop(inside);
+        assert_eq!(device.address_range(), device.get_mut().address_range());
+        assert_eq!(
+            BaseDeviceOps::<PortRange>::emu_type(&device),
+            EmulatedDeviceType::Console
+        );
+        assert_eq!(device.handle_read(Port(0), WIDTH), Ok(0));
+    }
+
+    /// Enters what dispatches to it again.
+    #[derive(Default)]
+    struct Reenters(OnceLock<Weak<dyn BaseDeviceOps<PortRange>>>);
+
+    impl BaseDeviceOps<PortRange> for Reenters {
+        fn emu_type(&self) -> EmulatedDeviceType {
+            EmulatedDeviceType::Dummy
+        }
+
+        fn address_range(&self) -> PortRange {
+            PortRange::new(Port(7), Port(7))
+        }
+
+        fn handle_read(&self, port: Port, width: AccessWidth) -> AxResult<usize> {
+            self.0
+                .get()
+                .unwrap()
+                .upgrade()
+                .unwrap()
+                .handle_read(port, width)
+        }
+
+        fn handle_write(&self, _: Port, _: AccessWidth, _: usize) -> AxResult {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_gate_guards_the_dispatch_and_not_the_device() {
+        let bare = Arc::new(Reenters::default());
+        let handler: Arc<dyn BaseDeviceOps<PortRange>> = Arc::new(Gate::new(bare.clone()));
+        bare.0.set(Arc::downgrade(&handler)).unwrap();
+        assert_eq!(
+            handler.handle_read(Port(7), WIDTH),
+            Err(AxError::ResourceBusy)
+        );
+        assert_eq!(handler.handle_write(Port(7), WIDTH, 0), Ok(()));
+        assert_eq!(handler.address_range(), bare.address_range());
+    }
+
+    #[test]
+    fn an_unbound_registry_holds_the_device_bare_and_the_handler_gated() {
+        let mount = Unbound::serialised::<PortRange, _>(Counter::default());
+        let any: Arc<dyn core::any::Any> = mount.device;
+        assert!(any.is::<Counter>());
+        let any: Arc<dyn core::any::Any> = mount.handler;
+        assert!(any.is::<Gate<Counter>>());
+    }
+}

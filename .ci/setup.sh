@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Installs what the other scripts need and a bare machine lacks.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+rustup component add rustfmt clippy
+rustup target add aarch64-unknown-linux-gnu riscv64gc-unknown-linux-gnu
+
+# The emulators and linkers of .ci/emulated.sh.
+if ! command -v qemu-aarch64-static aarch64-linux-gnu-gcc qemu-riscv64-static riscv64-linux-gnu-gcc >/dev/null; then
+    sudo=$([ "$(id -u)" -eq 0 ] || echo sudo)
+    $sudo apt-get update -qq
+    $sudo apt-get install -y -qq --no-install-recommends qemu-user-static \
+        gcc-aarch64-linux-gnu libc6-dev-arm64-cross gcc-riscv64-linux-gnu libc6-dev-riscv64-cross
+fi

@@ -1,0 +1,280 @@
+//! The GIC. Register offsets: Arm GIC architecture specification, GICv3 and GICv4, IHI 0069,
+//! chapter "Programmers' Model".
+
+use std::sync::LazyLock;
+
+use arm_vgic::{
+    Vgic,
+    v3::{gits::Gits, vgicd::VGicD, vgicr::VGicR},
+};
+use ax_memory_addr::PhysAddr;
+use axaddrspace::device::AccessWidth;
+use axdevice::{AxVmDevices, ConfigFault, Refusal, SharedVmDevices};
+use axdevice_base::map_device_of_type;
+use axvisor_api::{
+    arch::ArchIf,
+    host::HostIf,
+    vmm::{InterruptVector, VCpuId, VCpuSet, VMId, VmmIf},
+};
+use axvmconfig::EmulatedDeviceType::{
+    GPPTDistributor, GPPTITS, GPPTRedistributor, InterruptController,
+};
+
+use crate::{
+    common::{config, entry, error, fault},
+    host,
+};
+
+const GICD: usize = 0x800_0000;
+const GICD_LENGTH: usize = 0x1_0000;
+const GICR: usize = 0x80a_0000;
+const GICR_LENGTH: usize = 0x2_0000;
+const ITS: usize = 0x808_0000;
+const ITS_LENGTH: usize = 0x2_0000;
+
+/// The host's CPUs.
+const CPUS: usize = 8;
+
+static HOST_GICD: LazyLock<usize> = LazyLock::new(|| host::registers(GICD_LENGTH));
+static HOST_GICR: LazyLock<usize> = LazyLock::new(|| host::registers(CPUS * GICR_LENGTH));
+
+struct Arch;
+
+#[axvisor_api::api_impl]
+impl ArchIf for Arch {
+    fn hardware_inject_virtual_interrupt(_vector: InterruptVector) {}
+
+    fn read_vgicd_typer() -> u32 {
+        // IDbits = 15: 16 bits of interrupt ids, so that there are LPIs. ITLinesNumber = 31.
+        (15 << 19) | 0x1f
+    }
+
+    fn read_vgicd_iidr() -> u32 {
+        0x43b
+    }
+
+    fn get_host_gicd_base() -> PhysAddr {
+        PhysAddr::from_usize(*HOST_GICD)
+    }
+
+    fn get_host_gicr_base() -> PhysAddr {
+        PhysAddr::from_usize(*HOST_GICR)
+    }
+
+    fn fetch_irq() -> u64 {
+        0
+    }
+
+    fn handle_irq() {}
+}
+
+struct Host;
+
+#[axvisor_api::api_impl]
+impl HostIf for Host {
+    fn get_host_cpu_num() -> usize {
+        CPUS
+    }
+}
+
+struct Vmm;
+
+#[axvisor_api::api_impl]
+impl VmmIf for Vmm {
+    fn current_vm_id() -> VMId {
+        0
+    }
+
+    fn current_vcpu_id() -> VCpuId {
+        0
+    }
+
+    fn vcpu_num(_vm_id: VMId) -> Option<usize> {
+        Some(1)
+    }
+
+    fn active_vcpus(_vm_id: VMId) -> Option<usize> {
+        Some(1)
+    }
+
+    fn inject_interrupt(_vm_id: VMId, _vcpu_id: VCpuId, _vector: InterruptVector) {}
+
+    fn inject_interrupt_to_cpus(_vm_id: VMId, _vcpu_set: VCpuSet, _vector: InterruptVector) {}
+
+    fn notify_vcpu_timer_expired(_vm_id: VMId, _vcpu_id: VCpuId) {}
+}
+
+fn gicd() -> axvmconfig::EmulatedDeviceConfig {
+    entry(GPPTDistributor, GICD, GICD_LENGTH, &[])
+}
+
+fn gicr(cpu_num: usize) -> axvmconfig::EmulatedDeviceConfig {
+    entry(
+        GPPTRedistributor,
+        GICR,
+        GICR_LENGTH,
+        &[cpu_num, GICR_LENGTH, 2],
+    )
+}
+
+fn its() -> axvmconfig::EmulatedDeviceConfig {
+    entry(GPPTITS, ITS, ITS_LENGTH, &[host::registers(ITS_LENGTH)])
+}
+
+/// Sets a register of the host's device.
+fn set(register: usize, value: u32) {
+    let register = std::ptr::with_exposed_provenance_mut::<u32>(register);
+    // SAFETY: the register is in memory of `host::registers`, which is never freed.
+    unsafe { register.write_volatile(value) };
+}
+
+/// Reads `register`, 4 bytes, through the registry.
+fn read(devices: &AxVmDevices, register: usize) -> usize {
+    devices
+        .handle_mmio_read(register.into(), AccessWidth::Dword)
+        .unwrap()
+}
+
+#[test]
+fn a_gicv2_distributor() {
+    let entries = [entry(InterruptController, 0, 0, &[])];
+    let devices = AxVmDevices::try_new(config(&entries)).unwrap();
+    let item = devices.iter_mmio_dev().next().unwrap();
+    assert!(map_device_of_type(item, |_: &Vgic| ()).is_some());
+    // GICD_TYPER, which the device takes from its host.
+    assert_eq!(read(&devices, GICD + 4), (15 << 19) | 0x1f);
+}
+
+#[test]
+fn a_gicv3_distributor_reaches_its_host() {
+    let devices = AxVmDevices::try_new(config(&[gicd()])).unwrap();
+    let item = devices.iter_mmio_dev().next().unwrap();
+    // As axvm finds the distributor, to assign it interrupts.
+    let found = map_device_of_type(item, |gicd: &VGicD| gicd.assign_irq(40, 1, (0, 0, 0, 1)));
+    assert!(found.is_some());
+    // GICD_TYPER.
+    set(*HOST_GICD + 4, 0x1234_5678);
+    assert_eq!(read(&devices, GICD + 4), 0x1234_5678);
+    // GICD_IROUTER40, as `assign_irq` has set it.
+    assert_eq!(read(&devices, GICD + 0x6000 + 40 * 8), 1 << 31 | 1);
+}
+
+#[test]
+fn a_redistributor_for_each_vcpu_reaches_that_of_its_cpu() {
+    let devices = AxVmDevices::try_new(config(&[gicr(3)])).unwrap();
+    let cpus: Vec<_> = devices
+        .iter_mmio_dev()
+        .map(|item| map_device_of_type(item, |gicr: &VGicR| gicr.cpu_id))
+        .collect();
+    assert_eq!(cpus, [Some(2), Some(3), Some(4)]);
+    for i in 0..3 {
+        // GICR_WAKER.
+        let value = 0x100 + i;
+        set(*HOST_GICR + (2 + i) * GICR_LENGTH + 0x14, value as u32);
+        assert_eq!(read(&devices, GICR + i * GICR_LENGTH + 0x14), value);
+    }
+    assert!(
+        devices
+            .find_mmio_dev((GICR + 3 * GICR_LENGTH).into())
+            .is_none()
+    );
+}
+
+#[test]
+fn an_its_reaches_its_host() {
+    let its = its();
+    let devices = AxVmDevices::try_new(config(std::slice::from_ref(&its))).unwrap();
+    let item = devices.iter_mmio_dev().next().unwrap();
+    assert_eq!(
+        map_device_of_type(item, |its: &Gits| its.is_root_vm),
+        Some(false)
+    );
+    // GITS_TYPER.
+    set(its.cfg_list[0] + 8, 0x8765_4321);
+    assert_eq!(read(&devices, ITS + 8), 0x8765_4321);
+}
+
+#[test]
+fn a_thread_safe_registry_has_them_all() {
+    let devices = SharedVmDevices::try_new(config(&[gicd(), gicr(2), its()])).unwrap();
+    let map = "mmio     0x8000000..=0x800ffff #1 GPPTDistributor\n\
+               mmio     0x8080000..=0x809ffff #4 GPPTITS\n\
+               mmio     0x80a0000..=0x80bffff #2 GPPTRedistributor\n\
+               mmio     0x80c0000..=0x80dffff #3 GPPTRedistributor\n";
+    assert_eq!(devices.snapshot().to_string(), map);
+    // GICR_WAKER of the second.
+    set(*HOST_GICR + 3 * GICR_LENGTH + 0x14, 6);
+    let waker = GICR + GICR_LENGTH + 0x14;
+    assert_eq!(
+        devices.handle_mmio_read(waker.into(), AccessWidth::Dword),
+        Ok(6)
+    );
+}
+
+#[test]
+fn missing_arguments_are_named() {
+    for (position, name) in ["cpu_num", "stride", "pcpu_id"].into_iter().enumerate() {
+        let mut short = gicr(1);
+        short.cfg_list.truncate(position);
+        assert_eq!(
+            fault(short),
+            ConfigFault::MissingArgument { position, name }
+        );
+    }
+    let (position, name) = (0, "host_gits_base");
+    let short = entry(GPPTITS, ITS, ITS_LENGTH, &[]);
+    assert_eq!(
+        fault(short),
+        ConfigFault::MissingArgument { position, name }
+    );
+}
+
+#[test]
+fn ranges_that_wrap_or_overlap_are_refused() {
+    for emu_type in [GPPTDistributor, GPPTITS, GPPTRedistributor] {
+        let wraps = fault(entry(emu_type, usize::MAX - 8, 0x1_0000, &[1, 1, 1]));
+        assert!(
+            matches!(wraps, ConfigFault::Refused(Refusal::Wrapping { .. })),
+            "{wraps}"
+        );
+        let empty = fault(entry(emu_type, GICD, 0, &[1, 1, 1]));
+        assert_eq!(empty, ConfigFault::Refused(Refusal::Empty { at: GICD }));
+    }
+    let many = fault(entry(GPPTRedistributor, GICR, 1, &[1 << 17, 1, 0]));
+    assert!(matches!(many, ConfigFault::TooManyRedistributors { .. }));
+    let far = fault(entry(
+        GPPTRedistributor,
+        GICR,
+        GICR_LENGTH,
+        &[2, usize::MAX, 0],
+    ));
+    assert!(matches!(far, ConfigFault::DoesNotFit { .. }));
+    let close = fault(entry(
+        GPPTRedistributor,
+        GICR,
+        GICR_LENGTH,
+        &[2, 0x1_0000, 0],
+    ));
+    assert!(matches!(
+        close,
+        ConfigFault::Refused(Refusal::Overlap { .. })
+    ));
+    let overlap = error(&[gicd(), entry(InterruptController, 0, 0, &[])]);
+    assert_eq!(overlap.index, 1);
+    assert!(matches!(
+        overlap.fault,
+        ConfigFault::Refused(Refusal::Overlap { .. })
+    ));
+}
+
+#[test]
+fn new_leaves_out_an_entry_that_overlaps() {
+    let devices = AxVmDevices::new(config(&[gicd(), gicr(1), gicd()]));
+    assert_eq!(devices.iter_mmio_dev().count(), 2);
+}
+
+#[test]
+#[should_panic(expected = "stride, is missing")]
+fn new_panics_where_0_4_10_did() {
+    AxVmDevices::new(config(&[entry(GPPTRedistributor, GICR, GICR_LENGTH, &[1])]));
+}

@@ -1,0 +1,15 @@
+//! From configuration to devices: every row of the table, on its architecture, and every bad input.
+//!
+//! What the arguments of the interrupt controllers must satisfy is tested beside the code that
+//! checks it, on every architecture; here stands what comes out of it.
+
+mod common;
+mod every_arch;
+
+#[cfg(any(target_arch = "aarch64", target_arch = "riscv64"))]
+mod host;
+
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
+#[cfg(target_arch = "riscv64")]
+mod riscv64;

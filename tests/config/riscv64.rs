@@ -1,0 +1,91 @@
+//! The PLIC.
+
+use axaddrspace::device::AccessWidth;
+use axdevice::{AxVmDevices, ConfigFault, Refusal, SharedVmDevices};
+use axdevice_base::map_device_of_type;
+use axvmconfig::EmulatedDeviceType::{PPPTGlobal, VirtioBlk};
+use riscv_vplic::VPlicGlobal;
+
+use crate::{
+    common::{config, entry, error, fault},
+    host,
+};
+
+const LENGTH: usize = 0x40_0000;
+
+#[test]
+fn a_plic_reaches_its_registers() {
+    // The device takes the host's PLIC to be at the guest's address. With two contexts, one of them a
+    // guest's, it would raise interrupts through hypervisor CSRs, which user mode does not have.
+    let base = host::registers(LENGTH);
+    let devices = AxVmDevices::try_new(config(&[entry(PPPTGlobal, base, LENGTH, &[1])])).unwrap();
+    let item = devices.iter_mmio_dev().next().unwrap();
+    let contexts = map_device_of_type(item, |plic: &VPlicGlobal| plic.contexts_num);
+    assert_eq!(contexts, Some(1));
+
+    // PLIC specification 1.0.0, "Interrupt Priorities": source 7 at base + 4 * 7.
+    let priority = (base + 28).into();
+    devices
+        .handle_mmio_write(priority, AccessWidth::Dword, 5)
+        .unwrap();
+    assert_eq!(
+        devices.handle_mmio_read(priority, AccessWidth::Dword),
+        Ok(5)
+    );
+}
+
+#[test]
+fn a_thread_safe_registry_has_one_too() {
+    let base = host::registers(LENGTH);
+    let devices =
+        SharedVmDevices::try_new(config(&[entry(PPPTGlobal, base, LENGTH, &[1])])).unwrap();
+    assert!(devices.find_mmio_dev((base + LENGTH - 1).into()).is_some());
+}
+
+#[test]
+fn bad_entries_are_refused_by_name() {
+    let missing = fault(entry(PPPTGlobal, 0xc00_0000, LENGTH, &[]));
+    let (position, name) = (0, "context_num");
+    assert_eq!(missing, ConfigFault::MissingArgument { position, name });
+    let small = fault(entry(PPPTGlobal, 0xc00_0000, LENGTH, &[0x400]));
+    assert!(matches!(
+        small,
+        ConfigFault::PlicTooSmall { length: LENGTH, .. }
+    ));
+    let wraps = fault(entry(PPPTGlobal, usize::MAX - 8, LENGTH, &[1]));
+    assert!(matches!(
+        wraps,
+        ConfigFault::Refused(Refusal::Wrapping { .. })
+    ));
+    let twice = entry(PPPTGlobal, 0xc00_0000, LENGTH, &[1]);
+    let error = error(&[entry(VirtioBlk, 0, 0, &[]), twice.clone(), twice]);
+    assert_eq!(error.index, 2);
+    assert!(matches!(
+        error.fault,
+        ConfigFault::Refused(Refusal::Overlap { .. })
+    ));
+}
+
+#[test]
+fn the_least_length_that_the_check_lets_through_is_enough() {
+    for contexts in [0, 1, 15] {
+        let ConfigFault::PlicTooSmall { at_least, .. } =
+            fault(entry(PPPTGlobal, 0xc00_0000, 1, &[contexts]))
+        else {
+            panic!("one byte is not enough for a PLIC");
+        };
+        let built = AxVmDevices::try_new(config(&[entry(
+            PPPTGlobal,
+            0xc00_0000,
+            at_least,
+            &[contexts],
+        )]));
+        assert!(built.is_ok());
+    }
+}
+
+#[test]
+#[should_panic(expected = "context_num, is missing")]
+fn new_panics_where_0_4_10_did() {
+    AxVmDevices::new(config(&[entry(PPPTGlobal, 0xc00_0000, LENGTH, &[])]));
+}
