@@ -161,3 +161,94 @@ impl<B: DeviceBound> VmDevices<B> {
 fn width_of(data: &[u8]) -> AxResult<AccessWidth> {
     AccessWidth::try_from(data.len()).map_err(|()| AxError::InvalidInput)
 }
+
+#[cfg(test)]
+mod tests {
+    use axaddrspace::{
+        GuestPhysAddr,
+        device::{Port, SysRegAddr},
+    };
+
+    use super::*;
+    use crate::{registry::AxVmDevices, span::Span, testing::Probe};
+
+    /// On each bus a device at 0x10 ..= 0x1f that reads as the address; misses are errors.
+    fn devices() -> AxVmDevices {
+        let devices = AxVmDevices::default().with_unmapped(Unmapped::Error);
+        let span = Span::new(0x10, 0x1f).unwrap();
+        devices.add_mmio_dev(Probe::shared(span)).unwrap();
+        devices.add_sys_reg_dev(Probe::shared(span)).unwrap();
+        devices.add_port_dev(Probe::shared(span)).unwrap();
+        devices
+    }
+
+    #[test]
+    fn an_access_reaches_the_owner_of_all_of_it() {
+        let devices = devices();
+        let mmio = |addr: usize, width| devices.read(GuestPhysAddr::from(addr), width);
+        assert_eq!(mmio(0x18, AccessWidth::Qword), Ok(0x18));
+        assert_eq!(mmio(0x19, AccessWidth::Qword), Err(AxError::NotFound));
+        assert_eq!(mmio(0x1f, AccessWidth::Byte), Ok(0x1f));
+        assert_eq!(mmio(0x20, AccessWidth::Byte), Err(AxError::NotFound));
+        assert_eq!(mmio(0xf, AccessWidth::Word), Err(AxError::NotFound));
+        assert_eq!(devices.read(Port(0x1e), AccessWidth::Word), Ok(0x1e));
+        assert_eq!(
+            devices.read(Port(0x1e), AccessWidth::Dword),
+            Err(AxError::NotFound)
+        );
+        assert_eq!(devices.read(SysRegAddr(0x1f), AccessWidth::Qword), Ok(0x1f));
+    }
+
+    #[test]
+    fn crossing_is_told_from_missing() {
+        let devices = devices().with_unmapped(Unmapped::Panic);
+        let crossing = devices.write(Port(0x1f), AccessWidth::Word, 0);
+        assert_eq!(crossing, Err(AxError::InvalidInput));
+        let devices = devices.with_unmapped(Unmapped::Float);
+        assert_eq!(devices.read(Port(0x1f), AccessWidth::Word), Ok(0xffff));
+        assert_eq!(devices.read(SysRegAddr(0x20), AccessWidth::Qword), Ok(0));
+        assert_eq!(
+            devices.write(SysRegAddr(0x20), AccessWidth::Qword, 1),
+            Ok(())
+        );
+    }
+
+    #[test]
+    #[should_panic(expected = "emu_device not found")]
+    fn a_miss_panics_where_that_is_the_policy() {
+        let _ = devices()
+            .with_unmapped(Unmapped::Panic)
+            .read(Port(0x20), AccessWidth::Byte);
+    }
+
+    #[test]
+    fn bytes_are_little_endian_and_never_left_as_they_were() {
+        let devices = devices();
+        let mut data = [0xaa; 4];
+        devices
+            .read_bytes(GuestPhysAddr::from(0x11), &mut data)
+            .unwrap();
+        assert_eq!(data, [0x11, 0, 0, 0]);
+        let mut data = [0xaa; 3];
+        let error = devices.read_bytes(Port(0x10), &mut data);
+        assert_eq!((error, data), (Err(AxError::InvalidInput), [0xff; 3]));
+        let mut data = [0xaa; 2];
+        let error = devices.read_bytes(SysRegAddr(0), &mut data);
+        assert_eq!((error, data), (Err(AxError::NotFound), [0; 2]));
+        assert_eq!(
+            devices.write_bytes(Port(0x10), &[]),
+            Err(AxError::InvalidInput)
+        );
+        assert_eq!(devices.write_bytes(Port(0x10), &[0; 8]), Ok(()));
+        assert_eq!(
+            devices.write_bytes(Port(0x10), &[0; 16]),
+            Err(AxError::InvalidInput)
+        );
+    }
+
+    #[test]
+    fn an_access_says_what_it_is() {
+        let access = Access::<axaddrspace::device::PortRange>::write(Port(0x60), AccessWidth::Byte);
+        assert_eq!(access.to_string(), "write of port 0x60 with width Byte");
+    }
+}

@@ -208,3 +208,110 @@ fn places<D: ?Sized>(table: &Table<D>) -> Vec<Place<D>> {
     });
     places.collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use axaddrspace::device::{AccessWidth, Port};
+
+    use super::*;
+    use crate::{registry::AxVmDevices, testing::Probe, unmapped::Unmapped};
+
+    fn probe(first: usize, last: usize) -> Arc<Probe<PortRange>> {
+        Probe::shared(Span::new(first, last).unwrap())
+    }
+
+    /// Two port devices and one on MMIO.
+    fn devices() -> AxVmDevices {
+        let devices = AxVmDevices::default().with_unmapped(Unmapped::Error);
+        devices.add_port_dev(probe(8, 9)).unwrap();
+        devices.add_port_dev(probe(0, 1)).unwrap();
+        devices
+            .add_mmio_dev(Probe::shared(Span::new(0, 1).unwrap()))
+            .unwrap();
+        devices
+    }
+
+    fn answers(devices: &AxVmDevices, port: u16) -> bool {
+        devices
+            .handle_port_read(Port(port), AccessWidth::Byte)
+            .is_ok()
+    }
+
+    #[test]
+    fn what_iter_lent_lives_while_the_registry_is_borrowed() {
+        let devices = devices();
+        let lent: Vec<_> = devices.iter_port_dev().collect();
+        devices.add_port_dev(probe(2, 3)).unwrap();
+        let starts = lent.iter().map(|device| device.address_range().start.0);
+        assert!(starts.eq([8, 0]));
+        assert_eq!(devices.iter_port_dev().count(), 3);
+    }
+
+    #[test]
+    fn a_replaced_device_takes_effect_at_the_first_use() {
+        let mut devices = devices();
+        let before: Vec<_> = devices.snapshot().port().map(|row| row.0).collect();
+        *devices.iter_mut_port_dev().next().unwrap() = probe(0x20, 0x21);
+        assert!(answers(&devices, 0x20) && answers(&devices, 0));
+        assert!(!answers(&devices, 8));
+        let mut after: Vec<_> = devices.snapshot().port().map(|row| row.0).collect();
+        after.sort_unstable_by_key(|id| core::cmp::Reverse(*id));
+        assert_eq!(before, after, "a place keeps its id");
+        assert_eq!(
+            devices.iter_mmio_dev().count(),
+            1,
+            "the other buses are back too"
+        );
+    }
+
+    #[test]
+    fn several_buses_can_be_changed_before_the_first_use() {
+        let mut devices = devices();
+        for device in devices.iter_mut_port_dev() {
+            let range = device.address_range();
+            let (first, last) = (range.start.0 + 0x40, range.end.0 + 0x40);
+            *device = probe(first.into(), last.into());
+        }
+        let moved = Span::new(0x1000, 0x1fff).unwrap();
+        *devices.iter_mut_mmio_dev().next().unwrap() = Probe::shared(moved);
+        assert_eq!(devices.iter_mut_sys_reg_dev().count(), 0);
+        assert!(answers(&devices, 0x48) && answers(&devices, 0x40));
+        assert!(devices.find_mmio_dev(0x1000.into()).is_some());
+    }
+
+    #[test]
+    fn ranges_that_do_not_fit_together_are_all_put_back() {
+        let mut devices = devices();
+        for device in devices.iter_mut_port_dev() {
+            *device = probe(4, 5);
+        }
+        assert!(devices.find_port_dev(Port(4)).is_none());
+        assert!(answers(&devices, 8) && answers(&devices, 0));
+        *devices.iter_mut_port_dev().next().unwrap() = probe(4, 5);
+        assert!(answers(&devices, 4), "and can be changed again");
+    }
+
+    #[test]
+    fn a_change_after_iter_mut_loses_nothing() {
+        let mut devices = devices();
+        devices.iter_mut_port_dev().for_each(drop);
+        let refused = devices.add_port_dev(probe(9, 10)).unwrap_err();
+        assert!(matches!(refused.refusal(), Refusal::Overlap { .. }));
+        devices.add_port_dev(probe(2, 3)).unwrap();
+        assert_eq!(devices.iter_port_dev().count(), 3);
+    }
+
+    #[test]
+    fn iter_mut_lets_go_of_what_iter_has_lent() {
+        let mut devices = devices();
+        let device = probe(0x30, 0x31);
+        devices.add_port_dev(device.clone()).unwrap();
+        assert_eq!(devices.iter_port_dev().count(), 3);
+        // The last item of `iter_mut` is replaced, and put back into the tables by `current`.
+        *devices.iter_mut_port_dev().last().unwrap() = probe(0x40, 0x41);
+        assert_eq!(devices.iter_port_dev().count(), 3);
+        // Once more, so that nothing remembers the first device.
+        devices.iter_mut_port_dev().for_each(drop);
+        assert_eq!(Arc::strong_count(&device), 1);
+    }
+}

@@ -59,3 +59,46 @@ impl<D: ?Sized> Ledger<D> {
         unsafe { &*Arc::as_ptr(loan) }.device()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn keeps_what_it_lent_and_once_only() {
+        let ledger = Ledger::new();
+        let loan = Loan::new(Arc::new(7));
+        let lent = [ledger.lend(&loan), ledger.lend(&loan)];
+        assert_eq!(Arc::strong_count(&loan), 2);
+        drop(loan);
+        assert_eq!(lent.map(|device| **device), [7, 7]);
+    }
+
+    #[test]
+    fn gives_everything_back_when_dropped() {
+        let ledger = Ledger::new();
+        let device = Arc::new(());
+        ledger.lend(&Loan::new(device.clone()));
+        assert_eq!(Arc::strong_count(&device), 2);
+        drop(ledger);
+        assert_eq!(Arc::strong_count(&device), 1);
+    }
+
+    #[test]
+    fn threads_that_lend_the_same_keep_it_once() {
+        const LOANS: usize = if cfg!(miri) { 10 } else { 1_000 };
+        let ledger = Ledger::new();
+        let loans: Vec<_> = (0..LOANS).map(|n| Loan::new(Arc::new(n))).collect();
+        thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    let lent = loans.iter().map(|loan| **ledger.lend(loan));
+                    assert!(lent.eq(0..LOANS));
+                });
+            }
+        });
+        assert!(loans.iter().all(|loan| Arc::strong_count(loan) == 2));
+    }
+}

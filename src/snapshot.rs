@@ -116,3 +116,51 @@ impl<B: DeviceBound> fmt::Debug for Snapshot<B> {
         write!(f, "Snapshot {{\n{self}}}")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{registry::AxVmDevices, testing::Probe};
+
+    #[test]
+    fn lists_by_bus_and_address_with_typed_ranges() {
+        let devices = AxVmDevices::default();
+        let span = |first, last| Span::new(first, last).unwrap();
+        devices
+            .add_port_dev(Probe::shared(span(0x60, 0x64)))
+            .unwrap();
+        devices
+            .add_mmio_dev(Probe::shared(span(0x2000, 0x2fff)))
+            .unwrap();
+        devices
+            .add_mmio_dev(Probe::shared(span(0x1000, 0x1fff)))
+            .unwrap();
+        devices.add_sys_reg_dev(Probe::shared(span(7, 7))).unwrap();
+        let snapshot = devices.snapshot();
+        let map = "mmio     0x1000..=0x1fff #3\n\
+                   mmio     0x2000..=0x2fff #2\n\
+                   sys_reg  0x7..=0x7 #4\n\
+                   port     0x60..=0x64 #1\n";
+        assert_eq!(snapshot.to_string(), map);
+
+        let range = GuestPhysAddrRange::from_start_size(0x1000.into(), 0x1000);
+        assert_eq!(snapshot.mmio().next().map(|row| row.1), Some(range));
+        assert_eq!(snapshot.sys_reg().count(), 1);
+        let (id, _, device) = snapshot.port().next().unwrap();
+        assert_eq!(id, DeviceId::new(1));
+        assert_eq!(device.address_range().end.0, 0x64);
+    }
+
+    #[test]
+    fn holds_no_published_table() {
+        let devices = AxVmDevices::default();
+        devices
+            .add_port_dev(Probe::shared(Span::new(0, 1).unwrap()))
+            .unwrap();
+        let snapshot = devices.snapshot();
+        let tables = devices.current();
+        let entry = &tables.of::<PortRange>().entries()[0];
+        assert_eq!(Arc::strong_count(&entry.registration), 1);
+        assert_eq!(snapshot.port().count(), 1);
+    }
+}

@@ -11,8 +11,12 @@ use crate::{bus::BusRange, span::Span, sync::Arc};
 pub(crate) struct Probe<R>(R);
 
 impl<R: BusRange> Probe<R> {
+    pub(crate) fn new(range: R) -> Self {
+        Self(range)
+    }
+
     pub(crate) fn shared(span: Span) -> Arc<Self> {
-        Arc::new(Self(R::from_span(span)))
+        Arc::new(Self::new(R::from_span(span)))
     }
 }
 

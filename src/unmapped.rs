@@ -51,8 +51,45 @@ impl MissLog {
         }
         // A mere count (`Relaxed`), which takes centuries to come round.
         let n = self.0.fetch_add(1, Ordering::Relaxed) + 1;
-        if n <= LOGGED_SINGLY || n.is_power_of_two() {
+        if is_logged(n) {
             error!("emu_device not found: {miss} (miss {n} of this VM)");
         }
+    }
+}
+
+/// Whether the `n`th miss is logged.
+const fn is_logged(n: u64) -> bool {
+    n <= LOGGED_SINGLY || n.is_power_of_two()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_is_that_of_the_feature() {
+        let float = cfg!(feature = "float-unmapped");
+        let default = if float {
+            Unmapped::Float
+        } else {
+            Unmapped::Panic
+        };
+        assert_eq!(Unmapped::default(), default);
+    }
+
+    #[test]
+    fn a_flood_of_misses_is_logged_logarithmically() {
+        let logged = (1..=1 << 20).filter(|&n| is_logged(n)).count();
+        assert_eq!(logged, 8 + 17);
+        assert!((1..=LOGGED_SINGLY).all(is_logged));
+        assert!(!is_logged(LOGGED_SINGLY + 1));
+    }
+
+    #[test]
+    fn a_miss_is_not_counted_while_errors_are_not_logged() {
+        let misses = MissLog::default();
+        misses.note("an access");
+        let counted = misses.0.load(Ordering::Relaxed);
+        assert_eq!(counted, u64::from(log_enabled!(Level::Error)));
     }
 }

@@ -129,3 +129,57 @@ impl<B: DeviceBound> fmt::Debug for Batch<'_, B> {
             .finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        bus::{OnBus, sealed::Bus},
+        device::Unbound,
+        registry::SharedVmDevices,
+        span::Span,
+        testing::Probe,
+    };
+
+    fn probe(first: usize, last: usize) -> Arc<Probe<PortRange>> {
+        Probe::shared(Span::new(first, last).unwrap())
+    }
+
+    #[test]
+    fn a_refused_device_is_given_back() {
+        let devices = SharedVmDevices::default();
+        let owner = devices.add_port_dev(probe(0, 7)).unwrap();
+        let device = probe(7, 8);
+        let error = devices.add_port_dev(device.clone()).unwrap_err();
+        let refusal = Refusal::Overlap {
+            wanted: Span::new(7, 8).unwrap(),
+            owner,
+            owned: Span::new(0, 7).unwrap(),
+        };
+        assert_eq!(error.refusal(), refusal);
+        drop(error);
+        assert_eq!(
+            Arc::strong_count(&device),
+            1,
+            "the registry kept nothing of it"
+        );
+        assert!(devices.add_port_dev(probe(8, 9)).unwrap() > owner);
+    }
+
+    #[test]
+    fn a_batch_names_its_devices_and_refuses_empty_ranges_at_once() {
+        let ids = DeviceIds::new();
+        let mut batch = Batch::<Unbound>::new(&ids, Some("uart".into()));
+        let id = batch.add_port_dev(probe(0, 7)).unwrap();
+        let empty = Arc::new(Probe::new(PortRange::EMPTY));
+        let error = batch.add_port_dev(empty).unwrap_err();
+        assert_eq!(error.refusal(), Refusal::Empty { at: 1 });
+        let [Edit::Add(OnBus::Port(entry))] = batch.edits() else {
+            panic!("one device was recorded");
+        };
+        assert_eq!(
+            (entry.id(), entry.registration.name.as_deref()),
+            (id, Some("uart"))
+        );
+    }
+}
