@@ -1,0 +1,112 @@
+//! A vCPU: the state it starts in, and its run loop, which has the registry answer every exit.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use axaddrspace::{GuestPhysAddr, device::Port};
+use kvm_bindings::{kvm_regs, kvm_segment};
+use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
+use libc::EINTR;
+
+use super::memory::{CODE, Memory, stack, variables};
+use crate::vm::{Exits, Vm};
+
+/// A vCPU of KVM, with the memory that it runs in.
+pub(crate) struct Vcpu {
+    fd: VcpuFd,
+    index: u32,
+    /// KVM reads and writes it for as long as the vCPU is there.
+    _memory: Arc<Memory>,
+}
+
+/// Runs the guest until it halts. Each access that it makes to a device is an exit, and the registry
+/// answers each exit.
+fn run(vcpu: &mut VcpuFd, vm: &Vm, exits: &Exits) -> Result<()> {
+    let devices = &vm.devices;
+    while !vm.abandoned.load(Ordering::Relaxed) {
+        let answered = match vcpu.run() {
+            Ok(VcpuExit::MmioRead(address, data)) => {
+                exits.mmio.add_one();
+                devices.read_bytes(GuestPhysAddr::from(address as usize), data)
+            }
+            Ok(VcpuExit::MmioWrite(address, data)) => {
+                exits.mmio.add_one();
+                devices.write_bytes(GuestPhysAddr::from(address as usize), data)
+            }
+            Ok(VcpuExit::IoIn(port, data)) => {
+                exits.port.add_one();
+                devices.read_bytes(Port(port), data)
+            }
+            Ok(VcpuExit::IoOut(port, data)) => {
+                exits.port.add_one();
+                devices.write_bytes(Port(port), data)
+            }
+            Ok(VcpuExit::Hlt) if vm.mailbox.stopped() => return Ok(()),
+            Ok(unexpected) => bail!("the guest ended with exit {unexpected:?}"),
+            // A signal: to look whether the VM is abandoned, or another.
+            Err(error) if error.errno() == EINTR => Ok(()),
+            Err(error) => return Err(error).context("KVM_RUN"),
+        };
+        answered.map_err(|error| anyhow!("a device failed: {error}"))?;
+    }
+    bail!("the guest does not halt")
+}
+
+impl Vcpu {
+    /// A vCPU at the start of the guest's code, in 32-bit protected mode with flat segments.
+    pub(crate) fn new(machine: &VmFd, index: u32, memory: Arc<Memory>) -> Result<Self> {
+        let fd = machine
+            .create_vcpu(index.into())
+            .context("KVM_CREATE_VCPU")?;
+        let mut sregs = fd.get_sregs().context("KVM_GET_SREGS")?;
+        sregs.cs = segment(1, 0xb);
+        let data = segment(2, 0x3);
+        (sregs.ds, sregs.es, sregs.ss, sregs.fs, sregs.gs) = (data, data, data, data, data);
+        sregs.cr0 |= CR0_PE;
+        // No interrupts are expected, and an exception is to end the guest.
+        sregs.idt.limit = 0;
+        fd.set_sregs(&sregs).context("KVM_SET_SREGS")?;
+        let regs = kvm_regs {
+            rip: CODE.into(),
+            rsp: stack(index).into(),
+            rbp: variables(index).into(),
+            rflags: RFLAGS_RESERVED,
+            ..Default::default()
+        };
+        fd.set_regs(&regs).context("KVM_SET_REGS")?;
+        Ok(Self {
+            fd,
+            index,
+            _memory: memory,
+        })
+    }
+
+    /// Runs the guest until it halts.
+    pub(crate) fn run(&mut self, vm: &Vm) -> Result<()> {
+        let ended = run(&mut self.fd, vm, &vm.exits[self.index as usize]);
+        ended.with_context(|| match self.fd.get_regs() {
+            Ok(regs) => format!("at rip {:#x}, rflags {:#x}", regs.rip, regs.rflags),
+            Err(error) => format!("at an unknown rip ({error})"),
+        })
+    }
+}
+
+/// CR0: protected mode.
+const CR0_PE: u64 = 1;
+/// RFLAGS: the bit that is always set.
+const RFLAGS_RESERVED: u64 = 2;
+
+/// All 4 GiB, present, 32-bit, as descriptor `index` of type `type_` would say it.
+fn segment(index: u16, type_: u8) -> kvm_segment {
+    kvm_segment {
+        base: 0,
+        limit: u32::MAX,
+        selector: index << 3,
+        type_,
+        present: 1,
+        db: 1,
+        s: 1,
+        g: 1,
+        ..Default::default()
+    }
+}

@@ -1,0 +1,287 @@
+//! vCPUs without KVM: a thread each, which makes the accesses that the guest in `kvm/guest.rs`
+//! makes, in the same order, and checks what that checks.
+
+use std::{
+    fmt::Write as _,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use anyhow::{Result, anyhow};
+use axaddrspace::{GuestPhysAddr, device::Port};
+use axdevice::BusAddr;
+
+use crate::{
+    contract::*,
+    vcpus::Vcpus,
+    vm::{Count, Exits, Vm},
+};
+
+/// Starts the vCPUs of `vm`.
+pub(crate) fn start(vm: &Arc<Vm>) -> Result<Vcpus> {
+    let console = Arc::new(AtomicBool::new(false));
+    let mut vcpus = Vcpus::new(vm.clone(), |_| {});
+    for vcpu in 0..vm.vcpus() {
+        let (vm, console) = (vm.clone(), console.clone());
+        vcpus.push(vcpu, move || Guest::new(vcpu, &vm, &console).run())?;
+    }
+    Ok(vcpus)
+}
+
+/// A guest: what the other one has in its memory and registers.
+struct Guest<'vm> {
+    vcpu: u32,
+    vm: &'vm Vm,
+    exits: &'vm Exits,
+    /// Taken by the guest that prints.
+    console: &'vm AtomicBool,
+    /// The first slot that was not seen populated.
+    next: u32,
+    /// The slot to visit again.
+    again: u32,
+    rounds: u32,
+    checks: u32,
+    misses: u32,
+    wrong: u32,
+    told: bool,
+}
+
+/// A register on either bus.
+#[derive(Clone, Copy)]
+enum At {
+    Mmio(u32),
+    Port(u16),
+}
+
+impl At {
+    fn plus(self, offset: u32) -> Self {
+        match self {
+            Self::Mmio(address) => Self::Mmio(address + offset),
+            Self::Port(port) => Self::Port(port + offset as u16),
+        }
+    }
+
+    fn number(self) -> u32 {
+        match self {
+            Self::Mmio(address) => address,
+            Self::Port(port) => port.into(),
+        }
+    }
+}
+
+/// What a guest does, with the names that the parts have in the other one.
+impl<'vm> Guest<'vm> {
+    fn new(vcpu: u32, vm: &'vm Vm, console: &'vm AtomicBool) -> Self {
+        Self {
+            vcpu,
+            vm,
+            exits: &vm.exits[vcpu as usize],
+            console,
+            next: 0,
+            again: 0,
+            rounds: 0,
+            checks: 0,
+            misses: 0,
+            wrong: 0,
+            told: false,
+        }
+    }
+
+    fn run(mut self) -> Result<()> {
+        let latches = [
+            (At::Mmio(MMIO_LATCH + 4 * self.vcpu), MMIO_LATCH_SEED),
+            (At::Port(PORT_LATCH + 4 * self.vcpu as u16), PORT_LATCH_SEED),
+        ];
+        for (at, seed) in latches {
+            self.write(at, Width::Dword, pattern(seed, self.vcpu))?;
+        }
+        loop {
+            for (at, seed) in latches {
+                self.poll()?;
+                self.exercise(at, pattern(seed, self.vcpu))?;
+            }
+            self.poll()?;
+            self.revisit()?;
+            self.poll()?;
+            self.miss(At::Mmio(MMIO_NOBODY))?;
+            self.miss(At::Port(PORT_NOBODY))?;
+            self.rounds = self.rounds.wrapping_add(1);
+            if self.rounds.is_multiple_of(ROUNDS_PER_REPORT) && self.report()? {
+                return Ok(());
+            }
+            if self.rounds.is_multiple_of(ROUNDS_PER_LINE) {
+                self.print()?;
+            }
+        }
+    }
+
+    /// Looks whether the next slot is populated, and the one after it first: slots are populated in
+    /// order, and so they must be seen.
+    fn poll(&mut self) -> Result<()> {
+        let slot = self.slot(self.next);
+        let ahead = slot.plus(SLOT_STRIDE);
+        let id_ahead = self.read(ahead, Width::Dword)?;
+        let id_here = self.read(slot, Width::Dword)?;
+        if id_here == FLOATING {
+            self.misses += 2;
+            self.check(ahead, id_ahead, FLOATING)?;
+            return Ok(());
+        }
+        self.check(slot, id_here, id(self.next))?;
+        if id_ahead == FLOATING {
+            self.misses += 1;
+        } else {
+            self.check(ahead, id_ahead, id(self.next + 1))?;
+        }
+        let left = pattern(id(self.next), self.vcpu);
+        self.write(slot.plus(SLOT_SCRATCH), Width::Dword, left)?;
+        self.next += 1;
+        Ok(())
+    }
+
+    /// Visits the slots that were seen populated, in turn.
+    fn revisit(&mut self) -> Result<()> {
+        if self.again >= self.next {
+            self.again = 0;
+            if self.next == 0 {
+                return Ok(());
+            }
+        }
+        let (slot, id) = (self.slot(self.again), id(self.again));
+        self.again += 1;
+        for width in WIDTHS {
+            self.read_and_check(slot, width, 0, id)?;
+        }
+        self.exercise(slot.plus(SLOT_SCRATCH), pattern(id, self.vcpu))
+    }
+
+    /// Has a register with a pattern in it change, and change back.
+    fn exercise(&mut self, at: At, pattern: u32) -> Result<()> {
+        let mut shadow = pattern.to_le_bytes();
+        for step in EXERCISE {
+            let (width, offset, source) = match step {
+                Step::Read(width, offset) => {
+                    self.read_and_check(at, width, offset, u32::from_le_bytes(shadow))?;
+                    continue;
+                }
+                Step::Write(width, offset) => (width, offset, pattern),
+                Step::WriteInverse(width, offset) => (width, offset, !pattern),
+            };
+            let bytes = offset as usize..offset as usize + width as usize;
+            shadow[bytes.clone()].copy_from_slice(&source.to_le_bytes()[bytes]);
+            self.write(at.plus(offset), width, source >> (8 * offset))?;
+        }
+        Ok(())
+    }
+
+    /// Makes accesses that nobody answers.
+    fn miss(&mut self, at: At) -> Result<()> {
+        for width in WIDTHS {
+            self.write(at, width, 0)?;
+            self.read_and_check(at, width, 0, FLOATING)?;
+            self.misses += 2;
+        }
+        Ok(())
+    }
+
+    /// Reports, and returns whether to halt.
+    fn report(&mut self) -> Result<bool> {
+        self.tell(CHECKS, self.checks)?;
+        self.tell(MISSES, self.misses)?;
+        self.tell(WRONG, self.wrong)?;
+        (self.checks, self.misses, self.wrong) = (0, 0, 0);
+        Ok(self.read(self.mailbox(STOP), Width::Dword)? != 0)
+    }
+
+    /// Prints a line, unless another guest prints just now.
+    fn print(&mut self) -> Result<()> {
+        if self.console.swap(true, Ordering::Acquire) {
+            return Ok(());
+        }
+        let mut line = String::new();
+        let (vcpu, rounds, next) = (self.vcpu, self.rounds, self.next);
+        writeln!(line, "vCPU {vcpu}: {rounds} rounds, {next} devices seen")?;
+        for byte in line.bytes() {
+            while self.read(At::Port(UART_LSR), Width::Byte)? & u32::from(LSR_READY) == 0 {}
+            self.write(At::Port(UART), Width::Byte, byte.into())?;
+        }
+        self.console.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    fn read_and_check(&mut self, at: At, width: Width, offset: u32, holds: u32) -> Result<()> {
+        let at = at.plus(offset);
+        let expected = (holds >> (8 * offset)) & (u32::MAX >> (32 - 8 * width as u32));
+        let got = self.read(at, width)?;
+        self.check(at, got, expected)
+    }
+
+    fn check(&mut self, at: At, got: u32, expected: u32) -> Result<()> {
+        self.checks += 1;
+        if got == expected {
+            return Ok(());
+        }
+        self.wrong += 1;
+        if self.told {
+            return Ok(());
+        }
+        self.told = true;
+        self.tell(FIRST_ADDRESS, at.number())?;
+        self.tell(FIRST_GOT, got)?;
+        self.tell(FIRST_EXPECTED, expected)
+    }
+
+    fn tell(&self, word: u16, value: u32) -> Result<()> {
+        self.write(self.mailbox(word), Width::Dword, value)
+    }
+
+    fn mailbox(&self, word: u16) -> At {
+        At::Port(MAILBOX + MAILBOX_BANK * self.vcpu as u16 + word)
+    }
+
+    /// This vCPU's bank of a slot's device.
+    fn slot(&self, slot: u32) -> At {
+        At::Mmio(SLOTS + SLOT_STRIDE * slot + SLOT_BANK * self.vcpu)
+    }
+}
+
+/// What the run loop in `kvm/vcpu.rs` does on an exit.
+impl Guest<'_> {
+    fn read(&self, at: At, width: Width) -> Result<u32> {
+        match at {
+            At::Mmio(address) => self.read_at(gpa(address), width, &self.exits.mmio),
+            At::Port(port) => self.read_at(Port(port), width, &self.exits.port),
+        }
+    }
+
+    fn write(&self, at: At, width: Width, value: u32) -> Result<()> {
+        match at {
+            At::Mmio(address) => self.write_at(gpa(address), width, value, &self.exits.mmio),
+            At::Port(port) => self.write_at(Port(port), width, value, &self.exits.port),
+        }
+    }
+
+    fn read_at(&self, addr: impl BusAddr, width: Width, exits: &Count) -> Result<u32> {
+        exits.add_one();
+        let mut data = [0; 4];
+        let read = self
+            .vm
+            .devices
+            .read_bytes(addr, &mut data[..width as usize]);
+        read.map_err(|error| anyhow!("reading {addr:?}: {error}"))?;
+        Ok(u32::from_le_bytes(data))
+    }
+
+    fn write_at(&self, addr: impl BusAddr, width: Width, value: u32, exits: &Count) -> Result<()> {
+        exits.add_one();
+        let data = &value.to_le_bytes()[..width as usize];
+        let written = self.vm.devices.write_bytes(addr, data);
+        written.map_err(|error| anyhow!("writing {addr:?}: {error}"))
+    }
+}
+
+fn gpa(address: u32) -> GuestPhysAddr {
+    GuestPhysAddr::from_usize(address as usize)
+}
