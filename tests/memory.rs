@@ -1,0 +1,430 @@
+//! What the registry allocates, keeps and frees, counted by the global allocator, thread by thread.
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    cell::Cell,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    thread,
+};
+
+use ax_errno::{AxError, AxResult};
+use axaddrspace::{
+    GuestPhysAddr, GuestPhysAddrRange,
+    device::{AccessWidth, Port, PortRange, SysRegAddr, SysRegAddrRange},
+};
+use axdevice::{SharedVmDevices, Unmapped};
+use axdevice_base::BaseDeviceOps;
+use axvmconfig::EmulatedDeviceType;
+
+/// What a thread has done with the heap.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Heap {
+    allocated: usize,
+    freed: usize,
+    /// Bytes allocated less bytes freed, which another thread may have allocated.
+    live: isize,
+}
+
+thread_local! {
+    static HEAP: Cell<Heap> = const {
+        Cell::new(Heap {
+            allocated: 0,
+            freed: 0,
+            live: 0,
+        })
+    };
+}
+
+/// What this thread has done so far.
+fn heap() -> Heap {
+    HEAP.get()
+}
+
+struct Counting;
+
+// SAFETY: every call goes to the system's allocator as it is. The counters need no memory: they are
+// constants at first, and have no destructor.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let heap = HEAP.get();
+        HEAP.set(Heap {
+            allocated: heap.allocated + 1,
+            live: heap.live + layout.size() as isize,
+            ..heap
+        });
+        // SAFETY: the caller's promise is the one that is asked for.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        let heap = HEAP.get();
+        HEAP.set(Heap {
+            freed: heap.freed + 1,
+            live: heap.live - layout.size() as isize,
+            ..heap
+        });
+        // SAFETY: the caller's promise is the one that is asked for.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// How many devices and changes there are: few where every step is slow.
+const MANY: usize = if cfg!(miri) { 60 } else { 10_000 };
+
+/// As many as fit on every bus, with room for each.
+const SOME: usize = MANY / 10;
+
+/// Sets a flag when it goes, so that whoever waits for the flag ends even where a test fails.
+struct Sets<'a>(&'a AtomicBool);
+
+impl Drop for Sets<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+/// A device on any bus that owns 16 addresses.
+struct Sixteen(usize);
+
+macro_rules! on_bus {
+    ($range:ty, $addr:ty, $covering:expr) => {
+        impl BaseDeviceOps<$range> for Sixteen {
+            fn emu_type(&self) -> EmulatedDeviceType {
+                EmulatedDeviceType::Dummy
+            }
+
+            fn address_range(&self) -> $range {
+                $covering(self.0, self.0 + 15)
+            }
+
+            fn handle_read(&self, _: $addr, _: AccessWidth) -> AxResult<usize> {
+                Ok(self.0)
+            }
+
+            fn handle_write(&self, _: $addr, _: AccessWidth, _: usize) -> AxResult {
+                Err(AxError::Io)
+            }
+        }
+    };
+}
+
+on_bus!(GuestPhysAddrRange, GuestPhysAddr, |first: usize, last| {
+    GuestPhysAddrRange::from_start_size(first.into(), last + 1 - first)
+});
+on_bus!(SysRegAddrRange, SysRegAddr, |first, last| {
+    SysRegAddrRange::new(SysRegAddr(first), SysRegAddr(last))
+});
+on_bus!(PortRange, Port, |first, last| {
+    PortRange::new(Port(first as u16), Port(last as u16))
+});
+
+/// Lets this thread make what it makes once: the cell's node, above all.
+fn warm_up() {
+    let devices = SharedVmDevices::default();
+    devices.add_mmio_dev(Arc::new(Sixteen(0))).unwrap();
+    assert!(devices.find_mmio_dev(0.into()).is_some());
+    assert_eq!(devices.iter_mmio_dev().count(), 1);
+}
+
+/// A registry with `n` MMIO devices; `then` is called after each was added.
+fn registry(n: usize, then: impl Fn(&SharedVmDevices)) -> SharedVmDevices {
+    let devices = SharedVmDevices::default().with_unmapped(Unmapped::Float);
+    for place in 0..n {
+        devices.add_mmio_dev(Arc::new(Sixteen(place * 16))).unwrap();
+        then(&devices);
+    }
+    devices
+}
+
+/// The bytes that what `make` gives takes.
+fn bytes<T>(make: impl FnOnce() -> T) -> isize {
+    let before = heap().live;
+    let made = make();
+    let taken = heap().live - before;
+    drop(made);
+    assert_eq!(heap().live, before, "what was made is freed, and all of it");
+    taken
+}
+
+#[test]
+fn after_many_adds_the_replaced_tables_are_gone() {
+    warm_up();
+    let few = bytes(|| registry(SOME, |_| ()));
+    let many = bytes(|| registry(MANY, |_| ()));
+    // Linear in the number of devices; all the tables there were would be its square.
+    let times = (MANY / SOME) as isize;
+    assert!(
+        many <= few * times * 11 / 10,
+        "{few} for {SOME}, {many} for {MANY}"
+    );
+}
+
+#[test]
+fn iterating_after_every_add_keeps_one_count_for_each_device() {
+    warm_up();
+    let plain = bytes(|| registry(MANY, |_| ()));
+    let iterated = bytes(|| {
+        registry(MANY, |devices| {
+            // The items that are never asked for are lent too.
+            assert!(devices.iter_mmio_dev().next().is_some());
+        })
+    });
+    // A node that holds an `Arc` and a link.
+    let kept = MANY * 2 * size_of::<usize>();
+    let more = iterated - plain;
+    assert!(
+        (0..=kept as isize).contains(&more),
+        "{more} for {MANY} devices"
+    );
+}
+
+#[test]
+fn iterating_does_not_hold_a_device_more_often() {
+    warm_up();
+    let count = |iterate: bool| {
+        let devices = registry(3, |_| ());
+        let device: Arc<Sixteen> = Arc::new(Sixteen(0x1000));
+        devices.add_mmio_dev(device.clone()).unwrap();
+        for n in 0..20 {
+            devices
+                .add_mmio_dev(Arc::new(Sixteen(0x2000 + n * 16)))
+                .unwrap();
+            if iterate {
+                assert_eq!(devices.iter_mmio_dev().count(), 5 + n);
+                drop(devices.snapshot());
+            }
+        }
+        assert_eq!(Arc::weak_count(&device), 0);
+        (Arc::strong_count(&device), Arc::downgrade(&device))
+    };
+    let ((plain, gone), (iterated, gone_too)) = (count(false), count(true));
+    assert_eq!(plain, iterated);
+    assert!(gone.upgrade().is_none() && gone_too.upgrade().is_none());
+}
+
+#[test]
+fn replacing_again_and_again_does_not_add_up() {
+    warm_up();
+    let replaced = |times: usize| {
+        bytes(|| {
+            let mut devices = registry(SOME.min(100), |_| ());
+            for _ in 0..times {
+                for item in devices.iter_mut_mmio_dev() {
+                    *item = Arc::new(Sixteen(item.address_range().start.as_usize()));
+                }
+                assert_eq!(devices.iter_mmio_dev().count(), SOME.min(100));
+            }
+            devices
+        })
+    };
+    assert_eq!(replaced(2), replaced(40));
+}
+
+#[test]
+fn refusals_finds_and_snapshots_leave_nothing_behind() {
+    warm_up();
+    let devices = registry(SOME.min(100), |_| ());
+    let before = heap().live;
+    for n in 0..SOME {
+        assert!(
+            devices
+                .add_mmio_dev(Arc::new(Sixteen(n % 90 * 16 + 3)))
+                .is_err()
+        );
+        assert!(devices.find_mmio_dev((n % 90 * 16).into()).is_some());
+        assert!(devices.snapshot().mmio().count() > 0);
+        devices.reclaim();
+    }
+    assert_eq!(heap().live, before);
+}
+
+#[test]
+fn a_handler_that_adds_holds_one_table_and_no_more() {
+    warm_up();
+    struct Adds(Weak<SharedVmDevices>);
+    impl BaseDeviceOps<PortRange> for Adds {
+        fn emu_type(&self) -> EmulatedDeviceType {
+            EmulatedDeviceType::Dummy
+        }
+
+        fn address_range(&self) -> PortRange {
+            PortRange::new(Port(0), Port(0))
+        }
+
+        fn handle_read(&self, _: Port, _: AccessWidth) -> AxResult<usize> {
+            let devices = self.0.upgrade().unwrap();
+            for n in 0..SOME {
+                devices.add_mmio_dev(Arc::new(Sixteen(n * 16))).unwrap();
+            }
+            Ok(0)
+        }
+
+        fn handle_write(&self, _: Port, _: AccessWidth, _: usize) -> AxResult {
+            Ok(())
+        }
+    }
+    let make = || {
+        let devices = Arc::new(SharedVmDevices::default());
+        let adds = Arc::new(Adds(Arc::downgrade(&devices)));
+        devices.add_port_dev(adds.clone()).unwrap();
+        (devices, adds)
+    };
+    let outside = bytes(|| {
+        let (devices, adds) = make();
+        assert!(adds.handle_read(Port(0), AccessWidth::Byte).is_ok());
+        devices
+    });
+    let inside = |reclaim: bool| {
+        bytes(|| {
+            let (devices, _) = make();
+            assert!(devices.handle_port_read(Port(0), AccessWidth::Byte).is_ok());
+            if reclaim {
+                devices.reclaim();
+            }
+            devices
+        })
+    };
+    assert_eq!(inside(true), outside);
+    // The table with one device, its retirement and no other.
+    let held = inside(false) - outside;
+    assert!((1..1_000).contains(&held), "{held}");
+}
+
+/// Asserts that accesses to `devices` neither allocate nor free on this thread.
+fn dispatches_without_the_heap(devices: &SharedVmDevices, hits: usize, misses: usize) {
+    let before = heap();
+    for width in [AccessWidth::Byte, AccessWidth::Qword] {
+        for n in 0..hits {
+            let at = n * 16 + 8;
+            let first = Ok(at - 8).map(|first| first & (usize::MAX >> (64 - 8 * width.size())));
+            assert_eq!(devices.handle_mmio_read(at.into(), width), first);
+            assert_eq!(devices.handle_port_read(Port(at as u16), width), first);
+            assert_eq!(
+                devices.handle_sys_reg_read(SysRegAddr(at), width),
+                Ok(at - 8)
+            );
+            let failed = Err(AxError::Io);
+            assert_eq!(devices.handle_mmio_write(at.into(), width, n), failed);
+            assert_eq!(devices.handle_port_write(Port(at as u16), width, n), failed);
+            assert_eq!(
+                devices.handle_sys_reg_write(SysRegAddr(at), width, n),
+                failed
+            );
+        }
+        for n in 0..misses {
+            let at = 0xf000 + n;
+            assert!(devices.handle_mmio_read((at << 16).into(), width).is_ok());
+            assert!(devices.handle_port_read(Port(at as u16), width).is_ok());
+            assert_eq!(devices.handle_sys_reg_read(SysRegAddr(at), width), Ok(0));
+            assert_eq!(
+                devices.handle_mmio_write((at << 16).into(), width, n),
+                Ok(())
+            );
+            assert_eq!(devices.handle_port_write(Port(at as u16), width, n), Ok(()));
+            assert_eq!(
+                devices.handle_sys_reg_write(SysRegAddr(at), width, n),
+                Ok(())
+            );
+        }
+        // Into the neighbour.
+        assert!(
+            devices
+                .handle_mmio_read(15.into(), AccessWidth::Word)
+                .is_ok()
+        );
+    }
+    assert_eq!(heap(), before);
+}
+
+/// A registry with `n` devices on every bus, whose misses float.
+fn on_every_bus(n: usize) -> SharedVmDevices {
+    let devices = registry(n, |_| ());
+    for place in 0..n {
+        devices.add_port_dev(Arc::new(Sixteen(place * 16))).unwrap();
+        devices
+            .add_sys_reg_dev(Arc::new(Sixteen(place * 16)))
+            .unwrap();
+    }
+    devices
+}
+
+#[test]
+fn a_dispatch_neither_allocates_nor_frees() {
+    warm_up();
+    let devices = on_every_bus(SOME.min(500));
+    dispatches_without_the_heap(&devices, SOME.min(500), SOME);
+}
+
+#[test]
+fn nor_does_it_while_the_tables_are_replaced() {
+    const HITS: usize = 4;
+    let devices = on_every_bus(HITS);
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let readers = [0, 1].map(|_| {
+            scope.spawn(|| {
+                warm_up();
+                while !done.load(Relaxed) {
+                    dispatches_without_the_heap(&devices, HITS, HITS);
+                }
+            })
+        });
+        let stops = Sets(&done);
+        for n in 0..SOME {
+            let at = 0x10_0000 + n * 16;
+            devices.add_mmio_dev(Arc::new(Sixteen(at))).unwrap();
+            if readers.iter().any(thread::ScopedJoinHandle::is_finished) {
+                // One has failed: its panic is passed on when the scope ends.
+                break;
+            }
+        }
+        drop(stops);
+    });
+    assert_eq!(devices.iter_mmio_dev().count(), HITS + SOME);
+}
+
+#[test]
+fn nor_do_nested_dispatches() {
+    warm_up();
+    struct Down(Weak<SharedVmDevices>);
+    impl BaseDeviceOps<PortRange> for Down {
+        fn emu_type(&self) -> EmulatedDeviceType {
+            EmulatedDeviceType::Dummy
+        }
+
+        fn address_range(&self) -> PortRange {
+            PortRange::new(Port(0), Port(31))
+        }
+
+        fn handle_read(&self, port: Port, width: AccessWidth) -> AxResult<usize> {
+            match port.0 {
+                0 => Ok(0),
+                n => Ok(self
+                    .0
+                    .upgrade()
+                    .unwrap()
+                    .handle_port_read(Port(n - 1), width)?
+                    + 1),
+            }
+        }
+
+        fn handle_write(&self, _: Port, _: AccessWidth, _: usize) -> AxResult {
+            Ok(())
+        }
+    }
+    let devices = Arc::new(SharedVmDevices::default());
+    let down = Down(Arc::downgrade(&devices));
+    devices.add_port_dev(Arc::new(down)).unwrap();
+    let before = heap();
+    for depth in [1, 8, 9, 12, 31] {
+        let read = devices.handle_port_read(Port(depth), AccessWidth::Byte);
+        assert_eq!(read, Ok(depth.into()));
+    }
+    assert_eq!(heap(), before);
+}

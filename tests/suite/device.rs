@@ -1,0 +1,161 @@
+//! Devices for the tests, on any bus: one that notes how it is called, one made of a closure.
+
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, Ordering::Release},
+};
+
+use ax_errno::AxResult;
+use axaddrspace::device::{AccessWidth, DeviceAddrRange};
+use axdevice::{AxVmDevices, SharedVmDevices, Unmapped};
+use axdevice_base::BaseDeviceOps;
+use axvmconfig::EmulatedDeviceType;
+
+use crate::bus::Bus;
+
+/// A registry that answers a miss with an error, whatever the features.
+pub(crate) fn registry() -> AxVmDevices {
+    AxVmDevices::default().with_unmapped(Unmapped::Error)
+}
+
+/// The same, for threads.
+pub(crate) fn shared_registry() -> SharedVmDevices {
+    SharedVmDevices::default().with_unmapped(Unmapped::Error)
+}
+
+/// Sets a flag when it goes, so that whoever waits for the flag ends even where a test fails.
+pub(crate) struct Sets<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for Sets<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Release);
+    }
+}
+
+/// How a device was called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Call {
+    pub(crate) device: usize,
+    pub(crate) at: usize,
+    pub(crate) width: AccessWidth,
+    pub(crate) written: Option<usize>,
+}
+
+/// The calls of the devices that share it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Journal(Arc<Mutex<Vec<Call>>>);
+
+impl Journal {
+    /// The calls since it was last asked.
+    pub(crate) fn take(&self) -> Vec<Call> {
+        std::mem::take(&mut *self.0.lock().unwrap())
+    }
+
+    fn note(&self, call: Call) {
+        self.0.lock().unwrap().push(call);
+    }
+}
+
+/// What a [`Probe`] reads as, in all bits, whatever the width.
+pub(crate) const fn answer(device: usize, at: usize) -> usize {
+    (device + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ at.rotate_left(29) ^ at
+}
+
+/// A device that notes how it is called.
+pub(crate) struct Probe<R> {
+    number: usize,
+    range: R,
+    journal: Journal,
+}
+
+impl<R: Bus> Probe<R> {
+    pub(crate) fn new(number: usize, range: R, journal: &Journal) -> Arc<Self> {
+        Arc::new(Self {
+            number,
+            range,
+            journal: journal.clone(),
+        })
+    }
+
+    /// One whose calls nobody reads.
+    pub(crate) fn silent(number: usize, first: usize, last: usize) -> Arc<Self> {
+        Self::new(number, R::covering(first, last), &Journal::default())
+    }
+
+    fn note(&self, addr: R::Addr, width: AccessWidth, written: Option<usize>) -> usize {
+        let at = R::place(addr);
+        self.journal.note(Call {
+            device: self.number,
+            at,
+            width,
+            written,
+        });
+        answer(self.number, at)
+    }
+}
+
+impl<R: Bus> BaseDeviceOps<R> for Probe<R> {
+    fn emu_type(&self) -> EmulatedDeviceType {
+        EmulatedDeviceType::Dummy
+    }
+
+    fn address_range(&self) -> R {
+        self.range
+    }
+
+    fn handle_read(&self, addr: R::Addr, width: AccessWidth) -> AxResult<usize> {
+        Ok(self.note(addr, width, None))
+    }
+
+    fn handle_write(&self, addr: R::Addr, width: AccessWidth, val: usize) -> AxResult {
+        self.note(addr, width, Some(val));
+        Ok(())
+    }
+}
+
+/// A device that does what a closure says, which gets the address and what is written, if this is a
+/// write.
+pub(crate) struct Script<R, F> {
+    range: R,
+    act: F,
+}
+
+impl<R: Bus, F> Script<R, F>
+where
+    F: Fn(usize, Option<usize>) -> AxResult<usize> + 'static,
+{
+    pub(crate) fn new(first: usize, last: usize, act: F) -> Arc<Self> {
+        Arc::new(Self::bare(first, last, act))
+    }
+
+    pub(crate) fn bare(first: usize, last: usize, act: F) -> Self {
+        let range = R::covering(first, last);
+        Self { range, act }
+    }
+}
+
+impl<R: Bus, F> BaseDeviceOps<R> for Script<R, F>
+where
+    F: Fn(usize, Option<usize>) -> AxResult<usize> + 'static,
+{
+    fn emu_type(&self) -> EmulatedDeviceType {
+        EmulatedDeviceType::Dummy
+    }
+
+    fn address_range(&self) -> R {
+        self.range
+    }
+
+    fn handle_read(&self, addr: <R as DeviceAddrRange>::Addr, _: AccessWidth) -> AxResult<usize> {
+        (self.act)(R::place(addr), None)
+    }
+
+    fn handle_write(
+        &self,
+        addr: <R as DeviceAddrRange>::Addr,
+        _: AccessWidth,
+        val: usize,
+    ) -> AxResult {
+        (self.act)(R::place(addr), Some(val)).map(drop)
+    }
+}

@@ -1,0 +1,167 @@
+//! Who frees what, and when: tables only writers, devices whoever holds them last.
+
+use std::{
+    sync::{
+        Arc, Mutex, RwLock,
+        atomic::{
+            AtomicBool,
+            Ordering::{Acquire, Release},
+        },
+    },
+    thread::{self, ThreadId},
+};
+
+use ax_errno::AxResult;
+use axaddrspace::device::{AccessWidth, Port, PortRange};
+use axdevice_base::BaseDeviceOps;
+use axvmconfig::EmulatedDeviceType;
+
+use crate::{
+    bus::Bus,
+    device::{Probe, Script, Sets, shared_registry},
+};
+
+#[test]
+fn a_vcpu_in_a_handler_neither_delays_a_change_nor_frees_a_table() {
+    let devices = shared_registry();
+    let flags = Arc::new((AtomicBool::new(false), AtomicBool::new(false)));
+    let (entered, leave) = (&flags.0, &flags.1);
+    let inside = flags.clone();
+    let device = Script::<PortRange, _>::new(0, 7, move |_, _| {
+        inside.0.store(true, Release);
+        while !inside.1.load(Acquire) {
+            thread::yield_now();
+        }
+        Ok(6)
+    });
+    devices.add_port_dev(device.clone()).unwrap();
+    let counted = Arc::strong_count(&device);
+    // The table that led the vCPU into the handler, beside the current one.
+    let held = counted + 1;
+    thread::scope(|scope| {
+        let leaves = Sets(leave);
+        let vcpu = scope.spawn(|| devices.handle_port_read(Port(0), AccessWidth::Byte));
+        while !entered.load(Acquire) && !vcpu.is_finished() {
+            thread::yield_now();
+        }
+        for n in 1..10 {
+            let (first, last) = (n * 0x10, n * 0x10 + 7);
+            devices.add_port_dev(Probe::silent(n, first, last)).unwrap();
+            let read = devices.handle_port_read(Port(first as u16), AccessWidth::Byte);
+            assert!(read.is_ok());
+        }
+        devices.reclaim();
+        assert_eq!(Arc::strong_count(&device), held, "the vCPU holds it");
+        drop(leaves);
+        assert_eq!(vcpu.join().unwrap(), Ok(6));
+        assert_eq!(Arc::strong_count(&device), held, "the vCPU frees nothing");
+        devices.reclaim();
+        assert_eq!(Arc::strong_count(&device), counted, "a writer does");
+    });
+}
+
+/// A device that notes the threads on which devices of its kind are dropped.
+struct Mortal {
+    first: u16,
+    graves: Arc<Mutex<Vec<ThreadId>>>,
+}
+
+impl Drop for Mortal {
+    fn drop(&mut self) {
+        self.graves.lock().unwrap().push(thread::current().id());
+    }
+}
+
+impl BaseDeviceOps<PortRange> for Mortal {
+    fn emu_type(&self) -> EmulatedDeviceType {
+        EmulatedDeviceType::Dummy
+    }
+
+    fn address_range(&self) -> PortRange {
+        PortRange::new(Port(self.first), Port(self.first + 7))
+    }
+
+    fn handle_read(&self, port: Port, _: AccessWidth) -> AxResult<usize> {
+        Ok(port.0.into())
+    }
+
+    fn handle_write(&self, _: Port, _: AccessWidth, _: usize) -> AxResult {
+        Ok(())
+    }
+}
+
+#[test]
+fn devices_die_on_the_writer_s_thread_although_readers_dispatch_first_afterwards() {
+    const ROUNDS: u16 = if cfg!(miri) { 6 } else { 300 };
+    let graves = Arc::new(Mutex::new(Vec::new()));
+    let mortal = |first| {
+        let graves = graves.clone();
+        Arc::new(Mortal { first, graves })
+    };
+    let devices = shared_registry();
+    for n in 0..4 {
+        devices.add_port_dev(mortal(n * 0x10)).unwrap();
+    }
+    // Replacing needs `&mut`, so that the embedder has a lock around the registry.
+    let (devices, done) = (RwLock::new(devices), AtomicBool::new(false));
+    thread::scope(|scope| {
+        let stops = Sets(&done);
+        let reader = || {
+            scope.spawn(|| {
+                while !done.load(Acquire) {
+                    for n in 0..4 {
+                        let port = Port(n * 0x10 + 3);
+                        let devices = devices.read().unwrap();
+                        let read = devices.handle_port_read(port, AccessWidth::Word);
+                        assert_eq!(read, Ok(port.0.into()));
+                    }
+                }
+            })
+        };
+        let readers = [reader(), reader()];
+        for round in 0..ROUNDS {
+            let mut devices = devices.write().unwrap();
+            let place = usize::from(round % 4);
+            *PortRange::all_mut(&mut devices)[place] = mortal(round % 4 * 0x10);
+            drop(devices);
+            thread::yield_now();
+        }
+        drop(stops);
+        readers
+            .into_iter()
+            .for_each(|reader| reader.join().unwrap());
+        let mut devices = devices.write().unwrap();
+        drop(PortRange::all_mut(&mut devices));
+    });
+    assert_eq!(graves.lock().unwrap().len(), usize::from(ROUNDS));
+    drop(devices);
+    let graves = graves.lock().unwrap();
+    assert_eq!(graves.len(), usize::from(ROUNDS) + 4);
+    assert!(graves.iter().all(|&id| id == thread::current().id()));
+}
+
+#[test]
+fn a_refused_device_dies_with_its_adder_and_a_found_one_with_its_finder() {
+    let graves = Arc::new(Mutex::new(Vec::new()));
+    let mortal = || {
+        let graves = graves.clone();
+        Arc::new(Mortal { first: 0, graves })
+    };
+    let devices = shared_registry();
+    devices.add_port_dev(mortal()).unwrap();
+    thread::scope(|scope| {
+        let adder = scope.spawn(|| drop(devices.add_port_dev(mortal()).unwrap_err()));
+        let adder_s = adder.thread().id();
+        adder.join().unwrap();
+        assert_eq!(*graves.lock().unwrap(), [adder_s]);
+    });
+    let found = devices.find_port_dev(Port(0));
+    drop(devices);
+    assert_eq!(graves.lock().unwrap().len(), 1, "the finder holds it");
+    thread::scope(|scope| {
+        let finder = scope.spawn(move || drop(found));
+        let finder_s = finder.thread().id();
+        finder.join().unwrap();
+        assert_eq!(graves.lock().unwrap()[1], finder_s);
+    });
+}

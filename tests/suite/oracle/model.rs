@@ -1,0 +1,42 @@
+//! The naive model: lists of ranges in the order of registration.
+
+use axaddrspace::{
+    GuestPhysAddrRange,
+    device::{PortRange, SysRegAddrRange},
+};
+
+use super::{differences::is_taken, published::Published};
+use crate::bus::Bus;
+
+/// The model: what was added, in the order of registration.
+#[derive(Clone, Default)]
+pub(super) struct Model {
+    pub(super) mmio: Vec<Owned<GuestPhysAddrRange>>,
+    pub(super) sys_reg: Vec<Owned<SysRegAddrRange>>,
+    pub(super) port: Vec<Owned<PortRange>>,
+}
+
+/// A device of the model: its number and its range, which says by itself what it contains.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Owned<R> {
+    pub(super) number: usize,
+    pub(super) range: R,
+}
+
+/// The device that owns an address.
+pub(super) fn owner<R: Published>(model: &Model, at: usize) -> Option<Owned<R>> {
+    let owns = |owned: &&Owned<R>| owned.range.contains(R::at(at));
+    R::owned(model).iter().find(owns).copied()
+}
+
+impl Model {
+    /// Whether ours takes all the devices together.
+    pub(super) fn fits(&self) -> bool {
+        fn ranges<R: Bus>(owned: &[Owned<R>]) -> Vec<R> {
+            owned.iter().map(|o| o.range).collect()
+        }
+        is_taken(&ranges(&self.mmio))
+            && is_taken(&ranges(&self.sys_reg))
+            && is_taken(&ranges(&self.port))
+    }
+}
