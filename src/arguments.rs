@@ -135,7 +135,7 @@ pub(crate) fn ivc_range(config: &EmulatedDeviceConfig) -> Result<(usize, usize),
     Ok((base, length))
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use alloc::vec::Vec;
 

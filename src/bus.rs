@@ -279,7 +279,7 @@ fn inclusive(start: usize, end: usize) -> Result<Span, Refusal> {
     })
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::{sealed::Bus, *};
 

@@ -157,7 +157,7 @@ impl From<ConfigFault> for AxError {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 

@@ -162,7 +162,7 @@ fn width_of(data: &[u8]) -> AxResult<AccessWidth> {
     AccessWidth::try_from(data.len()).map_err(|()| AxError::InvalidInput)
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use axaddrspace::{
         GuestPhysAddr,

@@ -116,7 +116,7 @@ impl<D: ?Sized> From<AddError<D>> for AxError {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 

@@ -1,7 +1,6 @@
 //! Lookups that outlast the table they were made in: `find_*`, `iter_*` and `iter_mut_*`.
 
 use alloc::vec::Vec;
-use core::ops::Deref;
 
 use axaddrspace::{
     GuestPhysAddrRange,
@@ -15,6 +14,7 @@ use crate::{
     device::{DeviceBound, DeviceId},
     error::Refusal,
     ledger::Ledger,
+    publish::Guard,
     registry::VmDevices,
     span::Span,
     sync::Arc,
@@ -24,7 +24,7 @@ use crate::{
 
 impl<B: DeviceBound> VmDevices<B> {
     /// The current tables, with what `iter_mut_*` lent out back in them.
-    pub(crate) fn current(&self) -> impl Deref<Target = Arc<Tables<B>>> {
+    pub(crate) fn current(&self) -> Guard<'_, Tables<B>> {
         let tables = self.tables.load();
         if self.settled(&tables) {
             return self.tables.load();
@@ -96,7 +96,7 @@ impl<B: DeviceBound> Family for LedgerOf<B> {
 }
 
 impl<B: DeviceBound> Ledgers<B> {
-    pub(crate) const fn ledgers() -> Self {
+    pub(crate) fn ledgers() -> Self {
         Self {
             mmio: Ledger::new(),
             sys_reg: Ledger::new(),
@@ -129,7 +129,7 @@ struct Place<D: ?Sized> {
 }
 
 impl<B: DeviceBound> Loose<B> {
-    pub(crate) const fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(PerBus {
             mmio: Vec::new(),
             sys_reg: Vec::new(),
@@ -209,7 +209,7 @@ fn places<D: ?Sized>(table: &Table<D>) -> Vec<Place<D>> {
     places.collect()
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use axaddrspace::device::{AccessWidth, Port};
 

@@ -1,5 +1,5 @@
 #![doc = include_str!("../README.md")]
-#![cfg_attr(not(test), no_std)]
+#![cfg_attr(not(any(test, loom)), no_std)]
 
 extern crate alloc;
 
@@ -18,6 +18,9 @@ mod error;
 mod iterate;
 mod ivc;
 mod ledger;
+#[cfg(test)]
+#[path = "../loom-tests/mod.rs"]
+mod loom_tests;
 mod publish;
 mod registry;
 mod serialized;

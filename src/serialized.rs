@@ -68,7 +68,7 @@ pub struct Serialized<D> {
 
 impl<D> Serialized<D> {
     /// Puts `device` behind a lock.
-    pub const fn new(device: D) -> Self {
+    pub fn new(device: D) -> Self {
         Self {
             device: Mutex::new(device),
         }
@@ -162,7 +162,7 @@ fn wait<T>(lock: &Mutex<T>) -> AxResult<MutexGuard<'_, T>> {
     Err(AxError::ResourceBusy)
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use core::cell::Cell;
     use std::{

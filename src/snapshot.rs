@@ -117,7 +117,7 @@ impl<B: DeviceBound> fmt::Debug for Snapshot<B> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use crate::{registry::AxVmDevices, testing::Probe};

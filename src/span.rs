@@ -59,7 +59,7 @@ impl fmt::Display for Span {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 

@@ -196,7 +196,7 @@ fn reserve<T>(vec: &mut Vec<T>, n: usize) -> Result<(), Refusal> {
     vec.try_reserve(n).map_err(|_| Refusal::NoMemory)
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 

@@ -107,7 +107,7 @@ impl<B: DeviceBound> fmt::Debug for Tables<B> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use axaddrspace::{
         GuestPhysAddrRange,

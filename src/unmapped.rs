@@ -62,7 +62,7 @@ const fn is_logged(n: u64) -> bool {
     n <= LOGGED_SINGLY || n.is_power_of_two()
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 

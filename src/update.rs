@@ -130,7 +130,7 @@ impl<B: DeviceBound> fmt::Debug for Batch<'_, B> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use crate::{

@@ -5,6 +5,10 @@
 //! publishes. The replaced snapshot goes to the cell's retire list, from which writers free what no
 //! reader holds any more.
 //!
+//! There are two kinds of cell: on hosted targets that of [`arc_swap`]; on bare metal, where there
+//! are no thread-locals to rely on, that of [`slots`], which the feature `slot-cell` selects
+//! elsewhere too.
+//!
 //! # Guarantees
 //!
 //! - A load that happens after a publication gives that snapshot or a newer one. Publications have
@@ -15,7 +19,189 @@
 //! - Nothing of the cell is held while a `T` is dropped, so that its destructor may use the cell.
 //! - Loads are lock-free. So are publications, but for the allocator.
 
-mod arc_swap;
-mod retire;
+use core::fmt;
 
-pub(crate) use self::arc_swap::SnapshotCell;
+use crate::sync::SnapshotArc;
+
+#[cfg(not(any(target_os = "none", loom, feature = "slot-cell")))]
+mod arc_swap;
+#[cfg(any(test, target_os = "none", loom, feature = "slot-cell"))]
+pub(crate) mod slots;
+
+#[cfg(not(any(target_os = "none", loom, feature = "slot-cell")))]
+mod chosen {
+    pub(super) type Cell<T> = super::arc_swap::ArcSwapCell<T>;
+    pub(crate) type Guard<'c, T> = super::arc_swap::ArcSwapGuard<T>;
+}
+#[cfg(any(target_os = "none", loom, feature = "slot-cell"))]
+mod chosen {
+    use crate::sync::SnapshotArc;
+
+    pub(super) type Cell<T> = super::slots::SlotCell<SnapshotArc<T>>;
+    pub(crate) type Guard<'c, T> = super::slots::SlotGuard<'c, SnapshotArc<T>>;
+}
+
+/// Protects a snapshot from being freed until it is dropped.
+pub(crate) use self::chosen::Guard;
+
+/// The published snapshot. See the [module](self).
+pub(crate) struct SnapshotCell<T>(chosen::Cell<T>);
+
+impl<T> SnapshotCell<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(chosen::Cell::new(SnapshotArc::new(value)))
+    }
+
+    /// The current snapshot.
+    #[inline]
+    pub(crate) fn load(&self) -> Guard<'_, T> {
+        self.0.load()
+    }
+
+    /// Replaces the snapshot by what `edit` makes of it, or leaves it where `edit` fails. `edit`
+    /// runs again when another publication came between.
+    ///
+    /// What is retired and held by nobody is then freed, as by [`reclaim`](Self::reclaim).
+    pub(crate) fn rcu<E>(&self, mut edit: impl FnMut(&T) -> Result<T, E>) -> Result<(), E> {
+        loop {
+            let current = self.load();
+            let next = SnapshotArc::new(edit(&current)?);
+            if self.0.publish(&current, next) {
+                break;
+            }
+        }
+        self.reclaim();
+        Ok(())
+    }
+
+    /// Replaces the snapshot, whatever it is.
+    pub(crate) fn replace(&self, next: T) {
+        self.0.replace(SnapshotArc::new(next));
+        self.reclaim();
+    }
+
+    /// Frees the retired snapshots that nobody holds, on this thread.
+    pub(crate) fn reclaim(&self) {
+        self.0.reclaim();
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for SnapshotCell<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SnapshotCell")
+            .field("current", &*self.load())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::{
+        convert::Infallible,
+        sync::{Arc, Mutex},
+        thread::{self, ThreadId},
+    };
+
+    use super::*;
+
+    fn set<T>(cell: &SnapshotCell<T>, value: impl Fn() -> T) {
+        let Ok(()) = cell.rcu(|_| Ok::<_, Infallible>(value()));
+    }
+
+    #[test]
+    fn an_edit_that_fails_changes_nothing() {
+        let cell = SnapshotCell::new(1);
+        assert_eq!(cell.rcu(|_| Err("no")), Err("no"));
+        assert_eq!(*cell.load(), 1);
+        assert_eq!(cell.rcu(|n| Ok::<_, ()>(n + 1)), Ok(()));
+        assert_eq!(*cell.load(), 2);
+    }
+
+    #[test]
+    fn an_edit_runs_again_when_another_came_between() {
+        let cell = SnapshotCell::new(1);
+        let mut runs = 0;
+        let edit = |n: &i32| {
+            runs += 1;
+            if runs == 1 {
+                set(&cell, || 10);
+            }
+            Ok::<_, Infallible>(n + 1)
+        };
+        let Ok(()) = cell.rcu(edit);
+        assert_eq!((*cell.load(), runs), (11, 2));
+    }
+
+    #[test]
+    fn a_held_snapshot_outlives_its_replacement() {
+        let inner = Arc::new(());
+        let cell = SnapshotCell::new(Some(inner.clone()));
+        let guard = cell.load();
+        cell.replace(None);
+        set(&cell, || None);
+        assert!(guard.is_some());
+        drop(guard);
+        assert_eq!(Arc::strong_count(&inner), 2, "letting go must not free");
+        cell.reclaim();
+        assert_eq!(Arc::strong_count(&inner), 1);
+    }
+
+    #[test]
+    fn more_guards_than_a_thread_has_slots_for() {
+        let cell = SnapshotCell::new(0);
+        let guards: Vec<_> = (1..100)
+            .map(|n| {
+                let guard = cell.load();
+                cell.replace(n);
+                guard
+            })
+            .collect();
+        assert!(guards.iter().map(|guard| **guard).eq(0..99));
+    }
+
+    /// Tells which thread dropped it.
+    struct Tells<'a>(&'a Mutex<Vec<ThreadId>>);
+
+    impl Drop for Tells<'_> {
+        fn drop(&mut self) {
+            self.0.lock().unwrap().push(thread::current().id());
+        }
+    }
+
+    #[test]
+    fn only_writers_free() {
+        const SNAPSHOTS: usize = if cfg!(miri) { 20 } else { 2_000 };
+        let dropped = Mutex::new(Vec::new());
+        let cell = SnapshotCell::new(Tells(&dropped));
+        thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                (0..SNAPSHOTS).for_each(|_| set(&cell, || Tells(&dropped)));
+                thread::current().id()
+            });
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !writer_done(&dropped, SNAPSHOTS) {
+                        let guard = cell.load();
+                        thread::yield_now();
+                        drop(guard);
+                    }
+                });
+            }
+            let writer = writer.join().unwrap();
+            assert!(
+                dropped
+                    .lock()
+                    .unwrap()
+                    .iter()
+                    .all(|&thread| thread == writer)
+            );
+        });
+        drop(cell);
+        assert_eq!(dropped.into_inner().unwrap().len(), SNAPSHOTS + 1);
+    }
+
+    /// Readers stop a few snapshots before the end, which may still be held then.
+    fn writer_done(dropped: &Mutex<Vec<ThreadId>>, snapshots: usize) -> bool {
+        dropped.lock().unwrap().len() + 4 >= snapshots
+    }
+}

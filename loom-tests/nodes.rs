@@ -1,0 +1,164 @@
+//! Snapshots for the models of the cell: two nodes, used again and again, so that addresses come
+//! back as they do from an allocator; counted by atomics that loom sees.
+
+#[cfg(loom)]
+use loom::cell::UnsafeCell;
+
+use crate::{
+    publish::slots::Counted,
+    sync::{AtomicBool, AtomicUsize, Ordering, fence},
+};
+
+/// Memory that loom watches for races; without loom, a cell that Miri and the sanitizers watch.
+#[cfg(not(loom))]
+#[derive(Debug)]
+struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
+
+#[cfg(not(loom))]
+impl<T> UnsafeCell<T> {
+    fn new(value: T) -> Self {
+        Self(std::cell::UnsafeCell::new(value))
+    }
+
+    fn with<U>(&self, f: impl FnOnce(*const T) -> U) -> U {
+        f(self.0.get())
+    }
+
+    fn with_mut<U>(&self, f: impl FnOnce(*mut T) -> U) -> U {
+        f(self.0.get())
+    }
+}
+
+/// The content of a node that is free.
+const POISON: usize = usize::MAX;
+
+/// A snapshot in the model.
+pub(super) struct Node {
+    content: UnsafeCell<usize>,
+    references: AtomicUsize,
+    in_use: AtomicBool,
+}
+
+// SAFETY: the content is written by who has the node to itself: before it is shared, and after its
+// last reference is given up. This is what the models check.
+unsafe impl Sync for Node {}
+// SAFETY: nothing in a node belongs to a thread.
+unsafe impl Send for Node {}
+
+impl Node {
+    fn new() -> Self {
+        Self {
+            content: UnsafeCell::new(POISON),
+            references: AtomicUsize::new(0),
+            in_use: AtomicBool::new(false),
+        }
+    }
+
+    /// What the snapshot holds: never poison.
+    pub(super) fn read(&self) -> usize {
+        // SAFETY: whoever calls this has a guard, so nobody writes.
+        let content = self.content.with(|content| unsafe { *content });
+        assert_ne!(content, POISON, "a guarded snapshot was freed");
+        content
+    }
+}
+
+/// The nodes of one model.
+pub(super) struct Pool([Node; 2]);
+
+impl Pool {
+    /// A pool that lives as long as the process: nodes are reached by plain pointers. It is small.
+    pub(super) fn new() -> &'static Self {
+        Box::leak(Box::new(Self([Node::new(), Node::new()])))
+    }
+
+    /// A snapshot that holds `content`, if a node is free.
+    pub(super) fn snapshot(&'static self, content: usize) -> Option<Reference> {
+        let taken = |node: &&Node| {
+            let order = (Ordering::Acquire, Ordering::Relaxed);
+            node.in_use.compare_exchange(false, true, order.0, order.1).is_ok()
+        };
+        let node = self.0.iter().find(taken)?;
+        // SAFETY: the node was free, and is now ours.
+        node.content.with_mut(|cell| unsafe { *cell = content });
+        node.references.store(1, Ordering::Relaxed);
+        Some(Reference(node))
+    }
+
+    /// Checks that every node was freed.
+    pub(super) fn assert_all_free(&self) {
+        for node in &self.0 {
+            assert!(!node.in_use.load(Ordering::Acquire), "a snapshot was leaked");
+        }
+    }
+}
+
+/// A counted reference to a node.
+pub(super) struct Reference(&'static Node);
+
+// SAFETY: `count` and the drop are those of `std::sync::Arc`, and pools live forever.
+unsafe impl Counted for Reference {
+    type Target = Node;
+
+    fn into_raw(self) -> *mut Node {
+        let node: *const Node = self.0;
+        std::mem::forget(self);
+        node.cast_mut()
+    }
+
+    unsafe fn from_raw(ptr: *mut Node) -> Self {
+        // SAFETY: the pointer came from `into_raw`, and nodes live forever.
+        Self(unsafe { &*ptr })
+    }
+
+    unsafe fn count(ptr: *mut Node) {
+        // SAFETY: as in `from_raw`.
+        let node = unsafe { &*ptr };
+        let before = node.references.fetch_add(1, Ordering::Relaxed);
+        assert_ne!(before, 0, "a reference to a freed snapshot was counted");
+    }
+
+    fn is_last(&mut self) -> bool {
+        self.0.references.load(Ordering::Acquire) == 1
+    }
+}
+
+impl Drop for Reference {
+    fn drop(&mut self) {
+        let before = self.0.references.fetch_sub(1, Ordering::Release);
+        assert_ne!(before, 0, "a reference was given up twice");
+        if before == 1 {
+            fence(Ordering::Acquire);
+            assert!(!role::is_reader(), "a reader freed a snapshot");
+            // SAFETY: that was the last reference.
+            self.0.content.with_mut(|content| unsafe { *content = POISON });
+            self.0.in_use.store(false, Ordering::Release);
+        }
+    }
+}
+
+/// Which threads are readers, that must not free.
+pub(super) mod role {
+    use std::cell::Cell;
+
+    #[cfg(loom)]
+    loom::thread_local! {
+        static READER: Cell<bool> = Cell::new(false);
+    }
+    #[cfg(not(loom))]
+    thread_local! {
+        static READER: Cell<bool> = const { Cell::new(false) };
+    }
+
+    /// Runs `f` as a reader.
+    pub(crate) fn reader<T>(f: impl FnOnce() -> T) -> T {
+        READER.with(|reader| reader.set(true));
+        let result = f();
+        READER.with(|reader| reader.set(false));
+        result
+    }
+
+    pub(super) fn is_reader() -> bool {
+        READER.with(Cell::get)
+    }
+}

@@ -1,0 +1,66 @@
+//! The cell for hosted targets, on [`arc_swap::ArcSwap`].
+//!
+//! A load writes one word of a node that belongs to its thread; the first load on a thread may
+//! allocate that node, which is used again after the thread has ended.
+
+mod retire;
+
+use core::ops::Deref;
+
+use arc_swap::{ArcSwap, Guard};
+
+use self::retire::RetireList;
+use crate::sync::SnapshotArc;
+
+/// See the [module](super).
+pub(super) struct ArcSwapCell<T> {
+    current: ArcSwap<T>,
+    retired: RetireList<T>,
+}
+
+/// Protects a snapshot from being freed.
+pub(crate) struct ArcSwapGuard<T>(Guard<SnapshotArc<T>>);
+
+impl<T> Deref for ArcSwapGuard<T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T> ArcSwapCell<T> {
+    pub(super) fn new(snapshot: SnapshotArc<T>) -> Self {
+        Self {
+            current: ArcSwap::new(snapshot),
+            retired: RetireList::new(),
+        }
+    }
+
+    /// The current snapshot, protected until the guard is dropped.
+    #[inline]
+    pub(super) fn load(&self) -> ArcSwapGuard<T> {
+        ArcSwapGuard(self.current.load())
+    }
+
+    /// Publishes `next` if `expected` is still current; tells whether it was.
+    pub(super) fn publish(&self, expected: &ArcSwapGuard<T>, next: SnapshotArc<T>) -> bool {
+        let previous = self.current.compare_and_swap(&*expected.0, next);
+        let published = SnapshotArc::ptr_eq(&previous, &expected.0);
+        if published {
+            self.retired.push(Guard::into_inner(previous));
+        }
+        published
+    }
+
+    /// Publishes `next`, whatever is current.
+    pub(super) fn replace(&self, next: SnapshotArc<T>) {
+        self.retired.push(self.current.swap(next));
+    }
+
+    /// Frees the retired snapshots that nobody holds, on this thread.
+    pub(super) fn reclaim(&self) {
+        self.retired.sweep();
+    }
+}

@@ -1,0 +1,281 @@
+//! The cell for targets without threads: loads note what they read in a table of slots.
+//!
+//! A load claims a free slot with the pointer that it read, and looks whether that is still the
+//! current one. If so, it is protected: a writer that replaces the pointer finds it in the slot,
+//! counts a reference for the reader and leaves it there. There is no thread-local, no CPU number,
+//! no allocation and no lock in a load or in dropping a guard; a load may be interrupted by another
+//! load on the same CPU, be preempted, and go on on another CPU.
+//!
+//! # Invariants
+//!
+//! - *One truth*: what `current` points to is published, and nothing else is.
+//! - *Counted*: the cell has a reference to the current snapshot, and each entry of the retire list
+//!   has one to its own.
+//! - *Owned*: a slot that is not free belongs to one load, or to the guard that it became, and only
+//!   that frees it. It holds `p`, a debt: no reference; or, set by a writer in its place, `p` with
+//!   the mark [`PAID`]: with it the owner owns a reference to `p`.
+//! - *Protected*: while a guard on `p` exists, `p` is current, or a writer that replaced it has not
+//!   looked at the guard's slot yet, or the guard owns a reference.
+//! - *Gated*: a snapshot is freed only if each counter of [`Gate`] was seen at zero after it was
+//!   replaced. So nobody is left who read it there and has not counted it.
+//!
+//! # Orderings
+//!
+//! A slot and `current` are a store-buffering pair: the reader writes the slot and reads `current`,
+//! the writer writes `current` and reads the slot, and in each a `SeqCst` fence stands between. If
+//! the reader's fence comes first, the writer sees the slot's debt and pays it; if the writer's does,
+//! the reader sees that the pointer was replaced and starts again. A counter of [`Gate`] and
+//! `current` are another such pair.
+//!
+//! Every change of a slot is a read-modify-write, so that what one reader released there is
+//! acquired with any later value of the slot, whoever wrote it.
+
+mod counted;
+mod gate;
+mod slot;
+
+use core::{array, fmt, marker::PhantomData, ops::Deref};
+
+use crossbeam_utils::CachePadded;
+
+pub(crate) use self::counted::Counted;
+use self::{
+    gate::Gate,
+    slot::{PAID, Slot},
+};
+use crate::{
+    stack::{Chain, Node, Stack},
+    sync::{AtomicPtr, Ordering, fence, step},
+};
+
+/// How many guards there can be before loads take the slower way.
+pub(crate) const SLOTS: usize = if cfg!(loom) { 2 } else { 64 };
+
+/// How often a load starts again because of a publication before it takes the slower way.
+const TRIES: usize = if cfg!(loom) { 1 } else { 8 };
+
+/// A published snapshot behind a counted pointer `P`. See the [module](self).
+pub(crate) struct SlotCell<P: Counted, const N: usize = SLOTS> {
+    current: AtomicPtr<P::Target>,
+    slots: [CachePadded<Slot<P::Target>>; N],
+    gate: Gate,
+    retired: Stack<Retired<P>>,
+    /// The cell has references, and shares what they point to between threads.
+    owns: PhantomData<P>,
+}
+
+/// A snapshot that was replaced, and which counters of the gate were seen at zero since.
+struct Retired<P> {
+    snapshot: P,
+    seen: [bool; 2],
+}
+
+impl<P: Counted, const N: usize> SlotCell<P, N> {
+    /// The mark needs a bit that no pointer has.
+    const ALIGNED: () = assert!(align_of::<P::Target>() > PAID);
+
+    pub(crate) fn new(snapshot: P) -> Self {
+        let () = Self::ALIGNED;
+        Self {
+            current: AtomicPtr::new(snapshot.into_raw()),
+            slots: array::from_fn(|_| CachePadded::new(Slot::new())),
+            gate: Gate::new(),
+            retired: Stack::new(),
+            owns: PhantomData,
+        }
+    }
+
+    /// The current snapshot, protected until the guard is dropped.
+    #[inline]
+    pub(crate) fn load(&self) -> SlotGuard<'_, P> {
+        // Only a guess, which the second look confirms: hence `Relaxed`.
+        let mut guess = self.current.load(Ordering::Relaxed);
+        for _ in 0..TRIES {
+            step();
+            let Some(slot) = self.claim(guess) else { break };
+            step();
+            // Pairs with the fence in `retire`: see the module.
+            fence(Ordering::SeqCst);
+            step();
+            // Acquires what the publication released: the snapshot's content.
+            let now = self.current.load(Ordering::Acquire);
+            step();
+            if now == guess {
+                // INVARIANT (Protected): `now` was current after the debt was there.
+                return SlotGuard { ptr: now, slot: Some(slot), of: PhantomData };
+            }
+            if let Some(ptr) = slot.free() {
+                // INVARIANT (Protected): a writer has paid, and the reference is ours.
+                return SlotGuard { ptr, slot: None, of: PhantomData };
+            }
+            step();
+            guess = now;
+        }
+        self.load_counted()
+    }
+
+    /// Claims a slot with a debt on `ptr`, if one is free.
+    #[inline]
+    fn claim(&self, ptr: *mut P::Target) -> Option<&Slot<P::Target>> {
+        let start = start(N);
+        let (before, from) = self.slots.split_at(start);
+        from.iter().chain(before).map(|slot| &**slot).find(|slot| slot.claim(ptr))
+    }
+
+    /// Loads without a slot, counting a reference.
+    #[cold]
+    fn load_counted(&self) -> SlotGuard<'_, P> {
+        let pass = self.gate.enter();
+        step();
+        // Acquires the snapshot's content.
+        let ptr = self.current.load(Ordering::Acquire);
+        step();
+        // SAFETY: `ptr` is from `into_raw` by *One truth*. It is not freed meanwhile: it was current
+        // when it was read, past the gate, and by *Gated* it waits for the pass.
+        unsafe { P::count(ptr) };
+        step();
+        drop(pass);
+        SlotGuard { ptr, slot: None, of: PhantomData }
+    }
+
+    /// Publishes `next` if `expected` is still current; tells whether it was.
+    pub(crate) fn publish(&self, expected: &SlotGuard<'_, P>, next: P) -> bool {
+        let next = next.into_raw();
+        // While the guard lives no other snapshot has its address: what is equal is the same.
+        // Releases the content of `next`, and acquires that of the old one, to drop it. On failure
+        // nothing is read, hence `Relaxed`.
+        let exchanged = (self.current).compare_exchange(
+            expected.ptr,
+            next,
+            Ordering::AcqRel,
+            Ordering::Relaxed,
+        );
+        match exchanged {
+            // SAFETY: the cell's reference to `old` has become ours (*Counted*).
+            Ok(old) => unsafe { self.retire(old) },
+            // SAFETY: `next` was not published, so its reference is still ours.
+            Err(_) => unsafe { P::uncount(next) },
+        }
+        exchanged.is_ok()
+    }
+
+    /// Publishes `next`, whatever is current.
+    pub(crate) fn replace(&self, next: P) {
+        // As in `publish`.
+        let old = self.current.swap(next.into_raw(), Ordering::AcqRel);
+        // SAFETY: the cell's reference to `old` has become ours (*Counted*).
+        unsafe { self.retire(old) };
+    }
+
+    /// Pays the debts on `old` and puts it on the retire list.
+    ///
+    /// # Safety
+    ///
+    /// `old` is no longer current, and the cell's reference to it is the caller's to give.
+    unsafe fn retire(&self, old: *mut P::Target) {
+        // Pairs with the fences in `load` and `Gate::enter`: see the module.
+        fence(Ordering::SeqCst);
+        for slot in &self.slots {
+            // SAFETY: `old` is from `into_raw`, and its reference is in our hands meanwhile.
+            unsafe { slot.pay::<P>(old) };
+        }
+        // SAFETY: the reference is the caller's to give.
+        let snapshot = unsafe { P::from_raw(old) };
+        // INVARIANT (Gated): nothing was seen since.
+        self.retired.push(Node::new(Retired { snapshot, seen: [false; 2] }));
+    }
+
+    /// Frees the retired snapshots that nobody holds, on this thread.
+    ///
+    /// What is held is back on the list before anything is dropped, so destructors may use the cell,
+    /// and one that unwinds loses nothing.
+    pub(crate) fn reclaim(&self) {
+        // The entries first, then the gate: what it shows holds of entries that were there before.
+        let taken = self.retired.take();
+        let shut = self.gate.look();
+        let mut free = Chain::EMPTY;
+        for mut node in taken {
+            let Retired { snapshot, seen } = &mut node.value;
+            // INVARIANT (Gated): the counter was zero after the snapshot was replaced.
+            seen[0] |= shut[0];
+            seen[1] |= shut[1];
+            // New references come from holders only, for nobody is left past the gate; so who finds
+            // itself the last holder stays it.
+            if *seen == [true; 2] && snapshot.is_last() {
+                free.push(node);
+            } else {
+                self.retired.push(node);
+            }
+        }
+        drop(free);
+    }
+}
+
+impl<P: Counted, const N: usize> Drop for SlotCell<P, N> {
+    fn drop(&mut self) {
+        // Whoever has the cell to itself comes after all its users: `Relaxed`.
+        let current = self.current.load(Ordering::Relaxed);
+        // SAFETY: by *Counted* the reference is the cell's, which gives it here for good.
+        unsafe { P::uncount(current) };
+    }
+}
+
+impl<P: Counted, const N: usize> fmt::Debug for SlotCell<P, N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SlotCell").finish_non_exhaustive()
+    }
+}
+
+/// Protects a snapshot from being freed.
+pub(crate) struct SlotGuard<'c, P: Counted> {
+    ptr: *mut P::Target,
+    /// The slot that protects it; without one the guard owns a reference.
+    slot: Option<&'c Slot<P::Target>>,
+    of: PhantomData<&'c P>,
+}
+
+// SAFETY: a guard is a shared reference to the snapshot or a counted one, and gives up its slot from
+// any thread alike. Both may be sent where `P` may be sent and shared.
+unsafe impl<P: Counted + Send + Sync> Send for SlotGuard<'_, P> {}
+
+impl<P: Counted> Deref for SlotGuard<'_, P> {
+    type Target = P::Target;
+
+    #[inline]
+    fn deref(&self) -> &P::Target {
+        // SAFETY: by *Protected* the snapshot is not freed while the guard exists.
+        unsafe { &*self.ptr }
+    }
+}
+
+impl<P: Counted> Drop for SlotGuard<'_, P> {
+    #[inline]
+    fn drop(&mut self) {
+        let owned = match self.slot {
+            Some(slot) => slot.free(),
+            None => Some(self.ptr),
+        };
+        if let Some(ptr) = owned {
+            // SAFETY: by *Owned* or by *Protected* the reference is the guard's. It is not the last:
+            // the cell has one, or its retire list.
+            unsafe { P::uncount(ptr) };
+        }
+    }
+}
+
+/// The slot to try first: vCPUs that run on stacks of their own start at slots of their own.
+///
+/// A hint that only spreads the accesses: any slot will do.
+#[inline]
+fn start(slots: usize) -> usize {
+    if cfg!(loom) || slots == 0 {
+        return 0;
+    }
+    let local = 0_u8;
+    let stack = (&raw const local).addr() >> STACK_SHIFT;
+    // Fibonacci hashing: the high bits of the product depend on all of the stack's.
+    (stack.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) % slots
+}
+
+/// Stacks are at least this far apart, in powers of two of bytes.
+const STACK_SHIFT: u32 = 14;
