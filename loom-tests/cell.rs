@@ -77,7 +77,9 @@ fn together<const N: usize>(threads: &[fn(&Cell<N>)]) {
         thread::spawn(move || run(&cell))
     };
     let threads: Vec<_> = threads.iter().map(spawn).collect();
-    threads.into_iter().for_each(|thread| thread.join().expect("a thread panicked"));
+    threads
+        .into_iter()
+        .for_each(|thread| thread.join().expect("a thread panicked"));
     cell.finish();
 }
 
@@ -169,13 +171,23 @@ fn two_writers_and_a_reader() {
 
 #[test]
 fn a_guard_that_outlives_two_publications() {
-    run::<1>("hold, publish twice", 5_000, Preemptions(4), &[hold, publish_twice]);
+    run::<1>(
+        "hold, publish twice",
+        5_000,
+        Preemptions(4),
+        &[hold, publish_twice],
+    );
 }
 
 #[test]
 fn a_load_that_finds_no_slot() {
     run::<0>("no slots", 500, Unbounded, &[load_once, publish_once]);
-    run::<0>("no slots, again", 5_000, Preemptions(4), &[load_twice, publish_twice]);
+    run::<0>(
+        "no slots, again",
+        5_000,
+        Preemptions(4),
+        &[load_twice, publish_twice],
+    );
 }
 
 #[test]
@@ -192,9 +204,24 @@ fn loads_that_find_one_slot_for_the_two_of_them() {
 
 #[test]
 fn a_load_inside_another() {
-    run::<0>("nested, no slots", 500, Preemptions(4), &[nested, publish_once]);
-    run::<1>("nested, one slot", 500, Preemptions(4), &[nested, publish_once]);
-    run::<2>("nested, two slots", 500, Preemptions(4), &[nested, publish_once]);
+    run::<0>(
+        "nested, no slots",
+        500,
+        Preemptions(4),
+        &[nested, publish_once],
+    );
+    run::<1>(
+        "nested, one slot",
+        500,
+        Preemptions(4),
+        &[nested, publish_once],
+    );
+    run::<2>(
+        "nested, two slots",
+        500,
+        Preemptions(4),
+        &[nested, publish_once],
+    );
 }
 
 #[test]
@@ -275,20 +302,25 @@ const STEPS: usize = 10;
 #[cfg(loom)]
 fn interrupted<const N: usize>(name: &str) {
     for skipped in 0..STEPS {
-        check(&format!("{name}, step {skipped}"), 50, Preemptions(3), move || {
-            let cell = Cell::<N>::new();
-            let writer = cell.clone();
-            let writer = thread::spawn(move || publish_once(&writer));
-            let inner = cell.clone();
-            interrupt_after(skipped, move || {
-                assert!(inner.read() <= 1);
-            });
-            assert!(cell.read() <= 1);
-            // The interrupt came, or the load was shorter than that.
-            interrupt_never();
-            writer.join().expect("the writer panicked");
-            cell.finish();
-        });
+        check(
+            &format!("{name}, step {skipped}"),
+            50,
+            Preemptions(3),
+            move || {
+                let cell = Cell::<N>::new();
+                let writer = cell.clone();
+                let writer = thread::spawn(move || publish_once(&writer));
+                let inner = cell.clone();
+                interrupt_after(skipped, move || {
+                    assert!(inner.read() <= 1);
+                });
+                assert!(cell.read() <= 1);
+                // The interrupt came, or the load was shorter than that.
+                interrupt_never();
+                writer.join().expect("the writer panicked");
+                cell.finish();
+            },
+        );
     }
 }
 

@@ -49,7 +49,10 @@ fn check(name: &str, at_least: usize, bound: Bound, model: impl Fn() + Send + Sy
     });
     let (executions, seconds) = (executions.load(Relaxed), start.elapsed().as_secs_f32());
     println!("{name}: {executions} executions, {bound:?}, {seconds:.1} s");
-    assert!(executions >= at_least, "{name} explored {executions} executions only");
+    assert!(
+        executions >= at_least,
+        "{name} explored {executions} executions only"
+    );
 }
 
 /// Runs `model` with real threads.

@@ -76,7 +76,9 @@ impl Pool {
     pub(super) fn snapshot(&'static self, content: usize) -> Option<Reference> {
         let taken = |node: &&Node| {
             let order = (Ordering::Acquire, Ordering::Relaxed);
-            node.in_use.compare_exchange(false, true, order.0, order.1).is_ok()
+            node.in_use
+                .compare_exchange(false, true, order.0, order.1)
+                .is_ok()
         };
         let node = self.0.iter().find(taken)?;
         // SAFETY: the node was free, and is now ours.
@@ -88,7 +90,10 @@ impl Pool {
     /// Checks that every node was freed.
     pub(super) fn assert_all_free(&self) {
         for node in &self.0 {
-            assert!(!node.in_use.load(Ordering::Acquire), "a snapshot was leaked");
+            assert!(
+                !node.in_use.load(Ordering::Acquire),
+                "a snapshot was leaked"
+            );
         }
     }
 }
@@ -131,7 +136,9 @@ impl Drop for Reference {
             fence(Ordering::Acquire);
             assert!(!role::is_reader(), "a reader freed a snapshot");
             // SAFETY: that was the last reference.
-            self.0.content.with_mut(|content| unsafe { *content = POISON });
+            self.0
+                .content
+                .with_mut(|content| unsafe { *content = POISON });
             self.0.in_use.store(false, Ordering::Release);
         }
     }

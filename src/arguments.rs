@@ -5,7 +5,7 @@ use axvmconfig::EmulatedDeviceConfig;
 
 use crate::{
     config::ConfigFault::{
-        self, DoesNotFit, IvcTooLong, IvcUnaligned, MissingArgument, PlicTooSmall,
+        self, DoesNotFit, IvcTooLong, IvcUnaligned, MissingArgument, NoSuchCpu, PlicTooSmall,
         TooManyRedistributors,
     },
     error::Refusal,
@@ -20,9 +20,11 @@ const MAX_REDISTRIBUTORS: usize = 1 << 16;
 /// most (Arm Architecture Reference Manual, DDI 0487, "FEAT_LPA").
 const ARM_PHYSICAL_END: usize = 1 << 52;
 
-/// The least length of a PLIC without contexts: its last register is the claim/complete register
-/// of context 0 at 0x20_0004 (RISC-V PLIC specification 1.0.0, "Memory Map"), and `riscv_vplic`
-/// wants one byte more than the register's offset.
+/// The length of an ITS: two frames of 64 KiB (IHI 0069, "The ITS register map").
+const ITS_LENGTH: usize = 0x2_0000;
+
+/// What `riscv_vplic` demands beside the contexts: it counts from the claim/complete register of
+/// context 0, at 0x20_0004 (RISC-V PLIC specification 1.0.0, "Memory Map"), one context too many.
 const PLIC_LENGTH: usize = 0x20_0005;
 
 /// How far apart two PLIC contexts' registers are (the same).
@@ -71,21 +73,20 @@ pub(crate) fn redistributors(
         });
     }
     let (base, length) = (config.base_gpa, config.length);
-    let guest_end = |i: usize| {
-        i.checked_mul(stride)?
-            .checked_add(base)?
-            .checked_add(length)
-    };
-    let host_end = |i: usize| pcpu_id.checked_add(i)?.checked_add(1)?.checked_mul(length);
     if let Some(last) = cpu_num.checked_sub(1) {
-        guest_end(last).ok_or(DoesNotFit {
-            what: "cpu_num times stride",
-        })?;
-        host_end(last)
-            .filter(|&end| end <= ARM_PHYSICAL_END)
+        let guest_end = last.checked_mul(stride).and_then(|to| to.checked_add(base));
+        guest_end
+            .and_then(|end| end.checked_add(length))
             .ok_or(DoesNotFit {
-                what: "pcpu_id times length",
+                what: "cpu_num times stride",
             })?;
+        let pcpu_id = pcpu_id.saturating_add(last);
+        let host_end = pcpu_id
+            .checked_add(1)
+            .and_then(|cpus| cpus.checked_mul(length));
+        host_end
+            .filter(|&end| end <= ARM_PHYSICAL_END)
+            .ok_or(NoSuchCpu { pcpu_id })?;
     }
     // Nothing here can wrap: the last one does not.
     Ok((0..cpu_num).map(move |i| Redistributor {
@@ -94,10 +95,16 @@ pub(crate) fn redistributors(
     }))
 }
 
-/// The host's ITS that a GPPT ITS entry passes through.
+/// The base of the host's ITS that a GPPT ITS entry passes through.
 pub(crate) fn host_gits_base(config: &EmulatedDeviceConfig) -> Result<usize, ConfigFault> {
     let base = argument(config, 0, "host_gits_base")?;
     check_range(config)?;
+    // The device reaches every register of the host's, and what the guest's range is longer.
+    let end = base.checked_add(config.length.max(ITS_LENGTH));
+    end.filter(|&end| end <= ARM_PHYSICAL_END)
+        .ok_or(DoesNotFit {
+            what: "host_gits_base",
+        })?;
     Ok(base)
 }
 
@@ -200,15 +207,16 @@ mod tests {
         });
         assert_eq!(gicr(GICR, FRAMES, &[3, usize::MAX / 2, 0]), guest);
         assert_eq!(gicr(usize::MAX - FRAMES, FRAMES, &[2, 1, 0]), guest);
-        let host = Err(DoesNotFit {
-            what: "pcpu_id times length",
-        });
-        assert_eq!(gicr(GICR, FRAMES, &[1, FRAMES, usize::MAX]), host);
-        assert_eq!(
-            gicr(GICR, FRAMES, &[2, FRAMES, ARM_PHYSICAL_END / FRAMES - 1]),
-            host
-        );
-        assert!(gicr(GICR, FRAMES, &[1, FRAMES, ARM_PHYSICAL_END / FRAMES - 1]).is_ok());
+        let beyond = ARM_PHYSICAL_END / FRAMES;
+        for (cpu_num, first, pcpu_id) in [
+            (1, usize::MAX, usize::MAX),
+            (2, usize::MAX, usize::MAX),
+            (2, beyond - 1, beyond),
+        ] {
+            let fault = gicr(GICR, FRAMES, &[cpu_num, FRAMES, first]);
+            assert_eq!(fault, Err(NoSuchCpu { pcpu_id }));
+        }
+        assert!(gicr(GICR, FRAMES, &[1, FRAMES, beyond - 1]).is_ok());
         let fault = gicr(GICR, 1, &[usize::MAX, 1, 0]);
         assert!(matches!(
             fault,
@@ -250,6 +258,20 @@ mod tests {
         let start = usize::MAX - 0xfff;
         let wraps = Refusal::Wrapping { start, end: 0x1000 };
         assert_eq!(range(start, 0x2000), Err(wraps.into()));
+    }
+
+    #[test]
+    fn a_host_its_must_fit() {
+        let its = |length, base| host_gits_base(&config(0x808_0000, length, &[base]));
+        assert_eq!(its(0x2_0000, 0x808_0000), Ok(0x808_0000));
+        let fault = Err(DoesNotFit {
+            what: "host_gits_base",
+        });
+        assert_eq!(its(0x2_0000, usize::MAX), fault);
+        assert_eq!(its(0x2_0000, usize::MAX - 0x2_0000), fault);
+        assert_eq!(its(1, ARM_PHYSICAL_END - ITS_LENGTH + 1), fault);
+        assert_eq!(its(1 << 50, ARM_PHYSICAL_END - (1 << 50) + 1), fault);
+        assert!(its(1, ARM_PHYSICAL_END - ITS_LENGTH).is_ok());
     }
 
     #[test]

@@ -201,14 +201,34 @@ impl<B: DeviceBound> Machine<B> {
             return self.build_ivc(config);
         }
         let mut batch = Batch::new(&self.ids, Some(config.name.as_str().into()));
-        if !arch::build(config, &mut batch)? {
+        let built = arch::build(config, &self.tables, &mut batch);
+        if !built.map_err(|fault| self.name_owner(fault, &config.name))? {
             match factories.iter_mut().find(|(of, _)| *of == config.emu_type) {
                 Some((_, factory)) => factory(config, &mut batch).map_err(ConfigFault::Factory)?,
                 None => warn!("no device for {} of type {}", config.name, config.emu_type),
             }
         }
-        self.tables = self.tables.edited(batch.edits())?;
+        let next = self.tables.edited(batch.edits());
+        let next = next.map_err(|refusal| self.name_owner(refusal.into(), &config.name))?;
+        info!("{} of type {} made", config.name, config.emu_type);
+        self.tables = next;
         Ok(())
+    }
+
+    /// Says by its name who owns the addresses: its id means nothing while there is no registry.
+    fn name_owner(&self, fault: ConfigFault, own: &str) -> ConfigFault {
+        match fault {
+            ConfigFault::Refused(Refusal::Overlap {
+                wanted,
+                owner,
+                owned,
+            }) => ConfigFault::Overlap {
+                wanted,
+                owner: self.tables.name(owner).unwrap_or(own).into(),
+                owned,
+            },
+            fault => fault,
+        }
     }
 
     fn build_ivc(&mut self, config: &EmulatedDeviceConfig) -> Result<(), ConfigFault> {

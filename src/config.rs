@@ -6,7 +6,7 @@ use core::fmt;
 use ax_errno::AxError;
 use axvmconfig::{EmulatedDeviceConfig, EmulatedDeviceType};
 
-use crate::error::Refusal;
+use crate::{error::Refusal, span::Span};
 
 /// The emulated devices of a VM, as its configuration lists them.
 #[derive(Clone, Debug, Default)]
@@ -72,6 +72,11 @@ pub enum ConfigFault {
         /// What does.
         what: &'static str,
     },
+    /// A physical CPU whose redistributor would lie past the end of the host's address space.
+    NoSuchCpu {
+        /// The CPU.
+        pcpu_id: usize,
+    },
     /// More redistributors than the architecture can number.
     TooManyRedistributors {
         /// How many were asked for.
@@ -93,7 +98,16 @@ pub enum ConfigFault {
         /// The most that would do, in bytes.
         at_most: usize,
     },
-    /// The registry refused a device.
+    /// Another device owns some of the addresses.
+    Overlap {
+        /// What the entry asks for.
+        wanted: Span,
+        /// The name of the entry that the owner comes from, which may be the same.
+        owner: String,
+        /// What the owner owns.
+        owned: Span,
+    },
+    /// The registry refused a device, for another reason.
     Refused(Refusal),
     /// A factory failed.
     Factory(AxError),
@@ -102,10 +116,19 @@ pub enum ConfigFault {
 impl ConfigFault {
     /// Whether 0.4.10 went on where it met this.
     pub(crate) const fn was_tolerated(&self) -> bool {
-        matches!(
-            self,
-            Self::Refused(_) | Self::IvcUnaligned | Self::IvcTooLong { .. }
-        )
+        match self {
+            Self::Refused(Refusal::Empty { .. } | Refusal::Wrapping { .. })
+            | Self::Overlap { .. }
+            | Self::NoSuchCpu { .. }
+            | Self::TooManyRedistributors { .. }
+            | Self::IvcUnaligned
+            | Self::IvcTooLong { .. } => true,
+            Self::Refused(_)
+            | Self::MissingArgument { .. }
+            | Self::DoesNotFit { .. }
+            | Self::PlicTooSmall { .. }
+            | Self::Factory(_) => false,
+        }
     }
 }
 
@@ -117,6 +140,9 @@ impl fmt::Display for ConfigFault {
             }
             Self::DoesNotFit { what } => {
                 write!(f, "{what} leads past the end of the address space")
+            }
+            Self::NoSuchCpu { pcpu_id } => {
+                write!(f, "the host cannot have a physical CPU {pcpu_id}")
             }
             Self::TooManyRedistributors { cpu_num, at_most } => {
                 write!(
@@ -134,6 +160,11 @@ impl fmt::Display for ConfigFault {
             Self::IvcTooLong { at_most } => {
                 write!(f, "the IVC range is longer than {at_most:#x} bytes")
             }
+            Self::Overlap {
+                wanted,
+                owner,
+                owned,
+            } => write!(f, "{wanted} overlaps {owned} of \"{owner}\""),
             Self::Refused(refusal) => refusal.fmt(f),
             Self::Factory(error) => write!(f, "its factory failed: {error}"),
         }
@@ -147,9 +178,10 @@ impl From<Refusal> for ConfigFault {
 }
 
 impl From<ConfigFault> for AxError {
-    /// As for a [`Refusal`], what a factory gave, or `InvalidInput`.
+    /// `AlreadyExists` for an overlap, as for a [`Refusal`], what a factory gave, or `InvalidInput`.
     fn from(fault: ConfigFault) -> Self {
         match fault {
+            ConfigFault::Overlap { .. } => Self::AlreadyExists,
             ConfigFault::Refused(refusal) => refusal.into(),
             ConfigFault::Factory(error) => error,
             _ => Self::InvalidInput,

@@ -104,8 +104,8 @@ impl<B: DeviceBound> VmDevices<B> {
     fn unanswered<R: BusRange>(&self, access: Access<R>, tables: &Tables<B>) -> AxResult {
         let crossed = access.starts_in(tables).map(|owner| owner.span);
         match crossed {
-            Some(span) => self.misses.note(format_args!("{access} runs past {span}")),
-            None => self.misses.note(access),
+            Some(span) => self.misses.error(format_args!("{access} runs past {span}")),
+            None => self.misses.error(access),
         }
         match (self.unmapped, crossed) {
             (Unmapped::Float, _) => Ok(()),

@@ -5,16 +5,48 @@
 //! registration ever lent. Lending takes no lock.
 
 use crate::{
+    bus::{BusRange, Family, PerBus},
+    device::DeviceBound,
     stack::{Node, Stack},
     sync::{Arc, AtomicBool, Ordering},
 };
+
+/// A ledger for every bus.
+pub(crate) type Ledgers<B> = PerBus<LedgerOf<B>>;
+
+/// The family of ledgers.
+pub(crate) struct LedgerOf<B>(B);
+
+impl<B: DeviceBound> Family for LedgerOf<B> {
+    type Of<R: BusRange> = Ledger<B::Dev<R>>;
+}
+
+impl<B: DeviceBound> Ledgers<B> {
+    pub(crate) fn new() -> Self {
+        Self {
+            mmio: Ledger::new(),
+            sys_reg: Ledger::new(),
+            port: Ledger::new(),
+        }
+    }
+
+    /// Lets go of everything that was lent.
+    pub(crate) fn give_back(&mut self) {
+        self.mmio.give_back();
+        self.sys_reg.give_back();
+        self.port.give_back();
+    }
+}
 
 /// The devices of one bus that were lent since the ledger was made.
 ///
 /// # Invariants
 ///
-/// *Kept*: of every [`Loan`] that is marked as lent, a count is on the ledger or in the hands of the
-/// thread that is just putting it there, and the ledger gives none back before it is dropped.
+/// - *One ledger*: a [`Loan`] is lent by one ledger only, that of the registry and the bus which it
+///   was registered with.
+/// - *Kept*: of every loan that is marked as lent, a count is on the ledger or in the hands of the
+///   thread that is just putting it there. Marks and counts go together, in
+///   [`give_back`](Self::give_back), or with the ledger; both have the ledger to themselves.
 pub(crate) struct Ledger<D: ?Sized>(Stack<Arc<Loan<D>>>);
 
 /// A device that can be lent, by one ledger: its registry's.
@@ -39,6 +71,15 @@ impl<D: ?Sized> Loan<D> {
 impl<D: ?Sized> Ledger<D> {
     pub(crate) fn new() -> Self {
         Self(Stack::new())
+    }
+
+    /// Lets go of everything that was lent.
+    pub(crate) fn give_back(&mut self) {
+        for node in self.0.take() {
+            // INVARIANT (Kept): the mark goes, then the count. Whoever lends it next comes after
+            // this, as after everything that is done with the ledger alone: `Relaxed`.
+            node.value.lent.store(false, Ordering::Relaxed);
+        }
     }
 
     /// Lends a device for as long as the ledger is borrowed.
@@ -84,6 +125,18 @@ mod tests {
         assert_eq!(Arc::strong_count(&device), 2);
         drop(ledger);
         assert_eq!(Arc::strong_count(&device), 1);
+    }
+
+    #[test]
+    fn what_was_given_back_can_be_lent_again() {
+        let mut ledger = Ledger::new();
+        let loan = Loan::new(Arc::new(7));
+        ledger.lend(&loan);
+        ledger.give_back();
+        assert_eq!(Arc::strong_count(&loan), 1);
+        let lent = ledger.lend(&loan);
+        drop(loan);
+        assert_eq!(**lent, 7);
     }
 
     #[test]

@@ -18,9 +18,11 @@ mod error;
 mod iterate;
 mod ivc;
 mod ledger;
+mod limited_log;
 #[cfg(test)]
 #[path = "../loom-tests/mod.rs"]
 mod loom_tests;
+mod loose;
 mod publish;
 mod registry;
 mod serialized;

@@ -12,13 +12,15 @@ use crate::{
     AxVmDeviceConfig, ConfigError, VmDevicesBuilder,
     device::{DeviceBound, DeviceId, DeviceIds, ThreadSafe, Unbound},
     error::AddError,
-    iterate::{Ledgers, Loose},
     ivc::IvcChannels,
+    ledger::Ledgers,
+    limited_log::LimitedLog,
+    loose::Loose,
     publish::SnapshotCell,
     snapshot::Snapshot,
     sync::Arc,
     tables::Tables,
-    unmapped::{MissLog, Unmapped},
+    unmapped::Unmapped,
 };
 
 /// The registry of devices without thread bounds, as crate `axdevice` 0.4.10 has it. Neither `Send`
@@ -55,6 +57,9 @@ pub type SharedVmDevices = VmDevices<ThreadSafe>;
 /// the first dispatch of a thread may allocate a small node, which later threads use again; the
 /// first miss after `iter_mut_*` makes new tables.
 ///
+/// A device is dropped, unless somebody else holds it, by the thread that changes the registry, or
+/// by [`reclaim`](Self::reclaim). If its destructor unwinds, so does the change that was just made.
+///
 /// # Memory ordering
 ///
 /// What happens before a change happens before every dispatch that sees the change. When a method
@@ -64,7 +69,8 @@ pub struct VmDevices<B: DeviceBound> {
     pub(crate) tables: SnapshotCell<Tables<B>>,
     pub(crate) ids: DeviceIds,
     pub(crate) unmapped: Unmapped,
-    pub(crate) misses: MissLog,
+    pub(crate) misses: LimitedLog,
+    pub(crate) refusals: LimitedLog,
     pub(crate) ledgers: Ledgers<B>,
     pub(crate) loose: Loose<B>,
     pub(crate) ivc: Option<IvcChannels>,
@@ -74,13 +80,13 @@ pub struct VmDevices<B: DeviceBound> {
 impl<B: DeviceBound> VmDevices<B> {
     /// Makes the devices that `config` lists.
     ///
-    /// An entry with an empty or an overlapping range is left out, and logged at `error!`, for
-    /// compatibility with 0.4.10, which took it. [`try_new`](Self::try_new) is strict.
+    /// An entry that 0.4.10 took although it is bad, such as one with an empty or an overlapping
+    /// range, is left out whole and logged at `error!`. [`try_new`](Self::try_new) is strict.
     ///
     /// # Panics
     ///
     /// Where 0.4.10 did: if an entry lacks arguments that its type needs, or has some that do not
-    /// fit into the address space.
+    /// fit into the address space, or if there is no memory.
     pub fn new(config: AxVmDeviceConfig) -> Self {
         Self::builder().config(config).build_leniently()
     }
@@ -100,6 +106,7 @@ impl<B: DeviceBound> VmDevices<B> {
     }
 
     /// Chooses what a miss does.
+    #[must_use]
     pub fn with_unmapped(self, unmapped: Unmapped) -> Self {
         Self { unmapped, ..self }
     }
@@ -109,8 +116,9 @@ impl<B: DeviceBound> VmDevices<B> {
             tables: SnapshotCell::new(tables),
             ids,
             unmapped: Unmapped::default(),
-            misses: MissLog::default(),
-            ledgers: Ledgers::ledgers(),
+            misses: LimitedLog::new("emu_device not found"),
+            refusals: LimitedLog::new("device refused"),
+            ledgers: Ledgers::new(),
             loose: Loose::new(),
             ivc,
         }
@@ -204,7 +212,7 @@ impl<B: DeviceBound> VmDevices<B> {
 ///
 /// The references live as long as the registry is borrowed, although a device may leave the tables
 /// in the meantime. Therefore the registry keeps one [`Arc`] for each registration that it has ever
-/// lent, until it is mutably borrowed for this bus or dropped.
+/// lent, until the next `iter_mut_*`, or until it is dropped.
 impl<B: DeviceBound> VmDevices<B> {
     /// Iterates over the MMIO devices.
     pub fn iter_mmio_dev(&self) -> impl Iterator<Item = &Arc<B::Dev<GuestPhysAddrRange>>> {
@@ -225,16 +233,18 @@ impl<B: DeviceBound> VmDevices<B> {
 /// Replacing devices in place, kept for parity with 0.4.10.
 ///
 /// The items outlive the iterator, so the registry cannot tell when the last was changed. It
-/// publishes empty tables, and the first use afterwards (a dispatch, of which the tables then
-/// answer none, a lookup, a change) asks every device on every bus for its range and publishes
-/// tables of what it finds. If the ranges do not fit together, all is as it was before the first
-/// `iter_mut_*` since the last use, and `error!` says why.
+/// publishes empty tables, and the first use afterwards (a dispatch, which those tables do not
+/// answer, a lookup, a change) asks each device that is new for its range and publishes tables of
+/// what it finds. If the ranges do not fit together, all is as it was before the first `iter_mut_*`
+/// since the last use, and `error!` says why. A new device must not use this registry in its
+/// `address_range`, which would start the same again.
 ///
-/// So that this can be done the registry holds the old devices and the new ones until it is mutably
-/// borrowed again or dropped; an [`Arc::get_mut`] on an item therefore gives `None`. Replace the
+/// So that this can be done the registry holds the old devices and the new ones until the next such
+/// round, or until it is dropped; an [`Arc::get_mut`] on an item therefore gives `None`. Replace the
 /// item.
 ///
-/// A device that stays keeps its [`DeviceId`], and so does a place whose device is replaced.
+/// A place keeps its [`DeviceId`], its range too if its device stays. A device that is moved to
+/// another place keeps the lock that a dispatch to it takes.
 impl<B: DeviceBound> VmDevices<B> {
     /// Iterates over the MMIO devices, to replace them.
     pub fn iter_mut_mmio_dev(

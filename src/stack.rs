@@ -4,7 +4,7 @@
 //! thread may free it, and nothing needs protection from reclamation.
 
 use alloc::boxed::Box;
-use core::{marker::PhantomData, ptr};
+use core::{marker::PhantomData, mem, ptr};
 
 use crate::sync::{AtomicPtr, Mutex, Ordering};
 
@@ -123,14 +123,33 @@ impl<T> Iterator for Chain<T> {
 }
 
 impl<T> Drop for Chain<T> {
+    /// Frees every node, also when dropping a value unwinds.
     fn drop(&mut self) {
-        self.for_each(drop);
+        while let Some(node) = self.next() {
+            let rest = Rest(self);
+            drop(node);
+            mem::forget(rest);
+        }
+    }
+}
+
+/// Frees what is left of a chain while a destructor unwinds.
+struct Rest<'c, T>(&'c mut Chain<T>);
+
+impl<T> Drop for Rest<'_, T> {
+    fn drop(&mut self) {
+        self.0.for_each(drop);
     }
 }
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use std::{collections::BTreeSet, rc::Rc, thread};
+    use std::{
+        collections::BTreeSet,
+        panic::{AssertUnwindSafe, catch_unwind},
+        rc::Rc,
+        thread,
+    };
 
     use super::*;
 
@@ -155,6 +174,30 @@ mod tests {
         drop(chain);
         assert_eq!(Rc::strong_count(&value), 2);
         drop(stack);
+        assert_eq!(Rc::strong_count(&value), 1);
+    }
+
+    #[test]
+    fn a_destructor_that_unwinds_keeps_no_other_from_running() {
+        struct Unwinds {
+            _value: Rc<()>,
+            unwinds: bool,
+        }
+        impl Drop for Unwinds {
+            fn drop(&mut self) {
+                assert!(!self.unwinds, "a destructor unwinds");
+            }
+        }
+        let value = Rc::new(());
+        let stack = Stack::new();
+        (0..5).for_each(|n| {
+            stack.push(Node::new(Unwinds {
+                _value: value.clone(),
+                unwinds: n == 2,
+            }));
+        });
+        let dropped = catch_unwind(AssertUnwindSafe(|| drop(stack)));
+        assert!(dropped.is_err());
         assert_eq!(Rc::strong_count(&value), 1);
     }
 

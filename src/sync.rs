@@ -9,7 +9,11 @@ pub(crate) use self::imp::*;
 #[cfg(not(loom))]
 #[cfg_attr(
     not(any(test, target_os = "none", feature = "slot-cell")),
-    expect(dead_code, unused_imports, reason = "some are of use to the slot cell only")
+    expect(
+        dead_code,
+        unused_imports,
+        reason = "some are of use to the slot cell only"
+    )
 )]
 mod imp {
     /// What counts snapshots.

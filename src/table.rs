@@ -138,17 +138,7 @@ impl<D: ?Sized> Table<D> {
     /// [`Refusal::Overlap`] with the lowest device that owns some of its span, or
     /// [`Refusal::NoMemory`]; the table is unchanged.
     pub(crate) fn insert(&mut self, entry: Entry<D>) -> Result<(), Refusal> {
-        let at = self.rank(entry.span.first());
-        let below = at.checked_sub(1).and_then(|i| self.entries.get(i));
-        let above = self.entries.get(at);
-        let neighbours = below.into_iter().chain(above);
-        if let Some(owner) = neighbours.into_iter().find(|e| e.span.overlaps(entry.span)) {
-            return Err(Refusal::Overlap {
-                wanted: entry.span,
-                owner: owner.id(),
-                owned: owner.span,
-            });
-        }
+        let at = self.place(entry.span)?;
         reserve(&mut self.firsts, 1)?;
         reserve(&mut self.entries, 1)?;
         // INVARIANT: everything below `at` starts at or below the new span's first address and,
@@ -156,6 +146,24 @@ impl<D: ?Sized> Table<D> {
         self.firsts.insert(at, entry.span.first());
         self.entries.insert(at, entry);
         Ok(())
+    }
+
+    /// Where an entry with this span would go.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Overlap`] with the lowest device that owns some of it.
+    pub(crate) fn place(&self, span: Span) -> Result<usize, Refusal> {
+        let at = self.rank(span.first());
+        let neighbours = &self.entries[at.saturating_sub(1)..self.entries.len().min(at + 1)];
+        match neighbours.iter().find(|owner| owner.span.overlaps(span)) {
+            Some(owner) => Err(Refusal::Overlap {
+                wanted: span,
+                owner: owner.id(),
+                owned: owner.span,
+            }),
+            None => Ok(at),
+        }
     }
 
     /// The entry whose span contains `addr`.
@@ -169,6 +177,12 @@ impl<D: ?Sized> Table<D> {
     #[inline]
     fn rank(&self, addr: usize) -> usize {
         self.firsts.partition_point(|&first| first <= addr)
+    }
+
+    /// The name of a device, if it is here and has one.
+    pub(crate) fn name(&self, id: DeviceId) -> Option<&str> {
+        let entry = self.entries.iter().find(|entry| entry.id() == id)?;
+        entry.registration.name.as_deref()
     }
 
     /// The entries by address.

@@ -4,7 +4,7 @@ use core::fmt;
 
 use crate::{
     bus::{BusRange, Family, OnBus, PerBus},
-    device::DeviceBound,
+    device::{DeviceBound, DeviceId},
     error::Refusal,
     table::{Entry, Table},
 };
@@ -61,6 +61,18 @@ impl<B: DeviceBound> Tables<B> {
         R::of(&self.buses)
     }
 
+    /// The name of a device, if it is here and has one.
+    pub(crate) fn name(&self, id: DeviceId) -> Option<&str> {
+        let PerBus {
+            mmio,
+            sys_reg,
+            port,
+        } = &self.buses;
+        mmio.name(id)
+            .or_else(|| sys_reg.name(id))
+            .or_else(|| port.name(id))
+    }
+
     /// A copy with all of `edits` made in their order, or none of them.
     ///
     /// # Errors
@@ -115,12 +127,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::{
-        device::{DeviceId, Unbound},
-        span::Span,
-        table::Mount,
-        testing::Probe,
-    };
+    use crate::{device::Unbound, span::Span, table::Mount, testing::Probe};
 
     fn add<R: BusRange>(id: u64, first: usize, last: usize) -> Edit<Unbound> {
         let span = Span::new(first, last).unwrap();

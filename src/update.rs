@@ -8,7 +8,6 @@ use axaddrspace::{
     device::{PortRange, SysRegAddrRange},
 };
 use axdevice_base::BaseDeviceOps;
-use log::error;
 
 use crate::{
     bus::BusRange,
@@ -26,19 +25,22 @@ impl<B: DeviceBound> VmDevices<B> {
         device: Arc<B::Dev<R>>,
     ) -> Result<DeviceId, AddError<B::Dev<R>>> {
         let mut batch = Batch::new(&self.ids, None);
-        let added = batch
-            .mount(Mount::bare(device.clone()))
+        let added = self
+            .settle()
+            .and_then(|()| batch.mount(Mount::bare(device.clone())))
             .and_then(|id| self.publish(&batch.edits).map(|()| id));
         added.map_err(|refusal| {
-            error!("{} device not added: {refusal}", R::NAME);
+            let bus = R::NAME;
+            self.refusals.error(format_args!("on bus {bus}, {refusal}"));
             AddError::new(device, refusal)
         })
     }
 
-    /// Publishes tables with all of `edits` made, or none.
+    /// Publishes tables with all of `edits` made, or none, and frees what has been replaced.
     fn publish(&self, edits: &[Edit<B>]) -> Result<(), Refusal> {
-        self.settle()?;
-        self.tables.rcu(|tables| tables.edited(edits))
+        self.tables.rcu(|tables| tables.edited(edits))?;
+        self.tables.reclaim();
+        Ok(())
     }
 }
 

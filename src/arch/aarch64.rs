@@ -8,19 +8,22 @@ use arm_vgic::{
     v3::{gits::Gits, vgicd::VGicD, vgicr::VGicR},
 };
 use ax_memory_addr::PhysAddr;
+use axaddrspace::GuestPhysAddrRange;
 use axvmconfig::{EmulatedDeviceConfig, EmulatedDeviceType};
-use log::info;
 
 use crate::{
     arguments::{check_range, host_gits_base, redistributors},
+    bus::sealed::Bus,
     config::ConfigFault,
     device::DeviceBound,
+    tables::Tables,
     update::Batch,
 };
 
 /// See [`super::build`].
 pub(super) fn build<B: DeviceBound>(
     config: &EmulatedDeviceConfig,
+    tables: &Tables<B>,
     batch: &mut Batch<'_, B>,
 ) -> Result<bool, ConfigFault> {
     let (base, length) = (config.base_gpa, config.length);
@@ -33,20 +36,19 @@ pub(super) fn build<B: DeviceBound>(
                 let base = redistributor.base;
                 let device = VGicR::new(base.into(), Some(length), redistributor.pcpu_id);
                 batch.mount(B::serialised(device))?;
-                let pcpu_id = redistributor.pcpu_id;
-                info!("GPPT redistributor of physical CPU {pcpu_id} at {base:#x}");
             }
         }
         EmulatedDeviceType::GPPTDistributor => {
             check_range(config)?;
             batch.mount(B::serialised(VGicD::new(base.into(), Some(length))))?;
-            info!("GPPT distributor at {base:#x}");
         }
         EmulatedDeviceType::GPPTITS => {
             let host = PhysAddr::from_usize(host_gits_base(config)?);
+            // Making the device programs the host's ITS: not before it is sure to be added.
+            let range = GuestPhysAddrRange::from_start_size(base.into(), length);
+            tables.of::<GuestPhysAddrRange>().place(range.span()?)?;
             let device = Gits::new(base.into(), Some(length), host, false);
             batch.mount(B::serialised(device))?;
-            info!("GPPT ITS at {base:#x}, host ITS at {host:#x}");
         }
         _ => return Ok(false),
     }

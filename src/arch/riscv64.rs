@@ -1,14 +1,17 @@
 //! The RISC-V interrupt controller of crate `riscv_vplic`.
 
 use axvmconfig::{EmulatedDeviceConfig, EmulatedDeviceType};
-use log::info;
 use riscv_vplic::VPlicGlobal;
 
-use crate::{arguments::plic_contexts, config::ConfigFault, device::DeviceBound, update::Batch};
+use crate::{
+    arguments::plic_contexts, config::ConfigFault, device::DeviceBound, tables::Tables,
+    update::Batch,
+};
 
 /// See [`super::build`].
 pub(super) fn build<B: DeviceBound>(
     config: &EmulatedDeviceConfig,
+    _tables: &Tables<B>,
     batch: &mut Batch<'_, B>,
 ) -> Result<bool, ConfigFault> {
     if config.emu_type != EmulatedDeviceType::PPPTGlobal {
@@ -21,6 +24,5 @@ pub(super) fn build<B: DeviceBound>(
         Some(length),
         contexts,
     )))?;
-    info!("PPPT PLIC with {contexts} contexts at {base:#x}");
     Ok(true)
 }

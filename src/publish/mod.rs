@@ -2,8 +2,8 @@
 //!
 //! A cell holds the current snapshot, a `T` behind a count. Readers [`load`](SnapshotCell::load)
 //! it, any number at once, without a lock. A writer [`rcu`](SnapshotCell::rcu)s it: copies, edits,
-//! publishes. The replaced snapshot goes to the cell's retire list, from which writers free what no
-//! reader holds any more.
+//! publishes. The replaced snapshot goes to the cell's retire list, from which writers
+//! [`reclaim`](SnapshotCell::reclaim) what no reader holds any more.
 //!
 //! There are two kinds of cell: on hosted targets that of [`arc_swap`]; on bare metal, where there
 //! are no thread-locals to rely on, that of [`slots`], which the feature `slot-cell` selects
@@ -59,25 +59,21 @@ impl<T> SnapshotCell<T> {
     }
 
     /// Replaces the snapshot by what `edit` makes of it, or leaves it where `edit` fails. `edit`
-    /// runs again when another publication came between.
-    ///
-    /// What is retired and held by nobody is then freed, as by [`reclaim`](Self::reclaim).
+    /// runs again when another publication came between. Frees nothing: see
+    /// [`reclaim`](Self::reclaim).
     pub(crate) fn rcu<E>(&self, mut edit: impl FnMut(&T) -> Result<T, E>) -> Result<(), E> {
         loop {
             let current = self.load();
             let next = SnapshotArc::new(edit(&current)?);
             if self.0.publish(&current, next) {
-                break;
+                return Ok(());
             }
         }
-        self.reclaim();
-        Ok(())
     }
 
-    /// Replaces the snapshot, whatever it is.
+    /// Replaces the snapshot, whatever it is. Frees nothing either.
     pub(crate) fn replace(&self, next: T) {
         self.0.replace(SnapshotArc::new(next));
-        self.reclaim();
     }
 
     /// Frees the retired snapshots that nobody holds, on this thread.
@@ -106,6 +102,7 @@ mod tests {
 
     fn set<T>(cell: &SnapshotCell<T>, value: impl Fn() -> T) {
         let Ok(()) = cell.rcu(|_| Ok::<_, Infallible>(value()));
+        cell.reclaim();
     }
 
     #[test]

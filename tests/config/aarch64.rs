@@ -255,16 +255,10 @@ fn ranges_that_wrap_or_overlap_are_refused() {
         GICR_LENGTH,
         &[2, 0x1_0000, 0],
     ));
-    assert!(matches!(
-        close,
-        ConfigFault::Refused(Refusal::Overlap { .. })
-    ));
+    assert!(matches!(close, ConfigFault::Overlap { .. }));
     let overlap = error(&[gicd(), entry(InterruptController, 0, 0, &[])]);
     assert_eq!(overlap.index, 1);
-    assert!(matches!(
-        overlap.fault,
-        ConfigFault::Refused(Refusal::Overlap { .. })
-    ));
+    assert!(matches!(overlap.fault, ConfigFault::Overlap { .. }));
 }
 
 #[test]
@@ -277,4 +271,25 @@ fn new_leaves_out_an_entry_that_overlaps() {
 #[should_panic(expected = "stride, is missing")]
 fn new_panics_where_0_4_10_did() {
     AxVmDevices::new(config(&[entry(GPPTRedistributor, GICR, GICR_LENGTH, &[1])]));
+}
+
+#[test]
+fn a_host_its_that_cannot_be_is_refused_before_it_is_touched() {
+    let beyond = fault(entry(GPPTITS, ITS, ITS_LENGTH, &[usize::MAX]));
+    assert!(matches!(beyond, ConfigFault::DoesNotFit { .. }));
+    // The next one is made as if nothing had been.
+    assert!(AxVmDevices::try_new(config(&[its()])).is_ok());
+}
+
+#[test]
+fn a_refused_its_leaves_the_host_s_as_it_is() {
+    let its = entry(GPPTITS, GICD, ITS_LENGTH, &[host::registers(ITS_LENGTH)]);
+    let host = its.cfg_list[0];
+    // GITS_CTLR: enabled.
+    set(host, 1);
+    let overlap = error(&[gicd(), its]);
+    assert!(matches!(overlap.fault, ConfigFault::Overlap { .. }));
+    let control = std::ptr::with_exposed_provenance::<u32>(host);
+    // SAFETY: the register is in memory of `host::registers`, which is never freed.
+    assert_eq!(unsafe { control.read_volatile() }, 1);
 }

@@ -46,9 +46,11 @@ impl<T> ArcSwapCell<T> {
 
     /// Publishes `next` if `expected` is still current; tells whether it was.
     pub(super) fn publish(&self, expected: &ArcSwapGuard<T>, next: SnapshotArc<T>) -> bool {
+        // The guard rules out that another snapshot has the expected one's address.
         let previous = self.current.compare_and_swap(&*expected.0, next);
         let published = SnapshotArc::ptr_eq(&previous, &expected.0);
         if published {
+            // Every debt on it is paid by now, so it is not given out any more.
             self.retired.push(Guard::into_inner(previous));
         }
         published

@@ -102,11 +102,19 @@ impl<P: Counted, const N: usize> SlotCell<P, N> {
             step();
             if now == guess {
                 // INVARIANT (Protected): `now` was current after the debt was there.
-                return SlotGuard { ptr: now, slot: Some(slot), of: PhantomData };
+                return SlotGuard {
+                    ptr: now,
+                    slot: Some(slot),
+                    of: PhantomData,
+                };
             }
             if let Some(ptr) = slot.free() {
                 // INVARIANT (Protected): a writer has paid, and the reference is ours.
-                return SlotGuard { ptr, slot: None, of: PhantomData };
+                return SlotGuard {
+                    ptr,
+                    slot: None,
+                    of: PhantomData,
+                };
             }
             step();
             guess = now;
@@ -119,7 +127,10 @@ impl<P: Counted, const N: usize> SlotCell<P, N> {
     fn claim(&self, ptr: *mut P::Target) -> Option<&Slot<P::Target>> {
         let start = start(N);
         let (before, from) = self.slots.split_at(start);
-        from.iter().chain(before).map(|slot| &**slot).find(|slot| slot.claim(ptr))
+        from.iter()
+            .chain(before)
+            .map(|slot| &**slot)
+            .find(|slot| slot.claim(ptr))
     }
 
     /// Loads without a slot, counting a reference.
@@ -135,7 +146,11 @@ impl<P: Counted, const N: usize> SlotCell<P, N> {
         unsafe { P::count(ptr) };
         step();
         drop(pass);
-        SlotGuard { ptr, slot: None, of: PhantomData }
+        SlotGuard {
+            ptr,
+            slot: None,
+            of: PhantomData,
+        }
     }
 
     /// Publishes `next` if `expected` is still current; tells whether it was.
@@ -182,7 +197,10 @@ impl<P: Counted, const N: usize> SlotCell<P, N> {
         // SAFETY: the reference is the caller's to give.
         let snapshot = unsafe { P::from_raw(old) };
         // INVARIANT (Gated): nothing was seen since.
-        self.retired.push(Node::new(Retired { snapshot, seen: [false; 2] }));
+        self.retired.push(Node::new(Retired {
+            snapshot,
+            seen: [false; 2],
+        }));
     }
 
     /// Frees the retired snapshots that nobody holds, on this thread.
