@@ -9,6 +9,7 @@ mod ivc;
 mod nodes;
 mod registry;
 mod serialized;
+mod stack;
 
 #[cfg(loom)]
 use loom::thread;

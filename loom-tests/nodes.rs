@@ -29,26 +29,43 @@ impl<T> UnsafeCell<T> {
     }
 }
 
+/// A number in memory that is watched for races.
+#[derive(Debug)]
+pub(super) struct Watched(UnsafeCell<usize>);
+
+// SAFETY: that it is not read and written at once is what the models check.
+unsafe impl Sync for Watched {}
+
+impl Watched {
+    pub(super) fn new(value: usize) -> Self {
+        Self(UnsafeCell::new(value))
+    }
+
+    pub(super) fn read(&self) -> usize {
+        // SAFETY: what is modelled promises that nobody writes meanwhile.
+        self.0.with(|value| unsafe { *value })
+    }
+
+    pub(super) fn write(&self, new: usize) {
+        // SAFETY: what is modelled promises that nobody else is here meanwhile.
+        self.0.with_mut(|value| unsafe { *value = new });
+    }
+}
+
 /// The content of a node that is free.
 const POISON: usize = usize::MAX;
 
 /// A snapshot in the model.
 pub(super) struct Node {
-    content: UnsafeCell<usize>,
+    content: Watched,
     references: AtomicUsize,
     in_use: AtomicBool,
 }
 
-// SAFETY: the content is written by who has the node to itself: before it is shared, and after its
-// last reference is given up. This is what the models check.
-unsafe impl Sync for Node {}
-// SAFETY: nothing in a node belongs to a thread.
-unsafe impl Send for Node {}
-
 impl Node {
     fn new() -> Self {
         Self {
-            content: UnsafeCell::new(POISON),
+            content: Watched::new(POISON),
             references: AtomicUsize::new(0),
             in_use: AtomicBool::new(false),
         }
@@ -56,8 +73,7 @@ impl Node {
 
     /// What the snapshot holds: never poison.
     pub(super) fn read(&self) -> usize {
-        // SAFETY: whoever calls this has a guard, so nobody writes.
-        let content = self.content.with(|content| unsafe { *content });
+        let content = self.content.read();
         assert_ne!(content, POISON, "a guarded snapshot was freed");
         content
     }
@@ -81,8 +97,8 @@ impl Pool {
                 .is_ok()
         };
         let node = self.0.iter().find(taken)?;
-        // SAFETY: the node was free, and is now ours.
-        node.content.with_mut(|cell| unsafe { *cell = content });
+        // The node was free, and is now ours.
+        node.content.write(content);
         node.references.store(1, Ordering::Relaxed);
         Some(Reference(node))
     }
@@ -135,10 +151,7 @@ impl Drop for Reference {
         if before == 1 {
             fence(Ordering::Acquire);
             assert!(!role::is_reader(), "a reader freed a snapshot");
-            // SAFETY: that was the last reference.
-            self.0
-                .content
-                .with_mut(|content| unsafe { *content = POISON });
+            self.0.content.write(POISON);
             self.0.in_use.store(false, Ordering::Release);
         }
     }
