@@ -9,6 +9,7 @@ mod ivc;
 mod nodes;
 mod registry;
 mod serialized;
+mod snapshot;
 mod stack;
 
 #[cfg(loom)]

@@ -117,7 +117,7 @@ impl Pool {
 /// A counted reference to a node.
 pub(super) struct Reference(&'static Node);
 
-// SAFETY: `count` and the drop are those of `std::sync::Arc`, and pools live forever.
+// SAFETY: counting is that of `std::sync::Arc`, and nodes live forever.
 unsafe impl Counted for Reference {
     type Target = Node;
 
@@ -139,7 +139,14 @@ unsafe impl Counted for Reference {
         assert_ne!(before, 0, "a reference to a freed snapshot was counted");
     }
 
-    fn is_last(&mut self) -> bool {
+    unsafe fn give_up(ptr: *mut Node) {
+        // SAFETY: as in `from_raw`.
+        let node = unsafe { &*ptr };
+        let before = node.references.fetch_sub(1, Ordering::Release);
+        assert!(before > 1, "a reader had the last reference");
+    }
+
+    fn is_last(&self) -> bool {
         self.0.references.load(Ordering::Acquire) == 1
     }
 }

@@ -36,7 +36,7 @@ impl BaseDeviceOps<PortRange> for Counter {
 
 #[test]
 fn writers_exclude_each_other() {
-    check("two in a serialized device", 5, Unbounded, || {
+    check("two in a serialized device", 3, Unbounded, || {
         let device = Arc::new(Serialized::new(Counter(Watched::new(0))));
         let write = |device: &Serialized<Counter>| device.handle_write(Port(0), WIDTH, 1);
         let other = device.clone();

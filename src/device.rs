@@ -157,7 +157,7 @@ mod sealed {
     impl Sealed for super::ThreadSafe {}
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 impl DeviceId {
     pub(crate) fn new(n: u64) -> Self {
         Self(n)

@@ -40,7 +40,14 @@ impl IvcChannels {
         let count = pages(size)
             .filter(|&n| n > 0)
             .ok_or(AxError::InvalidInput)?;
-        let first = self.pages.lock().take(count).ok_or(AxError::NoMemory)?;
+        let mut pages = self.pages.lock();
+        let first = pages.find(count).ok_or(AxError::NoMemory)?;
+        #[cfg(mutant = "ivc-alloc-unlocks")]
+        {
+            drop(pages);
+            pages = self.pages.lock();
+        }
+        pages.take(first, count);
         Ok(GuestPhysAddr::from_usize(self.base + first * PAGE))
     }
 
@@ -51,8 +58,17 @@ impl IvcChannels {
         let (Some(first), Some(count)) = (first, count) else {
             return Err(AxError::InvalidInput);
         };
-        let released = self.pages.lock().give_back(first, count);
-        released.then_some(()).ok_or(AxError::InvalidInput)
+        let mut pages = self.pages.lock();
+        if !pages.are_taken(first, count) {
+            return Err(AxError::InvalidInput);
+        }
+        #[cfg(mutant = "ivc-release-unlocks")]
+        {
+            drop(pages);
+            pages = self.pages.lock();
+        }
+        pages.give_back(first, count);
+        Ok(())
     }
 }
 
@@ -93,31 +109,32 @@ impl Bitmap {
         words.try_reserve_exact(count).ok()?;
         words.resize(count, 0);
         let mut bitmap = Self { words, len };
-        // INVARIANT: the bits past the end are set here and never cleared: `give_back` checks.
-        (len..count * BITS).for_each(|page| bitmap.set(page));
+        // INVARIANT: the bits past the end are set here and never cleared: `are_taken` checks.
+        bitmap.take(len, count * BITS - len);
         Some(bitmap)
     }
 
-    /// Takes `count` pages of the smallest free run that holds them; gives the first.
-    fn take(&mut self, count: usize) -> Option<usize> {
+    /// Where `count` pages are free: the start of the smallest run that holds them.
+    fn find(&self, count: usize) -> Option<usize> {
         let runs = self.free_runs().filter(|&(_, length)| length >= count);
-        let (first, _) = runs.min_by_key(|&(_, length)| length)?;
-        (first..first + count).for_each(|page| self.set(page));
-        Some(first)
+        runs.min_by_key(|&(_, length)| length)
+            .map(|(first, _)| first)
     }
 
-    /// Frees `count` pages from `first` on, if every one of them is taken.
-    fn give_back(&mut self, first: usize, count: usize) -> bool {
+    /// Whether `count` pages from `first` on are there, and every one of them is taken.
+    fn are_taken(&self, first: usize, count: usize) -> bool {
         let end = first.checked_add(count).filter(|&end| end <= self.len);
-        let Some(end) = end.filter(|&end| self.next(first, false) >= end) else {
-            return false;
-        };
-        (first..end).for_each(|page| self.words[page / BITS] &= !bit(page));
-        true
+        end.is_some_and(|end| self.next(first, false) >= end)
     }
 
-    fn set(&mut self, page: usize) {
-        self.words[page / BITS] |= bit(page);
+    /// Takes `count` pages from `first` on.
+    fn take(&mut self, first: usize, count: usize) {
+        (first..first + count).for_each(|page| self.words[page / BITS] |= bit(page));
+    }
+
+    /// Frees `count` pages from `first` on.
+    fn give_back(&mut self, first: usize, count: usize) {
+        (first..first + count).for_each(|page| self.words[page / BITS] &= !bit(page));
     }
 
     /// The free runs from the lowest up: first page and length.

@@ -5,7 +5,7 @@ extern crate alloc;
 
 mod arch;
 #[cfg_attr(
-    not(test),
+    any(not(test), loom),
     expect(dead_code, reason = "each architecture builds its own devices only")
 )]
 mod arguments;
@@ -32,7 +32,7 @@ mod stack;
 mod sync;
 mod table;
 mod tables;
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod testing;
 mod unmapped;
 mod update;

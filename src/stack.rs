@@ -6,7 +6,7 @@
 use alloc::boxed::Box;
 use core::{marker::PhantomData, mem, ptr};
 
-use crate::sync::{AtomicPtr, Mutex, Ordering};
+use crate::sync::{AtomicPtr, Mutex, Ordering, ordering};
 
 /// A lock-free stack, pushed node by node and taken whole.
 ///
@@ -49,14 +49,14 @@ impl<T> Stack<T> {
     /// the top has moved; what is behind it is not read here, hence `Relaxed`. A top that was taken
     /// and came back in between is on top all the same.
     pub(crate) fn push(&self, node: Box<Node<T>>) {
+        let released = ordering!(Release, "stack-push" => Relaxed);
         let node = Box::into_raw(node);
         let mut top = self.top.load(Ordering::Relaxed);
         loop {
             // SAFETY: by *Owned* this is the one pointer to the node until the exchange succeeds.
             unsafe { (*node).below = top };
             // INVARIANT: on success `node` takes the place of `top`, which moved to its `below`.
-            match (self.top).compare_exchange_weak(top, node, Ordering::Release, Ordering::Relaxed)
-            {
+            match (self.top).compare_exchange_weak(top, node, released, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(now) => top = now,
             }
@@ -71,7 +71,7 @@ impl<T> Stack<T> {
     pub(crate) fn take(&self) -> Chain<T> {
         // INVARIANT: the pointer moved from the stack to the chain.
         Chain {
-            top: self.top.swap(ptr::null_mut(), Ordering::Acquire),
+            top: (self.top).swap(ptr::null_mut(), ordering!(Acquire, "stack-take" => Relaxed)),
             owns: PhantomData,
         }
     }

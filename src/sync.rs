@@ -6,6 +6,31 @@ pub(crate) use alloc::sync::Arc;
 
 pub(crate) use self::imp::*;
 
+/// An ordering. `--cfg mutant="name"` weakens it, which a model must notice: `.ci/mutants.sh`.
+macro_rules! ordering {
+    ($strong:ident $(, $name:literal => $weak:ident)+) => {
+        $(if cfg!(mutant = $name) {
+            $crate::sync::Ordering::$weak
+        } else)+ {
+            $crate::sync::Ordering::$strong
+        }
+    };
+}
+
+/// A step. `--cfg mutant="name"` leaves it out, which a model must notice: `.ci/mutants.sh`.
+#[cfg(any(test, target_os = "none", loom, feature = "slot-cell"))]
+macro_rules! step_unless {
+    ($name:literal, $step:expr) => {
+        if !cfg!(mutant = $name) {
+            $step
+        }
+    };
+}
+
+pub(crate) use ordering;
+#[cfg(any(test, target_os = "none", loom, feature = "slot-cell"))]
+pub(crate) use step_unless;
+
 #[cfg(not(loom))]
 #[cfg_attr(
     not(any(test, target_os = "none", feature = "slot-cell")),
@@ -16,8 +41,6 @@ pub(crate) use self::imp::*;
     )
 )]
 mod imp {
-    /// What counts snapshots.
-    pub(crate) use alloc::sync::Arc as SnapshotArc;
     pub(crate) use core::sync::atomic::{
         AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence,
     };
@@ -33,8 +56,6 @@ mod imp {
 mod imp {
     use std::{boxed::Box, cell::RefCell};
 
-    /// What counts snapshots.
-    pub(crate) use loom::sync::Arc as SnapshotArc;
     pub(crate) use loom::sync::{
         MutexGuard,
         atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence},
@@ -91,11 +112,13 @@ mod imp {
     }
 
     /// Forgets an interrupt that has not come.
+    #[cfg(test)]
     pub(crate) fn interrupt_never() {
         drop(INTERRUPT.with(|interrupt| interrupt.borrow_mut().take()));
     }
 
     /// Has `handler` run on this thread at the step after `skipped` others.
+    #[cfg(test)]
     pub(crate) fn interrupt_after(skipped: usize, handler: impl FnOnce() + 'static) {
         INTERRUPT.with(|interrupt| *interrupt.borrow_mut() = Some((skipped, Box::new(handler))));
     }

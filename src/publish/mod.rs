@@ -21,8 +21,6 @@
 
 use core::fmt;
 
-use crate::sync::SnapshotArc;
-
 #[cfg(not(any(target_os = "none", loom, feature = "slot-cell")))]
 mod arc_swap;
 #[cfg(any(test, target_os = "none", loom, feature = "slot-cell"))]
@@ -30,15 +28,17 @@ pub(crate) mod slots;
 
 #[cfg(not(any(target_os = "none", loom, feature = "slot-cell")))]
 mod chosen {
+    pub(super) use crate::sync::Arc as Snapshot;
+
     pub(super) type Cell<T> = super::arc_swap::ArcSwapCell<T>;
     pub(crate) type Guard<'c, T> = super::arc_swap::ArcSwapGuard<T>;
 }
 #[cfg(any(target_os = "none", loom, feature = "slot-cell"))]
 mod chosen {
-    use crate::sync::SnapshotArc;
+    pub(super) use super::slots::Snapshot;
 
-    pub(super) type Cell<T> = super::slots::SlotCell<SnapshotArc<T>>;
-    pub(crate) type Guard<'c, T> = super::slots::SlotGuard<'c, SnapshotArc<T>>;
+    pub(super) type Cell<T> = super::slots::SlotCell<Snapshot<T>>;
+    pub(crate) type Guard<'c, T> = super::slots::SlotGuard<'c, Snapshot<T>>;
 }
 
 /// Protects a snapshot from being freed until it is dropped.
@@ -49,7 +49,7 @@ pub(crate) struct SnapshotCell<T>(chosen::Cell<T>);
 
 impl<T> SnapshotCell<T> {
     pub(crate) fn new(value: T) -> Self {
-        Self(chosen::Cell::new(SnapshotArc::new(value)))
+        Self(chosen::Cell::new(chosen::Snapshot::new(value)))
     }
 
     /// The current snapshot.
@@ -64,7 +64,7 @@ impl<T> SnapshotCell<T> {
     pub(crate) fn rcu<E>(&self, mut edit: impl FnMut(&T) -> Result<T, E>) -> Result<(), E> {
         loop {
             let current = self.load();
-            let next = SnapshotArc::new(edit(&current)?);
+            let next = chosen::Snapshot::new(edit(&current)?);
             if self.0.publish(&current, next) {
                 return Ok(());
             }
@@ -73,7 +73,7 @@ impl<T> SnapshotCell<T> {
 
     /// Replaces the snapshot, whatever it is. Frees nothing either.
     pub(crate) fn replace(&self, next: T) {
-        self.0.replace(SnapshotArc::new(next));
+        self.0.replace(chosen::Snapshot::new(next));
     }
 
     /// Frees the retired snapshots that nobody holds, on this thread.

@@ -10,7 +10,7 @@ use core::ops::Deref;
 use arc_swap::{ArcSwap, Guard};
 
 use self::retire::RetireList;
-use crate::sync::SnapshotArc;
+use crate::sync::Arc;
 
 /// See the [module](super).
 pub(super) struct ArcSwapCell<T> {
@@ -19,7 +19,7 @@ pub(super) struct ArcSwapCell<T> {
 }
 
 /// Protects a snapshot from being freed.
-pub(crate) struct ArcSwapGuard<T>(Guard<SnapshotArc<T>>);
+pub(crate) struct ArcSwapGuard<T>(Guard<Arc<T>>);
 
 impl<T> Deref for ArcSwapGuard<T> {
     type Target = T;
@@ -31,7 +31,7 @@ impl<T> Deref for ArcSwapGuard<T> {
 }
 
 impl<T> ArcSwapCell<T> {
-    pub(super) fn new(snapshot: SnapshotArc<T>) -> Self {
+    pub(super) fn new(snapshot: Arc<T>) -> Self {
         Self {
             current: ArcSwap::new(snapshot),
             retired: RetireList::new(),
@@ -45,10 +45,10 @@ impl<T> ArcSwapCell<T> {
     }
 
     /// Publishes `next` if `expected` is still current; tells whether it was.
-    pub(super) fn publish(&self, expected: &ArcSwapGuard<T>, next: SnapshotArc<T>) -> bool {
+    pub(super) fn publish(&self, expected: &ArcSwapGuard<T>, next: Arc<T>) -> bool {
         // The guard rules out that another snapshot has the expected one's address.
         let previous = self.current.compare_and_swap(&*expected.0, next);
-        let published = SnapshotArc::ptr_eq(&previous, &expected.0);
+        let published = Arc::ptr_eq(&previous, &expected.0);
         if published {
             // Every debt on it is paid by now, so it is not given out any more.
             self.retired.push(Guard::into_inner(previous));
@@ -57,7 +57,7 @@ impl<T> ArcSwapCell<T> {
     }
 
     /// Publishes `next`, whatever is current.
-    pub(super) fn replace(&self, next: SnapshotArc<T>) {
+    pub(super) fn replace(&self, next: Arc<T>) {
         self.retired.push(self.current.swap(next));
     }
 

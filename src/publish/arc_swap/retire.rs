@@ -2,7 +2,7 @@
 
 use crate::{
     stack::{Chain, Node, Stack},
-    sync::SnapshotArc,
+    sync::Arc,
 };
 
 /// Snapshots that were replaced, each with a count that keeps a reader from being its last holder.
@@ -11,7 +11,7 @@ use crate::{
 ///
 /// *Retired*: the cell no longer gives out the snapshots on the list, so that every new count of
 /// one comes from a holder of another.
-pub(super) struct RetireList<T>(Stack<SnapshotArc<T>>);
+pub(super) struct RetireList<T>(Stack<Arc<T>>);
 
 impl<T> RetireList<T> {
     pub(super) fn new() -> Self {
@@ -19,7 +19,7 @@ impl<T> RetireList<T> {
     }
 
     /// Adds a snapshot that the cell no longer gives out.
-    pub(super) fn push(&self, snapshot: SnapshotArc<T>) {
+    pub(super) fn push(&self, snapshot: Arc<T>) {
         self.0.push(Node::new(snapshot));
     }
 
@@ -32,7 +32,7 @@ impl<T> RetireList<T> {
         for mut node in self.0.take() {
             // By *Retired*, who finds the last count in hand keeps it. `get_mut` acquires what the
             // other holders released when they let go.
-            if SnapshotArc::get_mut(&mut node.value).is_some() {
+            if Arc::get_mut(&mut node.value).is_some() {
                 free.push(node);
             } else {
                 self.0.push(node);
@@ -45,7 +45,7 @@ impl<T> RetireList<T> {
 #[cfg(test)]
 mod tests {
     use std::sync::{
-        Arc, Weak,
+        Weak,
         atomic::{AtomicUsize, Ordering::Relaxed},
     };
 

@@ -1,20 +1,23 @@
-//! [`Counted`]: what a cell needs of the pointer that it publishes.
+//! [`Counted`]: the counted pointer that a cell publishes, and [`Snapshot`], the one that it uses.
 
-use crate::sync::SnapshotArc;
+use alloc::boxed::Box;
+use core::{marker::PhantomData, ops::Deref, ptr};
 
-/// A pointer that counts its holders, as `Arc` does.
+use crate::sync::{Arc, AtomicUsize, Ordering, fence, ordering, step_unless};
+
+/// A pointer that counts its holders, as `Arc` does, but for giving up a reference without a look
+/// at whether it was the last: a reader's never is.
 ///
 /// # Safety
 ///
-/// What `into_raw` gives stays valid, and at the same address, until as many references are given
-/// up (`from_raw` and a drop, or `uncount`) as there are (the one that `into_raw` took, and one for
-/// each `count`). Counting is atomic; a holder that finds itself the last by `is_last` comes after
-/// everything that the others did before they gave theirs up.
+/// What `into_raw` gives stays valid, and at the same address, until all its references are given
+/// up: the one that `into_raw` took, and one for each `count`. Counting is atomic. Who finds itself
+/// the last holder by `is_last` comes after all that the others did before they gave up theirs.
 pub(crate) unsafe trait Counted: Sized {
     /// What is pointed to.
     type Target;
 
-    /// The pointer, its reference with it. Never null.
+    /// The pointer, and a reference with it. Not null.
     fn into_raw(self) -> *mut Self::Target;
 
     /// The reference back.
@@ -25,46 +28,125 @@ pub(crate) unsafe trait Counted: Sized {
     /// caller's to give.
     unsafe fn from_raw(ptr: *mut Self::Target) -> Self;
 
-    /// Makes another reference, which belongs to the caller.
+    /// Makes another reference, the caller's.
     ///
     /// # Safety
     ///
     /// The pointer came from [`into_raw`](Self::into_raw), and somebody holds a reference meanwhile.
     unsafe fn count(ptr: *mut Self::Target);
 
-    /// Gives up a reference.
+    /// Gives up a reference that is not the last.
     ///
     /// # Safety
     ///
-    /// As for [`from_raw`](Self::from_raw).
-    unsafe fn uncount(ptr: *mut Self::Target) {
-        // SAFETY: the caller's promise is the same.
-        drop(unsafe { Self::from_raw(ptr) });
-    }
+    /// As for [`from_raw`](Self::from_raw), and somebody else holds a reference meanwhile.
+    unsafe fn give_up(ptr: *mut Self::Target);
 
     /// Whether this is the only reference.
-    fn is_last(&mut self) -> bool;
+    fn is_last(&self) -> bool;
 }
 
-// SAFETY: these are the promises of `Arc`.
-unsafe impl<T> Counted for SnapshotArc<T> {
+/// A counted snapshot.
+///
+/// # Invariants
+///
+/// *Held*: the pointer came from a box, and `references` is the number of references there are,
+/// this one among them.
+pub(crate) struct Snapshot<T> {
+    held: ptr::NonNull<Held<T>>,
+    owns: PhantomData<Held<T>>,
+}
+
+// SAFETY: a snapshot is shared and freed by whoever holds it, as with `Arc`.
+unsafe impl<T> Send for Snapshot<T> where Arc<T>: Send {}
+// SAFETY: the same.
+unsafe impl<T> Sync for Snapshot<T> where Arc<T>: Sync {}
+
+/// A value and its count; the value first, so that a pointer to one is a pointer to the other.
+#[repr(C)]
+struct Held<T> {
+    value: T,
+    references: AtomicUsize,
+}
+
+impl<T> Snapshot<T> {
+    pub(crate) fn new(value: T) -> Self {
+        let held = Box::new(Held {
+            value,
+            references: AtomicUsize::new(1),
+        });
+        Self {
+            // INVARIANT: from a box, and one reference.
+            held: ptr::NonNull::from(Box::leak(held)),
+            owns: PhantomData,
+        }
+    }
+
+    fn held(&self) -> &Held<T> {
+        // SAFETY: by *Held* it is there as long as this reference.
+        unsafe { self.held.as_ref() }
+    }
+}
+
+impl<T> Deref for Snapshot<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.held().value
+    }
+}
+
+impl<T> Drop for Snapshot<T> {
+    fn drop(&mut self) {
+        // Releases what was done with the value to the last holder, who acquires it here.
+        let before = (self.held().references)
+            .fetch_sub(1, ordering!(Release, "snapshot-drop-release" => Relaxed));
+        if before == 1 {
+            step_unless!("snapshot-drop-fence", fence(Ordering::Acquire));
+            // SAFETY: by *Held* it came from a box, and that was the last reference.
+            drop(unsafe { Box::from_raw(self.held.as_ptr()) });
+        }
+    }
+}
+
+// SAFETY: a box stays where it is, and is freed with the last reference (*Held*).
+unsafe impl<T> Counted for Snapshot<T> {
     type Target = T;
 
     fn into_raw(self) -> *mut T {
-        Self::into_raw(self).cast_mut()
+        let held = self.held;
+        core::mem::forget(self);
+        held.as_ptr().cast()
     }
 
     unsafe fn from_raw(ptr: *mut T) -> Self {
-        // SAFETY: promised by the caller.
-        unsafe { Self::from_raw(ptr) }
+        Self {
+            // SAFETY: promised by the caller: it is from `into_raw`, and not null.
+            held: unsafe { ptr::NonNull::new_unchecked(ptr.cast()) },
+            owns: PhantomData,
+        }
     }
 
     unsafe fn count(ptr: *mut T) {
-        // SAFETY: promised by the caller.
-        unsafe { Self::increment_strong_count(ptr) };
+        let held: *mut Held<T> = ptr.cast();
+        // As `Arc` does: whoever counts has a reference already, or is past the gate: `Relaxed`.
+        // SAFETY: promised by the caller: the value is there.
+        unsafe { &(*held).references }.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn is_last(&mut self) -> bool {
-        Self::get_mut(self).is_some()
+    unsafe fn give_up(ptr: *mut T) {
+        let held: *mut Held<T> = ptr.cast();
+        // Releases the reads of the value to the holder that finds itself the last.
+        // SAFETY: promised by the caller: the value is there.
+        unsafe { &(*held).references }
+            .fetch_sub(1, ordering!(Release, "snapshot-give-up" => Relaxed));
+    }
+
+    fn is_last(&self) -> bool {
+        // Acquires what the other holders released when they gave up their references.
+        self.held()
+            .references
+            .load(ordering!(Acquire, "snapshot-is-last" => Relaxed))
+            == 1
     }
 }

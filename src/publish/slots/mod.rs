@@ -38,14 +38,14 @@ use core::{array, fmt, marker::PhantomData, ops::Deref};
 
 use crossbeam_utils::CachePadded;
 
-pub(crate) use self::counted::Counted;
+pub(crate) use self::counted::{Counted, Snapshot};
 use self::{
     gate::Gate,
     slot::{PAID, Slot},
 };
 use crate::{
     stack::{Chain, Node, Stack},
-    sync::{AtomicPtr, Ordering, fence, step},
+    sync::{AtomicPtr, Ordering, fence, ordering, step, step_unless},
 };
 
 /// How many guards there can be before loads take the slower way.
@@ -95,12 +95,14 @@ impl<P: Counted, const N: usize> SlotCell<P, N> {
             let Some(slot) = self.claim(guess) else { break };
             step();
             // Pairs with the fence in `retire`: see the module.
-            fence(Ordering::SeqCst);
+            step_unless!("load-fence", fence(Ordering::SeqCst));
             step();
             // Acquires what the publication released: the snapshot's content.
-            let now = self.current.load(Ordering::Acquire);
+            let now = self
+                .current
+                .load(ordering!(Acquire, "load-confirm" => Relaxed));
             step();
-            if now == guess {
+            if now == guess || cfg!(mutant = "load-unconfirmed") {
                 // INVARIANT (Protected): `now` was current after the debt was there.
                 return SlotGuard {
                     ptr: now,
@@ -139,7 +141,9 @@ impl<P: Counted, const N: usize> SlotCell<P, N> {
         let pass = self.gate.enter();
         step();
         // Acquires the snapshot's content.
-        let ptr = self.current.load(Ordering::Acquire);
+        let ptr = self
+            .current
+            .load(ordering!(Acquire, "load-counted" => Relaxed));
         step();
         // SAFETY: `ptr` is from `into_raw` by *One truth*. It is not freed meanwhile: it was current
         // when it was read, past the gate, and by *Gated* it waits for the pass.
@@ -162,14 +166,14 @@ impl<P: Counted, const N: usize> SlotCell<P, N> {
         let exchanged = (self.current).compare_exchange(
             expected.ptr,
             next,
-            Ordering::AcqRel,
+            ordering!(AcqRel, "publish-release" => Acquire, "publish-acquire" => Release),
             Ordering::Relaxed,
         );
         match exchanged {
             // SAFETY: the cell's reference to `old` has become ours (*Counted*).
             Ok(old) => unsafe { self.retire(old) },
             // SAFETY: `next` was not published, so its reference is still ours.
-            Err(_) => unsafe { P::uncount(next) },
+            Err(_) => drop(unsafe { P::from_raw(next) }),
         }
         exchanged.is_ok()
     }
@@ -177,7 +181,10 @@ impl<P: Counted, const N: usize> SlotCell<P, N> {
     /// Publishes `next`, whatever is current.
     pub(crate) fn replace(&self, next: P) {
         // As in `publish`.
-        let old = self.current.swap(next.into_raw(), Ordering::AcqRel);
+        let order = ordering!(
+            AcqRel, "replace-release" => Acquire, "replace-acquire" => Release
+        );
+        let old = self.current.swap(next.into_raw(), order);
         // SAFETY: the cell's reference to `old` has become ours (*Counted*).
         unsafe { self.retire(old) };
     }
@@ -189,10 +196,10 @@ impl<P: Counted, const N: usize> SlotCell<P, N> {
     /// `old` is no longer current, and the cell's reference to it is the caller's to give.
     unsafe fn retire(&self, old: *mut P::Target) {
         // Pairs with the fences in `load` and `Gate::enter`: see the module.
-        fence(Ordering::SeqCst);
+        step_unless!("retire-fence", fence(Ordering::SeqCst));
         for slot in &self.slots {
             // SAFETY: `old` is from `into_raw`, and its reference is in our hands meanwhile.
-            unsafe { slot.pay::<P>(old) };
+            step_unless!("retire-unpaid", unsafe { slot.pay::<P>(old) });
         }
         // SAFETY: the reference is the caller's to give.
         let snapshot = unsafe { P::from_raw(old) };
@@ -209,7 +216,10 @@ impl<P: Counted, const N: usize> SlotCell<P, N> {
     /// and one that unwinds loses nothing.
     pub(crate) fn reclaim(&self) {
         // The entries first, then the gate: what it shows holds of entries that were there before.
+        #[cfg(mutant = "reclaim-looks-first")]
+        let shut = self.gate.look();
         let taken = self.retired.take();
+        #[cfg(not(mutant = "reclaim-looks-first"))]
         let shut = self.gate.look();
         let mut free = Chain::EMPTY;
         for mut node in taken {
@@ -219,7 +229,12 @@ impl<P: Counted, const N: usize> SlotCell<P, N> {
             seen[1] |= shut[1];
             // New references come from holders only, for nobody is left past the gate; so who finds
             // itself the last holder stays it.
-            if *seen == [true; 2] && snapshot.is_last() {
+            let gated = match () {
+                () if cfg!(mutant = "reclaim-ungated") => true,
+                () if cfg!(mutant = "reclaim-half-gated") => seen[0] || seen[1],
+                () => seen[0] && seen[1],
+            };
+            if gated && (snapshot.is_last() || cfg!(mutant = "reclaim-held")) {
                 free.push(node);
             } else {
                 self.retired.push(node);
@@ -233,8 +248,8 @@ impl<P: Counted, const N: usize> Drop for SlotCell<P, N> {
     fn drop(&mut self) {
         // Whoever has the cell to itself comes after all its users: `Relaxed`.
         let current = self.current.load(Ordering::Relaxed);
-        // SAFETY: by *Counted* the reference is the cell's, which gives it here for good.
-        unsafe { P::uncount(current) };
+        // SAFETY: by *Counted* the reference is the cell's, which gives it up here for good.
+        drop(unsafe { P::from_raw(current) });
     }
 }
 
@@ -275,8 +290,8 @@ impl<P: Counted> Drop for SlotGuard<'_, P> {
         };
         if let Some(ptr) = owned {
             // SAFETY: by *Owned* or by *Protected* the reference is the guard's. It is not the last:
-            // the cell has one, or its retire list.
-            unsafe { P::uncount(ptr) };
+            // by *Counted* the cell has one, or its retire list, and the cell is borrowed.
+            unsafe { P::give_up(ptr) };
         }
     }
 }

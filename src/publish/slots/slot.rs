@@ -3,7 +3,7 @@
 use core::ptr;
 
 use super::Counted;
-use crate::sync::{AtomicPtr, Ordering};
+use crate::sync::{AtomicPtr, Ordering, ordering, step_unless};
 
 /// The mark of a debt that is paid: the lowest bit of the pointer, which is aligned.
 pub(super) const PAID: usize = 1;
@@ -39,7 +39,10 @@ impl<T> Slot<T> {
     /// after it was counted.
     #[inline]
     pub(super) fn free(&self) -> Option<*mut T> {
-        let was = self.0.swap(ptr::null_mut(), Ordering::AcqRel);
+        let order = ordering!(
+            AcqRel, "slot-free-release" => Acquire, "slot-free-acquire" => Release
+        );
+        let was = self.0.swap(ptr::null_mut(), order);
         (was.addr() & PAID != 0).then(|| was.map_addr(|addr| addr & !PAID))
     }
 
@@ -50,19 +53,30 @@ impl<T> Slot<T> {
     /// As [`Counted::count`].
     pub(super) unsafe fn pay<P: Counted<Target = T>>(&self, ptr: *mut T) {
         // Acquires what a reader released who has just given the slot up.
-        if self.0.load(Ordering::Acquire) != ptr {
+        if self.0.load(ordering!(Acquire, "slot-scan" => Relaxed)) != ptr {
             return;
         }
         // The reference comes first: once the mark is there, its owner may give it up.
         // SAFETY: promised by the caller.
-        unsafe { P::count(ptr) };
+        step_unless!("slot-count-late", unsafe { P::count(ptr) });
         let paid = ptr.map_addr(|addr| addr | PAID);
         // On success releases the count to the owner. On failure the owner has given the slot up.
         // Either way acquires what readers have released who had the slot before.
-        let exchanged = (self.0).compare_exchange(ptr, paid, Ordering::AcqRel, Ordering::Acquire);
+        let exchanged = (self.0).compare_exchange(
+            ptr,
+            paid,
+            ordering!(AcqRel, "slot-pay-release" => Acquire, "slot-pay-acquire" => Release),
+            ordering!(Acquire, "slot-pay-failure" => Relaxed),
+        );
+        #[cfg(mutant = "slot-count-late")]
+        if exchanged.is_ok() {
+            // SAFETY: promised by the caller.
+            unsafe { P::count(ptr) };
+            return;
+        }
         if exchanged.is_err() {
-            // SAFETY: nobody took the reference that was counted above.
-            unsafe { P::uncount(ptr) };
+            // SAFETY: nobody took the reference that was counted above, and the caller has another.
+            unsafe { P::give_up(ptr) };
         }
     }
 }

@@ -1,0 +1,80 @@
+//! The counted snapshot that the slot cell is used with, on memory from the allocator.
+
+use std::sync::Arc;
+
+use super::{
+    Bound::{Preemptions, Unbounded},
+    check,
+    nodes::Watched,
+    thread,
+};
+use crate::publish::slots::{Counted as _, SlotCell, Snapshot};
+
+/// A value that is overwritten when it is freed, so that loom sees a read that is not before.
+struct Value(Watched);
+
+impl Value {
+    fn snapshot(value: usize) -> Snapshot<Self> {
+        Snapshot::new(Self(Watched::new(value)))
+    }
+}
+
+impl Drop for Value {
+    fn drop(&mut self) {
+        self.0.write(usize::MAX);
+    }
+}
+
+#[test]
+fn a_load_against_a_publication() {
+    fn run<const N: usize>(name: &str) {
+        check(name, 50, Unbounded, || {
+            let cell = Arc::new(SlotCell::<_, N>::new(Value::snapshot(0)));
+            let other = cell.clone();
+            let reader = thread::spawn(move || assert!(other.load().0.read() <= 1));
+            cell.replace(Value::snapshot(1));
+            cell.reclaim();
+            reader.join().expect("the reader panicked");
+        });
+    }
+    run::<1>("snapshot, load, publish");
+    run::<0>("snapshot, load, publish, no slots");
+}
+
+#[test]
+fn a_publication_that_fails_frees_what_it_brought() {
+    check("snapshot, two updates", 50, Preemptions(3), || {
+        let cell = Arc::new(SlotCell::<_, 2>::new(Value::snapshot(0)));
+        let update = |cell: &SlotCell<Snapshot<Value>, 2>| loop {
+            let current = cell.load();
+            let next = Value::snapshot(current.0.read() + 1);
+            if cell.publish(&current, next) {
+                break;
+            }
+        };
+        let other = cell.clone();
+        let other = thread::spawn(move || update(&other));
+        update(&cell);
+        other.join().expect("the other panicked");
+        assert_eq!(cell.load().0.read(), 2);
+    });
+}
+
+/// The last of several holders frees, and comes after what the others read.
+#[test]
+fn the_last_holder_frees() {
+    check("snapshot, two holders", 3, Unbounded, || {
+        let snapshot = Value::snapshot(7);
+        let ptr = snapshot.into_raw();
+        // SAFETY: the reference is in our hands.
+        unsafe { Snapshot::<Value>::count(ptr) };
+        // SAFETY: one of the two references.
+        let ours = unsafe { Snapshot::<Value>::from_raw(ptr) };
+        // SAFETY: the other one.
+        let theirs = unsafe { Snapshot::<Value>::from_raw(ptr) };
+        let other = thread::spawn(move || assert_eq!(theirs.0.read(), 7));
+        assert_eq!(ours.0.read(), 7);
+        drop(ours);
+        other.join().expect("the other panicked");
+    });
+}
