@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Checks every supported hosted target.
+# Checks every supported target with every feature.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-for target in x86_64 aarch64 riscv64gc; do
-    for features in '' float-unmapped; do
+for target in {x86_64,aarch64,riscv64gc}-unknown-linux-gnu \
+    aarch64-unknown-none-softfloat riscv64gc-unknown-none-elf x86_64-unknown-none; do
+    for features in '' float-unmapped slot-cell; do
         echo "-- $target ${features:-(no features)}"
-        cargo clippy --target "$target-unknown-linux-gnu" --features "$features" -- -D warnings
+        cargo clippy --quiet --target "$target" --features "$features" -- -D warnings
     done
 done

@@ -16,6 +16,7 @@ forbid() {
 cargo fmt --all --check
 cargo clippy --workspace --all-targets -- -D warnings
 cargo clippy --all-targets --features float-unmapped -- -D warnings
+cargo clippy --all-targets --features slot-cell -- -D warnings
 RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps
 RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --document-private-items
 

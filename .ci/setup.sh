@@ -4,7 +4,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 rustup component add rustfmt clippy
-rustup target add aarch64-unknown-linux-gnu riscv64gc-unknown-linux-gnu
+rustup target add aarch64-unknown-linux-gnu riscv64gc-unknown-linux-gnu \
+    aarch64-unknown-none-softfloat riscv64gc-unknown-none-elf x86_64-unknown-none
 
 # The emulators and linkers of .ci/emulated.sh.
 if ! command -v qemu-aarch64-static aarch64-linux-gnu-gcc qemu-riscv64-static riscv64-linux-gnu-gcc >/dev/null; then

@@ -275,6 +275,26 @@ fn a_guard_that_is_sent_to_another_thread() {
     });
 }
 
+/// A writer that looks at a slot while one reader has it, and pays when another has.
+#[test]
+fn a_debt_that_is_paid_for_another() {
+    check("paid for another", 1_000, Preemptions(3), || {
+        let cell = Cell::<1>::new();
+        let readers = [(); 2].map(|()| {
+            let cell = cell.clone();
+            thread::spawn(move || load_once(&cell))
+        });
+        let next = cell.pool.snapshot(1).expect("a node is free");
+        cell.cell.replace(next);
+        let [first, second] = readers;
+        second.join().expect("a reader panicked");
+        // Not yet after the first, unless the cell sees to it.
+        cell.cell.reclaim();
+        first.join().expect("a reader panicked");
+        cell.finish();
+    });
+}
+
 #[cfg(not(loom))]
 use std::sync::Arc as SharedCell;
 

@@ -6,7 +6,7 @@ use loom::cell::UnsafeCell;
 
 use crate::{
     publish::slots::Counted,
-    sync::{AtomicBool, AtomicUsize, Ordering, fence},
+    sync::{AtomicBool, AtomicUsize, Ordering},
 };
 
 /// Memory that loom watches for races; without loom, a cell that Miri and the sanitizers watch.
@@ -153,10 +153,11 @@ unsafe impl Counted for Reference {
 
 impl Drop for Reference {
     fn drop(&mut self) {
-        let before = self.0.references.fetch_sub(1, Ordering::Release);
+        // Not with an acquire fence: loom takes that to acquire what threads that came before have
+        // read `Relaxed` too, which would hide that they should have acquired it.
+        let before = self.0.references.fetch_sub(1, Ordering::AcqRel);
         assert_ne!(before, 0, "a reference was given up twice");
         if before == 1 {
-            fence(Ordering::Acquire);
             assert!(!role::is_reader(), "a reader freed a snapshot");
             self.0.content.write(POISON);
             self.0.in_use.store(false, Ordering::Release);

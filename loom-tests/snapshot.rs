@@ -78,3 +78,37 @@ fn the_last_holder_frees() {
         other.join().expect("the other panicked");
     });
 }
+
+/// Who finds that it is the last holder has the value to itself.
+#[test]
+fn the_last_holder_is_alone() {
+    check("snapshot, is_last", 3, Unbounded, || {
+        let ptr = Value::snapshot(7).into_raw();
+        // SAFETY: the reference is in our hands.
+        unsafe { Snapshot::<Value>::count(ptr) };
+        // SAFETY: one of the two references.
+        let ours = unsafe { Snapshot::<Value>::from_raw(ptr) };
+        let theirs = Addr(ptr);
+        let other = thread::spawn(move || theirs.read_and_give_up());
+        if ours.is_last() {
+            ours.0.write(8);
+        }
+        other.join().expect("the other panicked");
+        assert!(ours.is_last());
+    });
+}
+
+/// A reference as a guard has it.
+struct Addr(*mut Value);
+
+// SAFETY: a counted reference can be given up from any thread.
+unsafe impl Send for Addr {}
+
+impl Addr {
+    fn read_and_give_up(self) {
+        // SAFETY: the reference is ours.
+        assert_eq!(unsafe { &*self.0 }.0.read(), 7);
+        // SAFETY: the reference is ours, and the other thread has one.
+        unsafe { Snapshot::<Value>::give_up(self.0) };
+    }
+}

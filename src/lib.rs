@@ -23,6 +23,7 @@ mod limited_log;
 #[path = "../loom-tests/mod.rs"]
 mod loom_tests;
 mod loose;
+pub mod orderings;
 mod publish;
 mod registry;
 mod serialized;

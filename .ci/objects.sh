@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Shows, on the object file for bare-metal aarch64, that a load of the slot cell and the drop of its
+# guard call nothing: no allocator, no lock, no thread-local; only a load's own slower half.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+target=aarch64-unknown-none-softfloat
+out=${CARGO_TARGET_DIR:-target}/objects
+CARGO_TARGET_DIR=$out cargo rustc --quiet --release --lib --target $target -- \
+    --cfg probe --emit obj -C codegen-units=1
+object=$(ls -t "$out/$target"/release/deps/axdevice-*.o | head -n 1)
+listing=$(aarch64-linux-gnu-objdump --disassemble --reloc --demangle "$object")
+
+# The body of the function whose name matches.
+body() {
+    awk -v name="$1" '/^[0-9a-f]+ <.*>:$/ { on = $0 ~ name } on' <<<"$listing"
+}
+
+# Whatever a body calls or reads through the thread pointer.
+calls() {
+    { body "$1" | grep -oE 'R_AARCH64_(CALL26|JUMP26|TLS[A-Z0-9_]*)[[:space:]]+[^[:space:]].*|\bblr\b.*|tpidr_el[0-3]' || true; } |
+        sed -E 's/R_AARCH64_[A-Z0-9_]+[[:space:]]+//' | sort -u
+}
+
+fail=0
+for function in probe_load probe_drop load_counted; do
+    instructions=$(body "$function" | grep -cE '^ +[0-9a-f]+:' || true)
+    if [ "$instructions" -eq 0 ]; then
+        # The slower half of a load may have become part of it; the others must be there.
+        [ "$function" = load_counted ] && continue
+        echo "error: no $function in the object file" >&2
+        exit 1
+    fi
+    found=$(calls "$function" | grep -v load_counted || true)
+    echo "$function: $instructions instructions, calls: ${found:-nothing}"
+    [ -z "$found" ] || fail=1
+done
+[ "$fail" -eq 0 ] || { echo 'error: a load or the drop of its guard calls what it must not' >&2; exit 1; }
