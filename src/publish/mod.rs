@@ -5,9 +5,9 @@
 //! publishes. The replaced snapshot goes to the cell's retire list, from which writers
 //! [`reclaim`](SnapshotCell::reclaim) what no reader holds any more.
 //!
-//! There are two kinds of cell: on hosted targets that of [`arc_swap`]; on bare metal, where there
-//! are no thread-locals to rely on, that of [`slots`], which the feature `slot-cell` selects
-//! elsewhere too.
+//! There are two kinds of cell: on hosted targets that of `arc_swap`; on bare metal, where there
+//! are no thread-locals to rely on, that of `slots`, which the feature `slot-cell` selects elsewhere
+//! too.
 //!
 //! # Guarantees
 //!
