@@ -195,7 +195,7 @@ fn places<D: ?Sized>(table: &Table<D>) -> Vec<Place<D>> {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use core::sync::atomic::{AtomicU16, Ordering::Relaxed};
+    use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 
     use axaddrspace::device::{AccessWidth, Port};
 
