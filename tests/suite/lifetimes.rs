@@ -131,6 +131,8 @@ fn devices_die_on_the_writer_s_thread_although_readers_dispatch_first_afterwards
             .into_iter()
             .for_each(|reader| reader.join().unwrap());
         let mut devices = devices.write().unwrap();
+        // The last replacement takes effect here, if no reader came after it.
+        drop(devices.snapshot());
         drop(PortRange::all_mut(&mut devices));
     });
     assert_eq!(graves.lock().unwrap().len(), usize::from(ROUNDS));
