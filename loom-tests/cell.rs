@@ -258,7 +258,9 @@ fn a_guard_that_is_sent_to_another_thread() {
     check("guard sent", 20, Unbounded, || {
         let pool = Pool::new();
         let first = pool.snapshot(0).expect("every node is free");
-        let cell: &'static SlotCell<_, 1> = Box::leak(Box::new(SlotCell::new(first)));
+        let owner = Box::into_raw(Box::new(SlotCell::<_, 1>::new(first)));
+        // SAFETY: the box is freed at the end, after every use of this.
+        let cell: &'static SlotCell<_, 1> = unsafe { &*owner };
         let guard = role::reader(|| cell.load());
         let reader = thread::spawn(move || {
             role::reader(|| {
@@ -269,8 +271,8 @@ fn a_guard_that_is_sent_to_another_thread() {
         cell.replace(pool.snapshot(1).expect("a node is free"));
         cell.reclaim();
         reader.join().expect("the reader panicked");
-        // SAFETY: the cell came from a box, and nobody uses it any more.
-        drop(unsafe { Box::from_raw(std::ptr::from_ref(cell).cast_mut()) });
+        // SAFETY: it came from a box, and nobody uses the cell any more.
+        drop(unsafe { Box::from_raw(owner) });
         pool.assert_all_free();
     });
 }

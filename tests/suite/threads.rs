@@ -16,7 +16,7 @@ use std::{
 use ax_errno::AxResult;
 use axaddrspace::{
     GuestPhysAddrRange,
-    device::{AccessWidth, Port},
+    device::{AccessWidth, Port, PortRange},
 };
 use axdevice::{Refusal, SharedVmDevices};
 
@@ -210,4 +210,46 @@ fn misses_and_hits_race_with_an_unwinding_device() {
         }
     });
     assert_eq!(devices.iter_port_dev().count(), EACH);
+}
+
+/// More dispatches are under way at once, nested on four vCPUs, than a cell has slots.
+#[test]
+fn dispatches_nested_deeper_than_any_slots() {
+    const VCPUS: usize = 4;
+    const DEPTH: u16 = 40;
+    let devices = Arc::new(shared_registry());
+    let registry = Arc::downgrade(&devices);
+    // At the bottom each vCPU waits for the others, and for a device that is added meanwhile.
+    let (bottom, added) = (Barrier::new(VCPUS + 1), Barrier::new(VCPUS + 1));
+    let barriers = Arc::new((bottom, added));
+    let at_bottom = barriers.clone();
+    let device = Script::<PortRange, _>::new(0, DEPTH.into(), move |at, _| {
+        let devices = registry.upgrade().unwrap();
+        let read = |port| devices.handle_port_read(Port(port), AccessWidth::Byte);
+        if at > 0 {
+            return Ok(read(at as u16 - 1)? + 1);
+        }
+        at_bottom.0.wait();
+        at_bottom.1.wait();
+        read(DEPTH + 1).map(|new| usize::from(new == 0))
+    });
+    devices.add_port_dev(device).unwrap();
+    thread::scope(|scope| {
+        let vcpu = |_| {
+            let devices = devices.clone();
+            scope.spawn(move || devices.handle_port_read(Port(DEPTH), AccessWidth::Byte))
+        };
+        let vcpus: Vec<_> = (0..VCPUS).map(vcpu).collect();
+        barriers.0.wait();
+        let at = usize::from(DEPTH) + 1;
+        let new = Script::<PortRange, _>::new(at, at, |_, _| Ok(0));
+        let id = devices.add_port_dev(new);
+        barriers.1.wait();
+        assert!(id.is_ok());
+        for vcpu in vcpus {
+            assert_eq!(vcpu.join().unwrap(), Ok(usize::from(DEPTH) + 1));
+        }
+    });
+    devices.reclaim();
+    assert_eq!(devices.iter_port_dev().count(), 2);
 }
