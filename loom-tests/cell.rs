@@ -175,27 +175,27 @@ fn two_writers_and_a_reader() {
 fn a_guard_that_outlives_two_publications() {
     run::<1>(
         "hold, publish twice",
-        1_000,
-        Preemptions(4),
+        20_000,
+        Unbounded,
         &[hold, publish_twice],
     );
 }
 
 #[test]
 fn a_load_that_finds_no_slot() {
-    run::<0>("no slots", 500, Unbounded, &[load_once, publish_once]);
-    run::<0>(
-        "no slots, again",
-        1_000,
-        Preemptions(4),
-        &[load_twice, publish_twice],
-    );
+    run::<0>("no slots", 200, Unbounded, &[load_once, publish_once]);
+}
+
+#[test]
+fn loads_that_find_no_slot() {
+    let threads = &[load_twice, publish_twice];
+    run::<0>("no slots, twice", 200_000, Unbounded, threads);
 }
 
 #[test]
 fn two_loads_that_find_no_slot() {
     let threads: &[_] = &[load_once, load_once, publish_once];
-    run::<0>("no slots, two readers", 1_000, Preemptions(3), threads);
+    run::<0>("no slots, two readers", 15_000, Preemptions(3), threads);
 }
 
 #[test]
@@ -208,20 +208,20 @@ fn loads_that_find_one_slot_for_the_two_of_them() {
 fn a_load_inside_another() {
     run::<0>(
         "nested, no slots",
-        500,
-        Preemptions(4),
+        3_000,
+        Unbounded,
         &[nested, publish_once],
     );
     run::<1>(
         "nested, one slot",
-        500,
-        Preemptions(4),
+        10_000,
+        Unbounded,
         &[nested, publish_once],
     );
     run::<2>(
         "nested, two slots",
-        500,
-        Preemptions(4),
+        80_000,
+        Unbounded,
         &[nested, publish_once],
     );
 }
@@ -229,15 +229,20 @@ fn a_load_inside_another() {
 #[test]
 fn a_second_sweeper() {
     let threads = &[load_once, publish_once, reclaim];
-    run::<1>("a second sweeper", 1_000, Preemptions(3), threads);
+    run::<1>("a second sweeper", 10_000, Preemptions(3), threads);
     let threads = &[load_once, publish_once, reclaim];
-    run::<0>("a second sweeper, no slots", 1_000, Preemptions(3), threads);
+    run::<0>(
+        "a second sweeper, no slots",
+        20_000,
+        Preemptions(3),
+        threads,
+    );
 }
 
 /// Two updates at once: both are made, one on top of the other.
 #[test]
 fn two_updates() {
-    check("two updates", 500, Preemptions(4), || {
+    check("two updates", 15_000, Unbounded, || {
         let cell = Cell::<1>::new();
         let other = cell.clone();
         let thread = thread::spawn(move || other.rcu());
@@ -335,8 +340,8 @@ fn interrupted<const N: usize>(name: &str) {
     for skipped in 0..STEPS {
         check(
             &format!("{name}, step {skipped}"),
-            50,
-            Preemptions(3),
+            100,
+            Unbounded,
             move || {
                 let cell = Cell::<N>::new();
                 let writer = cell.clone();
