@@ -51,8 +51,18 @@
 //! |---|---|---|---|
 //! | loom | every model, exhaustive to the bound beside it | cannot see into it | on the slot cell |
 //! | the models with real threads | yes | | on the chosen cell |
-//! | Miri | unit tests and models, by hand | unit tests, by hand | unit tests, by hand |
+//! | Miri | models and unit tests, 16 seeds, Stacked and Tree Borrows, strict provenance | unit tests, 16 seeds, Stacked Borrows | some, in the models |
 //! | the whole test suite | with `--features slot-cell` | by default | both |
+//!
+//! Miri is run by hand, over `publish`, `stack`, `ledger` and the models:
+//!
+//! ```text
+//! MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-ignore-leaks -Zmiri-many-seeds=0..16 -Zmiri-strict-provenance" \
+//!     cargo +nightly miri test --lib --features slot-cell -- publish stack:: ledger loom_tests
+//! ```
+//!
+//! (The models leak their nodes on purpose. arc-swap makes pointers from integers, so without the
+//! feature goes without the last flag.)
 //!
 //! loom reads `SeqCst` *accesses* as `AcqRel`, so the cell has none: it has fences, which loom
 //! models. loom does not show load buffering; the cell has no place where a value out of thin air
