@@ -205,7 +205,10 @@ impl<B: DeviceBound> Machine<B> {
         if !built.map_err(|fault| self.name_owner(fault, &config.name))? {
             match factories.iter_mut().find(|(of, _)| *of == config.emu_type) {
                 Some((_, factory)) => factory(config, &mut batch).map_err(ConfigFault::Factory)?,
-                None => warn!("no device for {} of type {}", config.name, config.emu_type),
+                None => {
+                    warn!("no device for {} of type {}", config.name, config.emu_type);
+                    return Ok(());
+                }
             }
         }
         let next = self.tables.edited(batch.edits());
