@@ -3,7 +3,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-rustup component add rustfmt clippy
+# The sources are for the core library of loongarch64, the tools for .ci/thread-locals.sh.
+rustup component add rustfmt clippy rust-src llvm-tools
 rustup target add aarch64-unknown-linux-gnu riscv64gc-unknown-linux-gnu \
     aarch64-unknown-none-softfloat riscv64gc-unknown-none-elf x86_64-unknown-none
 

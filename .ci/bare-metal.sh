@@ -1,0 +1,23 @@
+# The bare-metal targets, and how to build for them. Read in by other scripts, with `source`.
+
+bare_metal=(
+    aarch64-unknown-none-softfloat
+    riscv64gc-unknown-none-elf
+    x86_64-unknown-none
+    loongarch64-unknown-none-softfloat
+)
+
+# `cargo_for TARGET COMMAND ARGUMENT…`: a cargo command for a target.
+#
+# For loongarch64 the core library is built along: its download is not to be had everywhere. That is
+# unstable in cargo, hence the variable, which lets all crates of that build use nightly features; that
+# this one needs none is seen on the other targets.
+cargo_for() {
+    local target=$1 command=$2
+    shift 2
+    if [[ $target == loongarch64-unknown-none* ]]; then
+        RUSTC_BOOTSTRAP=1 cargo "$command" -Zbuild-std=core,alloc --target "$target" "$@"
+    else
+        cargo "$command" --target "$target" "$@"
+    fi
+}
