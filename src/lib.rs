@@ -24,6 +24,8 @@ mod limited_log;
 mod loom_tests;
 mod loose;
 pub mod orderings;
+#[cfg(probe)]
+mod probe;
 mod publish;
 mod registry;
 mod serialized;
