@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Shows that the published axvm 0.5.9 builds for bare metal with this crate as its `axdevice`, with and
+# without `float-unmapped`, and with none but this one. With targets as arguments, builds for these only.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source .ci/bare-metal.sh
+[ $# -eq 0 ] || bare_metal=("$@")
+
+export CARGO_TARGET_DIR=$(realpath -m "${CARGO_TARGET_DIR:-target}/axvm")
+root=$PWD
+# Where its own .cargo/config.toml holds.
+cd tests/axvm
+cargo fmt --check
+
+for target in "${bare_metal[@]}"; do
+    for features in '' float-unmapped; do
+        echo "-- $target ${features:-(no features)}"
+        expected="axdevice v$(sed -nE 's/^version = "(.*)"/\1/p' "$root/Cargo.toml") ($root) [$features]"
+        used=$(cargo tree --locked --quiet --target "$target" --features "$features" \
+            --invert axdevice --depth 0 --format '{p} [{f}]')
+        [ "$used" = "$expected" ] || {
+            printf 'error: axvm should use\n%s\nand uses\n%s\n' "$expected" "$used" >&2
+            exit 1
+        }
+        cargo_for "$target" build --locked --quiet --features "$features"
+    done
+done
