@@ -15,7 +15,7 @@ use super::{
     check, thread,
 };
 use crate::{
-    Refusal, SharedVmDevices, Unmapped,
+    Dispatcher, Refusal, SharedVmDevices, Unmapped,
     sync::{AtomicBool, Ordering},
 };
 
@@ -210,5 +210,72 @@ fn everything_is_freed_with_the_registry() {
         let devices = Arc::into_inner(devices).expect("the vCPU has ended");
         drop(devices);
         assert!(dropped.load(SeqCst));
+    });
+}
+
+fn read_by(vcpu: &mut Dispatcher<Arc<SharedVmDevices>>, port: u16) -> AxResult<usize> {
+    vcpu.handle_port_read(Port(port), WIDTH)
+}
+
+#[test]
+fn a_vcpus_handle_against_a_hot_add() {
+    check("handle, add", 20_000, Preemptions(4), || {
+        let devices = registry(&[1]);
+        let mut vcpu = Dispatcher::new(devices.clone());
+        let vcpu = thread::spawn(move || {
+            assert_eq!(read_by(&mut vcpu, 1), Ok(1), "a device was missed");
+            let new = read_by(&mut vcpu, 2);
+            assert!(matches!(new, Ok(2) | Err(AxError::NotFound)));
+            if new.is_ok() {
+                assert_eq!(
+                    read_by(&mut vcpu, 2),
+                    Ok(2),
+                    "a device that was there is gone"
+                );
+            }
+            assert_eq!(read_by(&mut vcpu, 1), Ok(1), "a device is gone");
+        });
+        devices.add_port_dev(Device::at(2)).unwrap();
+        vcpu.join().expect("the vCPU panicked");
+    });
+}
+
+/// A handle that lets go of tables while they are replaced and swept.
+#[test]
+fn a_handle_that_refreshes_and_parks() {
+    check("refresh, park, add", 1_000, Preemptions(3), || {
+        let devices = registry(&[1]);
+        let mut vcpu = Dispatcher::new(devices.clone());
+        vcpu.refresh();
+        let vcpu = thread::spawn(move || {
+            vcpu.refresh();
+            vcpu.park();
+            assert_eq!(read_by(&mut vcpu, 1), Ok(1));
+        });
+        devices.add_port_dev(Device::at(2)).unwrap();
+        vcpu.join().expect("the vCPU panicked");
+    });
+}
+
+#[test]
+fn a_handle_finds_what_it_learned_of() {
+    check("handle, add, flag", 5, Unbounded, || {
+        let devices = registry(&[]);
+        let added = Arc::new(AtomicBool::new(false));
+        let mut vcpu = Dispatcher::new(devices.clone());
+        vcpu.refresh();
+        let flag = added.clone();
+        let vcpu = thread::spawn(move || {
+            if flag.load(Ordering::Acquire) {
+                assert_eq!(
+                    read_by(&mut vcpu, 1),
+                    Ok(1),
+                    "a device that was announced was missed"
+                );
+            }
+        });
+        devices.add_port_dev(Device::at(1)).unwrap();
+        added.store(true, Ordering::Release);
+        vcpu.join().expect("the vCPU panicked");
     });
 }

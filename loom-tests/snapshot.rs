@@ -107,3 +107,27 @@ impl Addr {
         unsafe { Snapshot::<Value>::give_up(self.0) };
     }
 }
+
+/// A reader that takes a reference of its own, which outlasts the guard.
+#[test]
+fn a_hold_against_a_publication() {
+    fn run<const N: usize>(name: &str) {
+        check(name, 50, Unbounded, || {
+            let cell = Arc::new(SlotCell::<_, N>::new(Value::snapshot(0)));
+            let other = cell.clone();
+            let reader = thread::spawn(move || {
+                let held = other.load_full();
+                assert!(held.0.read() <= 1);
+                if other.is_current(&held) {
+                    other.reclaim();
+                }
+                assert!(held.0.read() <= 1);
+            });
+            cell.replace(Value::snapshot(1));
+            cell.reclaim();
+            reader.join().expect("the reader panicked");
+        });
+    }
+    run::<1>("snapshot, hold, publish");
+    run::<0>("snapshot, hold, publish, no slots");
+}

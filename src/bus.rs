@@ -88,6 +88,9 @@ pub(crate) mod sealed {
         /// A range that holds no address.
         const EMPTY: Self;
 
+        /// Accesses to the same run of `1 << GRAIN` addresses are likely to be the same device's.
+        const GRAIN: u32;
+
         /// What a read gives where nobody answers: an undriven bus floats high, a system register
         /// reads as zero.
         fn floating(width: AccessWidth) -> usize;
@@ -173,6 +176,8 @@ macro_rules! has_widths {
 /// Half-open, unlike the other two: no MMIO device can own the address `usize::MAX`.
 impl sealed::Bus for GuestPhysAddrRange {
     const NAME: &'static str = "mmio";
+    /// Pages of 4 KiB, the finest that guests map.
+    const GRAIN: u32 = 12;
     const EMPTY: Self = Self {
         start: GuestPhysAddr::from_usize(0),
         end: GuestPhysAddr::from_usize(0),
@@ -208,6 +213,7 @@ impl sealed::Bus for GuestPhysAddrRange {
 /// an access covers one address and its value is passed on whole.
 impl sealed::Bus for SysRegAddrRange {
     const NAME: &'static str = "sys_reg";
+    const GRAIN: u32 = 0;
     const EMPTY: Self = Self {
         start: SysRegAddr(1),
         end: SysRegAddr(0),
@@ -246,6 +252,7 @@ impl sealed::Bus for SysRegAddrRange {
 /// Inclusive: ports `start ..= end`.
 impl sealed::Bus for PortRange {
     const NAME: &'static str = "port";
+    const GRAIN: u32 = 0;
     const EMPTY: Self = Self {
         start: Port(1),
         end: Port(0),

@@ -5,12 +5,13 @@ use core::fmt;
 use ax_errno::{AxError, AxResult};
 use axaddrspace::device::AccessWidth;
 use axdevice_base::BaseDeviceOps;
-use log::trace;
+use log::{Level, log_enabled, trace};
 
 use crate::{
     bus::{BusAddr, BusRange, sealed::Bus},
     device::DeviceBound,
     registry::VmDevices,
+    span::Span,
     table::Entry,
     tables::Tables,
     unmapped::Unmapped,
@@ -21,54 +22,78 @@ use crate::{
 pub(crate) struct Access<R: BusRange> {
     addr: R::Addr,
     width: AccessWidth,
-    direction: &'static str,
+    direction: Direction,
+}
+
+#[derive(Clone, Copy)]
+enum Direction {
+    Read,
+    Write,
 }
 
 impl<R: BusRange> Access<R> {
     #[inline]
-    const fn read(addr: R::Addr, width: AccessWidth) -> Self {
+    pub(crate) const fn read(addr: R::Addr, width: AccessWidth) -> Self {
         Self {
             addr,
             width,
-            direction: "read",
+            direction: Direction::Read,
         }
     }
 
     #[inline]
-    const fn write(addr: R::Addr, width: AccessWidth) -> Self {
+    pub(crate) const fn write(addr: R::Addr, width: AccessWidth) -> Self {
         Self {
             addr,
             width,
-            direction: "write",
+            direction: Direction::Write,
         }
+    }
+
+    /// The address as a number.
+    #[inline]
+    pub(crate) fn first(&self) -> usize {
+        R::number(self.addr)
+    }
+
+    /// What handles the access if `entry` owns *all* of it.
+    #[inline]
+    pub(crate) fn handler_of<'t, D: ?Sized>(&self, entry: &'t Entry<D>) -> Option<&'t D> {
+        if !entry.span.holds(self.first(), R::beyond(self.width)) {
+            return None;
+        }
+        if log_enabled!(Level::Trace) {
+            self.trace(entry.span);
+        }
+        Some(&entry.handler)
+    }
+
+    /// Logs the access. Out of the way of those that are not logged.
+    #[cold]
+    fn trace(&self, span: Span) {
+        trace!("emu_device {self} in range {span}");
     }
 
     /// What handles the access: the device that owns *all* of it.
     #[inline]
     fn handler<'t, B: DeviceBound>(&self, tables: &'t Tables<B>) -> Option<&'t B::Dev<R>> {
-        let first = R::number(self.addr);
-        let entry = tables.of::<R>().find(first)?;
-        if !entry.span.holds(first, R::beyond(self.width)) {
-            return None;
-        }
-        trace!("emu_device {self} in range {}", entry.span);
-        Some(&entry.handler)
+        self.handler_of(tables.of::<R>().find(self.first())?)
     }
 
     /// The device that owns the first byte of the access.
     fn starts_in<'t, B: DeviceBound>(&self, tables: &'t Tables<B>) -> Option<&'t Entry<B::Dev<R>>> {
-        tables.of::<R>().find(R::number(self.addr))
+        tables.of::<R>().find(self.first())
     }
 }
 
 impl<R: BusRange> fmt::Display for Access<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (direction, bus, first) = (self.direction, R::NAME, R::number(self.addr));
-        write!(
-            f,
-            "{direction} of {bus} {first:#x} with width {:?}",
-            self.width
-        )
+        let direction = match self.direction {
+            Direction::Read => "read",
+            Direction::Write => "write",
+        };
+        let (bus, first, width) = (R::NAME, self.first(), self.width);
+        write!(f, "{direction} of {bus} {first:#x} with width {width:?}")
     }
 }
 
@@ -77,31 +102,46 @@ impl<B: DeviceBound> VmDevices<B> {
     #[inline]
     pub(crate) fn read<A: BusAddr>(&self, addr: A, width: AccessWidth) -> AxResult<usize> {
         let access = Access::<A::Range>::read(addr, width);
-        let tables = self.tables.load();
-        match access.handler(&tables) {
-            Some(handler) => Ok(A::Range::carried(handler.handle_read(addr, width)?, width)),
-            None if self.settled(&tables) => self.read(addr, width),
-            None => self
-                .unanswered(access, &tables)
-                .map(|()| A::Range::floating(width)),
-        }
+        self.dispatch(access, A::Range::floating(width), move |device| {
+            let value = device.handle_read(addr, width)?;
+            Ok(A::Range::carried(value, width))
+        })
     }
 
     /// Has the owner of `addr` take a write.
     #[inline]
     pub(crate) fn write<A: BusAddr>(&self, addr: A, width: AccessWidth, val: usize) -> AxResult {
         let access = Access::<A::Range>::write(addr, width);
+        let val = A::Range::carried(val, width);
+        self.dispatch(access, (), move |device| {
+            device.handle_write(addr, width, val)
+        })
+    }
+
+    /// Has `enter` enter the device that owns the access; if there is none and the policy is so, the
+    /// answer is `floating`.
+    #[inline]
+    fn dispatch<R: BusRange, T>(
+        &self,
+        access: Access<R>,
+        floating: T,
+        enter: impl FnOnce(&B::Dev<R>) -> AxResult<T>,
+    ) -> AxResult<T> {
         let tables = self.tables.load();
         match access.handler(&tables) {
-            Some(handler) => handler.handle_write(addr, width, A::Range::carried(val, width)),
-            None if self.settled(&tables) => self.write(addr, width, val),
-            None => self.unanswered(access, &tables),
+            Some(handler) => enter(handler),
+            None if self.settled(&tables) => self.dispatch(access, floating, enter),
+            None => self.unanswered(access, &tables).map(|()| floating),
         }
     }
 
     /// Does with an access that no device answers as the policy says. `Ok` means: it floats.
     #[cold]
-    fn unanswered<R: BusRange>(&self, access: Access<R>, tables: &Tables<B>) -> AxResult {
+    pub(crate) fn unanswered<R: BusRange>(
+        &self,
+        access: Access<R>,
+        tables: &Tables<B>,
+    ) -> AxResult {
         let crossed = access.starts_in(tables).map(|owner| owner.span);
         match crossed {
             Some(span) => self.misses.error(format_args!("{access} runs past {span}")),
@@ -132,12 +172,7 @@ impl<B: DeviceBound> VmDevices<B> {
     ///
     /// As [`handle_mmio_read`](Self::handle_mmio_read).
     pub fn read_bytes<A: BusAddr>(&self, addr: A, data: &mut [u8]) -> AxResult {
-        let value = width_of(data).and_then(|width| self.read(addr, width));
-        match value {
-            Ok(value) => data.copy_from_slice(&value.to_le_bytes()[..data.len()]),
-            Err(_) => data.fill(A::Range::floating(AccessWidth::Byte) as u8),
-        }
-        value.map(drop)
+        fill::<A::Range>(data, |width| self.read(addr, width))
     }
 
     /// Takes a write as KVM hands it over: `data.len()` bytes at `addr`, little-endian.
@@ -151,11 +186,31 @@ impl<B: DeviceBound> VmDevices<B> {
     ///
     /// As [`handle_mmio_write`](Self::handle_mmio_write).
     pub fn write_bytes<A: BusAddr>(&self, addr: A, data: &[u8]) -> AxResult {
-        let width = width_of(data)?;
-        let mut bytes = [0; size_of::<usize>()];
-        bytes[..data.len()].copy_from_slice(data);
-        self.write(addr, width, usize::from_le_bytes(bytes))
+        let (width, val) = value_of(data)?;
+        self.write(addr, width, val)
     }
+}
+
+/// Fills `data` with what `read` gives for its width or, where there is an error, as a floating bus
+/// would.
+pub(crate) fn fill<R: BusRange>(
+    data: &mut [u8],
+    read: impl FnOnce(AccessWidth) -> AxResult<usize>,
+) -> AxResult {
+    let value = width_of(data).and_then(read);
+    match value {
+        Ok(value) => data.copy_from_slice(&value.to_le_bytes()[..data.len()]),
+        Err(_) => data.fill(R::floating(AccessWidth::Byte) as u8),
+    }
+    value.map(drop)
+}
+
+/// The width and the value of what is written.
+pub(crate) fn value_of(data: &[u8]) -> AxResult<(AccessWidth, usize)> {
+    let width = width_of(data)?;
+    let mut bytes = [0; size_of::<usize>()];
+    bytes[..data.len()].copy_from_slice(data);
+    Ok((width, usize::from_le_bytes(bytes)))
 }
 
 fn width_of(data: &[u8]) -> AxResult<AccessWidth> {
@@ -170,7 +225,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::{registry::AxVmDevices, span::Span, testing::Probe};
+    use crate::{registry::AxVmDevices, testing::Probe};
 
     /// On each bus a device at 0x10 ..= 0x1f that reads as the address; misses are errors.
     fn devices() -> AxVmDevices {

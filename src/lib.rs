@@ -14,6 +14,7 @@ mod bus;
 mod config;
 mod device;
 mod dispatch;
+mod dispatcher;
 mod error;
 mod iterate;
 mod ivc;
@@ -27,6 +28,7 @@ pub mod orderings;
 #[cfg(probe)]
 mod probe;
 mod publish;
+mod recent;
 mod registry;
 mod serialized;
 mod snapshot;
@@ -45,6 +47,7 @@ pub use crate::{
     bus::{BusAddr, BusRange},
     config::{AxVmDeviceConfig, ConfigError, ConfigFault},
     device::{Device, DeviceBound, DeviceId, ThreadSafe, Unbound},
+    dispatcher::{BusCounters, Dispatcher, DispatcherCounters},
     error::{AddError, Refusal},
     registry::{AxVmDevices, SharedVmDevices, VmDevices},
     serialized::Serialized,

@@ -11,9 +11,9 @@
 //! | operation | ordering | mutants | pairs with, and why |
 //! |---|---|---|---|
 //! | load: guess `current` | Relaxed | | only a guess, which the second look confirms |
-//! | load: claim a slot | Relaxed | | its order with the second look is the fence's |
-//! | load: fence | SeqCst | `load-fence` | the fence of *retire*: one of the two sees the other's write |
-//! | load: second look at `current` | Acquire | `load-confirm`, `load-unconfirmed` | the publication: what the snapshot holds |
+//! | load: claim a slot | SeqCst; under loom Relaxed | | with the second look: the fence of *retire*. One of the two sides sees the other's write |
+//! | load: fence | none; under loom SeqCst | `load-fence` | the same: see `reader_seq_cst` in `src/sync.rs` |
+//! | load: second look at `current` | SeqCst; under loom Acquire | `load-confirm`, `load-unconfirmed` | the same, and the publication: what the snapshot holds |
 //! | load, drop of a guard: free the slot | AcqRel | `slot-free-release`, `slot-free-acquire` | releases the reads to *pay*; acquires the count that *pay* made |
 //! | counted load: enter | Relaxed | | its order with the look at `current` is the fence's |
 //! | counted load: fence | SeqCst | `gate-fence` | the fence of *retire* |
@@ -21,7 +21,9 @@
 //! | counted load: leave | Release | `gate-leave` | the look at the gate: the count comes before it |
 //! | publish: exchange `current` | AcqRel, Relaxed | `publish-release`, `publish-acquire` | loads, and the publication of what is replaced |
 //! | replace: swap `current` | AcqRel | `replace-release`, `replace-acquire` | the same |
-//! | retire: fence | SeqCst | `retire-fence` | the fences of loads |
+//! | hold: look at `current` | Relaxed | | only compared |
+//! | hold: count before the guard goes | | `hold-late` | the reference is counted while the guard protects it |
+//! | retire: fence | SeqCst | `retire-fence` | the claims and second looks of loads, the fences of counted loads |
 //! | retire: pay | | `retire-unpaid`, `slot-count-late` | a reference is counted before the slot says so |
 //! | pay: look at the slot | Acquire | `slot-scan` | the freeing of the slot: the reads come before |
 //! | pay: exchange the slot | AcqRel, Acquire | `slot-pay-release`, `slot-pay-acquire`, `slot-pay-failure` | the same, and the owner's freeing of the slot |
@@ -64,8 +66,8 @@
 //! (The models leak their nodes on purpose. arc-swap makes pointers from integers, so without the
 //! feature goes without the last flag.)
 //!
-//! loom reads `SeqCst` *accesses* as `AcqRel`, so the cell has none: it has fences, which loom
-//! models. loom does not show load buffering; the cell has no place where a value out of thin air
+//! loom reads `SeqCst` *accesses* as `AcqRel`. The cell has two, in a load; under loom there is a
+//! fence between them in their place, which loom models. Miri sees the two as they ship. loom does not show load buffering; the cell has no place where a value out of thin air
 //! could matter, since each `Relaxed` load is confirmed, only compared, or a hint. Freed addresses
 //! come back in loom only because the models use two nodes again and again. Interrupts come only
 //! where `step()` stands.

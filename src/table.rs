@@ -169,8 +169,15 @@ impl<D: ?Sized> Table<D> {
     /// The entry whose span contains `addr`.
     #[inline]
     pub(crate) fn find(&self, addr: usize) -> Option<&Entry<D>> {
-        let entry = self.entries.get(self.rank(addr).checked_sub(1)?)?;
-        (addr <= entry.span.last()).then_some(entry)
+        let entry = self.entries.get(self.nearest(addr))?;
+        entry.span.contains(addr).then_some(entry)
+    }
+
+    /// The index of the one entry that can contain `addr`: the last that starts at or below it. If
+    /// there is none, an index out of range.
+    #[inline]
+    pub(crate) fn nearest(&self, addr: usize) -> usize {
+        self.rank(addr).wrapping_sub(1)
     }
 
     /// How many entries start at or below `addr`.

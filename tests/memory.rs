@@ -15,7 +15,7 @@ use axaddrspace::{
     GuestPhysAddr, GuestPhysAddrRange,
     device::{AccessWidth, Port, PortRange, SysRegAddr, SysRegAddrRange},
 };
-use axdevice::{SharedVmDevices, Unmapped};
+use axdevice::{Dispatcher, SharedVmDevices, Unmapped};
 use axdevice_base::BaseDeviceOps;
 use axvmconfig::EmulatedDeviceType;
 
@@ -387,6 +387,69 @@ fn nor_does_it_while_the_tables_are_replaced() {
         drop(stops);
     });
     assert_eq!(devices.iter_mmio_dev().count(), HITS + SOME);
+}
+
+#[test]
+fn nor_does_a_vcpus_handle_that_renews_its_tables() {
+    const HITS: usize = 4;
+    let devices = on_every_bus(HITS);
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let vcpu = scope.spawn(|| {
+            warm_up();
+            let mut vcpu = devices.dispatcher();
+            let before = heap();
+            while !done.load(Relaxed) {
+                for at in (0..2 * HITS).map(|n| n * 16) {
+                    let answer = if at < HITS * 16 { at } else { usize::MAX };
+                    let read = vcpu.handle_mmio_read(at.into(), AccessWidth::Qword);
+                    assert_eq!(read, Ok(answer));
+                    let read = vcpu.handle_port_read(Port(at as u16), AccessWidth::Qword);
+                    assert_eq!(read, Ok(answer));
+                }
+                vcpu.park();
+            }
+            assert_eq!(heap(), before);
+            vcpu.counters().mmio.refreshes
+        });
+        let stops = Sets(&done);
+        for n in 0..SOME {
+            let at = 0x10_0000 + n * 16;
+            devices.add_mmio_dev(Arc::new(Sixteen(at))).unwrap();
+        }
+        drop(stops);
+        assert!(vcpu.join().unwrap() > 0);
+    });
+}
+
+#[test]
+fn a_handle_holds_the_tables_until_it_is_refreshed_or_parked() {
+    warm_up();
+    const DEVICES: usize = 50;
+    // How many bytes are free, after many changes, that were not before `then`.
+    let freed = |then: fn(&mut Dispatcher<Arc<SharedVmDevices>>)| {
+        let devices = Arc::new(registry(DEVICES, |_| ()));
+        let mut vcpu = Dispatcher::new(devices.clone());
+        vcpu.refresh();
+        let before = heap().live;
+        for n in 0..DEVICES {
+            let at = 0x10_0000 + n * 16;
+            devices.add_mmio_dev(Arc::new(Sixteen(at))).unwrap();
+        }
+        let held = heap().live - before;
+        then(&mut vcpu);
+        assert_eq!(heap().live - before, held, "letting go frees nothing");
+        devices.reclaim();
+        held - (heap().live - before)
+    };
+    assert_eq!(freed(|_| ()), 0, "it holds the tables of before");
+    let refreshed = freed(Dispatcher::refresh);
+    let parked = freed(Dispatcher::park);
+    let read = freed(|vcpu| {
+        assert!(vcpu.handle_mmio_read(0.into(), AccessWidth::Byte).is_ok());
+    });
+    assert!(refreshed > (DEVICES * size_of::<usize>()) as isize);
+    assert_eq!([read, parked], [refreshed; 2]);
 }
 
 #[test]

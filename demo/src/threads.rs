@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Result, anyhow};
 use axaddrspace::{GuestPhysAddr, device::Port};
-use axdevice::BusAddr;
+use axdevice::{BusAddr, Dispatcher, SharedVmDevices};
 
 use crate::{
     contract::*,
@@ -33,7 +33,7 @@ pub(crate) fn start(vm: &Arc<Vm>) -> Result<Vcpus> {
 /// A guest: what the other one has in its memory and registers.
 struct Guest<'vm> {
     vcpu: u32,
-    vm: &'vm Vm,
+    devices: Dispatcher<&'vm SharedVmDevices>,
     exits: &'vm Exits,
     /// Taken by the guest that prints.
     console: &'vm AtomicBool,
@@ -76,7 +76,7 @@ impl<'vm> Guest<'vm> {
     fn new(vcpu: u32, vm: &'vm Vm, console: &'vm AtomicBool) -> Self {
         Self {
             vcpu,
-            vm,
+            devices: vm.devices.dispatcher(),
             exits: &vm.exits[vcpu as usize],
             console,
             next: 0,
@@ -233,7 +233,7 @@ impl<'vm> Guest<'vm> {
         self.tell(FIRST_EXPECTED, expected)
     }
 
-    fn tell(&self, word: u16, value: u32) -> Result<()> {
+    fn tell(&mut self, word: u16, value: u32) -> Result<()> {
         self.write(self.mailbox(word), Width::Dword, value)
     }
 
@@ -249,35 +249,38 @@ impl<'vm> Guest<'vm> {
 
 /// What the run loop in `kvm/vcpu.rs` does on an exit.
 impl Guest<'_> {
-    fn read(&self, at: At, width: Width) -> Result<u32> {
+    fn read(&mut self, at: At, width: Width) -> Result<u32> {
         match at {
             At::Mmio(address) => self.read_at(gpa(address), width, &self.exits.mmio),
             At::Port(port) => self.read_at(Port(port), width, &self.exits.port),
         }
     }
 
-    fn write(&self, at: At, width: Width, value: u32) -> Result<()> {
+    fn write(&mut self, at: At, width: Width, value: u32) -> Result<()> {
         match at {
             At::Mmio(address) => self.write_at(gpa(address), width, value, &self.exits.mmio),
             At::Port(port) => self.write_at(Port(port), width, value, &self.exits.port),
         }
     }
 
-    fn read_at(&self, addr: impl BusAddr, width: Width, exits: &Count) -> Result<u32> {
+    fn read_at(&mut self, addr: impl BusAddr, width: Width, exits: &Count) -> Result<u32> {
         exits.add_one();
         let mut data = [0; 4];
-        let read = self
-            .vm
-            .devices
-            .read_bytes(addr, &mut data[..width as usize]);
+        let read = self.devices.read_bytes(addr, &mut data[..width as usize]);
         read.map_err(|error| anyhow!("reading {addr:?}: {error}"))?;
         Ok(u32::from_le_bytes(data))
     }
 
-    fn write_at(&self, addr: impl BusAddr, width: Width, value: u32, exits: &Count) -> Result<()> {
+    fn write_at(
+        &mut self,
+        addr: impl BusAddr,
+        width: Width,
+        value: u32,
+        exits: &Count,
+    ) -> Result<()> {
         exits.add_one();
         let data = &value.to_le_bytes()[..width as usize];
-        let written = self.vm.devices.write_bytes(addr, data);
+        let written = self.devices.write_bytes(addr, data);
         written.map_err(|error| anyhow!("writing {addr:?}: {error}"))
     }
 }

@@ -32,6 +32,7 @@ mod chosen {
 
     pub(super) type Cell<T> = super::arc_swap::ArcSwapCell<T>;
     pub(crate) type Guard<'c, T> = super::arc_swap::ArcSwapGuard<T>;
+    pub(crate) type Hold<C, T> = super::arc_swap::ArcSwapHold<C, T>;
 }
 #[cfg(any(target_os = "none", loom, feature = "slot-cell"))]
 mod chosen {
@@ -39,10 +40,13 @@ mod chosen {
 
     pub(super) type Cell<T> = super::slots::SlotCell<Snapshot<T>>;
     pub(crate) type Guard<'c, T> = super::slots::SlotGuard<'c, Snapshot<T>>;
+    pub(crate) type Hold<C, T> = super::slots::SlotHold<C, T>;
 }
 
 /// Protects a snapshot from being freed until it is dropped.
 pub(crate) use self::chosen::Guard;
+/// A count of a snapshot that a reader keeps from load to load.
+pub(crate) use self::chosen::Hold;
 
 /// The published snapshot. See the [module](self).
 pub(crate) struct SnapshotCell<T>(chosen::Cell<T>);

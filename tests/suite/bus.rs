@@ -1,13 +1,16 @@
 //! The three buses under one name each, so that a test is written once for all of them.
 
-use std::sync::Arc;
+use std::{ops::Deref, sync::Arc};
 
 use ax_errno::AxResult;
 use axaddrspace::{
     GuestPhysAddr, GuestPhysAddrRange,
     device::{AccessWidth, Port, PortRange, SysRegAddr, SysRegAddrRange},
 };
-use axdevice::{AddError, BusAddr, BusRange, DeviceBound, DeviceId, Snapshot, VmDevices};
+use axdevice::{
+    AddError, BusAddr, BusCounters, BusRange, DeviceBound, DeviceId, Dispatcher,
+    DispatcherCounters, Snapshot, VmDevices,
+};
 
 pub(crate) const WIDTHS: [AccessWidth; 4] = [
     AccessWidth::Byte,
@@ -64,6 +67,21 @@ pub(crate) trait Bus: BusRange<Addr = Self::Address> + PartialEq {
         width: AccessWidth,
         value: usize,
     ) -> AxResult;
+
+    fn vcpu_read<B: DeviceBound, V: Deref<Target = VmDevices<B>> + Clone>(
+        by: &mut Dispatcher<V>,
+        number: usize,
+        width: AccessWidth,
+    ) -> AxResult<usize>;
+
+    fn vcpu_write<B: DeviceBound, V: Deref<Target = VmDevices<B>> + Clone>(
+        by: &mut Dispatcher<V>,
+        number: usize,
+        width: AccessWidth,
+        value: usize,
+    ) -> AxResult;
+
+    fn counters(of: DispatcherCounters) -> BusCounters;
 
     fn listed<B: DeviceBound>(snapshot: &Snapshot<B>) -> Vec<Listed<B, Self>>;
 }
@@ -125,6 +143,27 @@ macro_rules! calls {
             value: usize,
         ) -> AxResult {
             on.$write(Self::at(number), width, value)
+        }
+
+        fn vcpu_read<B: DeviceBound, V: Deref<Target = VmDevices<B>> + Clone>(
+            by: &mut Dispatcher<V>,
+            number: usize,
+            width: AccessWidth,
+        ) -> AxResult<usize> {
+            by.$read(Self::at(number), width)
+        }
+
+        fn vcpu_write<B: DeviceBound, V: Deref<Target = VmDevices<B>> + Clone>(
+            by: &mut Dispatcher<V>,
+            number: usize,
+            width: AccessWidth,
+            value: usize,
+        ) -> AxResult {
+            by.$write(Self::at(number), width, value)
+        }
+
+        fn counters(of: DispatcherCounters) -> BusCounters {
+            of.$listed
         }
 
         fn listed<B: DeviceBound>(snapshot: &Snapshot<B>) -> Vec<Listed<B, Self>> {

@@ -38,6 +38,7 @@ mod bounds;
 mod bus;
 mod bytes;
 mod device;
+mod dispatcher;
 mod handlers;
 mod ivc_oracle;
 mod lifetimes;

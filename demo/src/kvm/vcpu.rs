@@ -22,7 +22,7 @@ pub(crate) struct Vcpu {
 /// Runs the guest until it halts. Each access that it makes to a device is an exit, and the registry
 /// answers each exit.
 fn run(vcpu: &mut VcpuFd, vm: &Vm, exits: &Exits) -> Result<()> {
-    let devices = &vm.devices;
+    let mut devices = vm.devices.dispatcher();
     while !vm.abandoned.load(Ordering::Relaxed) {
         let answered = match vcpu.run() {
             Ok(VcpuExit::MmioRead(address, data)) => {

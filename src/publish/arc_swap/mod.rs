@@ -3,12 +3,14 @@
 //! A load writes one word of a node that belongs to its thread; the first load on a thread may
 //! allocate that node, which is used again after the thread has ended.
 
+mod hold;
 mod retire;
 
 use core::ops::Deref;
 
 use arc_swap::{ArcSwap, Guard};
 
+pub(super) use self::hold::ArcSwapHold;
 use self::retire::RetireList;
 use crate::sync::Arc;
 

@@ -17,6 +17,9 @@ pub(crate) unsafe trait Counted: Sized {
     /// What is pointed to.
     type Target;
 
+    /// The pointer that [`into_raw`](Self::into_raw) gives, to be compared.
+    fn as_ptr(&self) -> *const Self::Target;
+
     /// The pointer, and a reference with it. Not null.
     fn into_raw(self) -> *mut Self::Target;
 
@@ -112,6 +115,10 @@ impl<T> Drop for Snapshot<T> {
 // SAFETY: a box stays where it is, and is freed with the last reference (*Held*).
 unsafe impl<T> Counted for Snapshot<T> {
     type Target = T;
+
+    fn as_ptr(&self) -> *const T {
+        self.held.as_ptr().cast_const().cast()
+    }
 
     fn into_raw(self) -> *mut T {
         let held = self.held;

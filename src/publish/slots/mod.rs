@@ -22,16 +22,19 @@
 //! # Orderings
 //!
 //! A slot and `current` are a store-buffering pair: the reader writes the slot and reads `current`,
-//! the writer writes `current` and reads the slot, and in each a `SeqCst` fence stands between. If
-//! the reader's fence comes first, the writer sees the slot's debt and pays it; if the writer's does,
-//! the reader sees that the pointer was replaced and starts again. A counter of [`Gate`] and
-//! `current` are another such pair.
+//! both `SeqCst`; the writer writes `current` and reads the slot, and a `SeqCst` fence stands between.
+//! If the reader comes first in the total order of the three, the writer sees the slot's debt and
+//! pays it; if the writer does, the reader sees that the pointer was replaced and starts again. The
+//! argument is at `sync::reader_seq_cst`. A counter of [`Gate`] and `current` are another such pair,
+//! with a fence on either side.
 //!
 //! Every change of a slot is a read-modify-write, so that what one reader released there is
 //! acquired with any later value of the slot, whoever wrote it.
 
 mod counted;
 mod gate;
+#[cfg(any(target_os = "none", loom, feature = "slot-cell"))]
+mod hold;
 mod slot;
 
 use core::{array, fmt, marker::PhantomData, ops::Deref};
@@ -39,13 +42,15 @@ use core::{array, fmt, marker::PhantomData, ops::Deref};
 use crossbeam_utils::CachePadded;
 
 pub(crate) use self::counted::{Counted, Snapshot};
+#[cfg(any(target_os = "none", loom, feature = "slot-cell"))]
+pub(super) use self::hold::SlotHold;
 use self::{
     gate::Gate,
     slot::{PAID, Slot},
 };
 use crate::{
     stack::{Chain, Node, Stack},
-    sync::{AtomicPtr, Ordering, fence, ordering, step, step_unless},
+    sync::{AtomicPtr, Ordering, fence, ordering, reader_fence, reader_seq_cst, step, step_unless},
 };
 
 /// How many guards there can be before loads take the slower way.
@@ -94,13 +99,13 @@ impl<P: Counted, const N: usize> SlotCell<P, N> {
             step();
             let Some(slot) = self.claim(guess) else { break };
             step();
-            // Pairs with the fence in `retire`: see the module.
-            step_unless!("load-fence", fence(Ordering::SeqCst));
+            // With the claim and the second look pairs with the fence in `retire`: see the module.
+            step_unless!("load-fence", reader_fence());
             step();
             // Acquires what the publication released: the snapshot's content.
-            let now = self
-                .current
-                .load(ordering!(Acquire, "load-confirm" => Relaxed));
+            let now = self.current.load(reader_seq_cst(
+                ordering!(Acquire, "load-confirm" => Relaxed),
+            ));
             step();
             if now == guess || cfg!(mutant = "load-unconfirmed") {
                 // INVARIANT (Protected): `now` was current after the debt was there.
@@ -152,6 +157,28 @@ impl<P: Counted, const N: usize> SlotCell<P, N> {
             slot: None,
             of: PhantomData,
         }
+    }
+
+    /// The current snapshot, with a reference of the caller's own.
+    pub(crate) fn load_full(&self) -> P {
+        let guard = self.load();
+        let ptr = guard.ptr;
+        #[cfg(mutant = "hold-late")]
+        drop(guard);
+        // SAFETY: by *Protected* somebody holds a reference while the guard exists.
+        unsafe { P::count(ptr) };
+        // SAFETY: the reference was counted just now.
+        unsafe { P::from_raw(ptr) }
+    }
+
+    /// Whether `snapshot`, of which the caller has a reference, is still the current one.
+    ///
+    /// `Relaxed`: the pointer is only compared. What is equal is the same, since no other snapshot
+    /// has its address while there is a reference to it; and who was told of a publication finds
+    /// that or a later one here, since the pointer has one order of values (read-read coherence).
+    #[inline]
+    pub(crate) fn is_current(&self, snapshot: &P) -> bool {
+        self.current.load(Ordering::Relaxed).cast_const() == snapshot.as_ptr()
     }
 
     /// Publishes `next` if `expected` is still current; tells whether it was.

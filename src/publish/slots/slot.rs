@@ -3,7 +3,7 @@
 use core::ptr;
 
 use super::Counted;
-use crate::sync::{AtomicPtr, Ordering, ordering, step_unless};
+use crate::sync::{AtomicPtr, Ordering, ordering, reader_seq_cst, step_unless};
 
 /// The mark of a debt that is paid: the lowest bit of the pointer, which is aligned.
 pub(super) const PAID: usize = 1;
@@ -22,13 +22,19 @@ impl<T> Slot<T> {
 
     /// Claims the slot, if it is free, with a debt on `ptr`.
     ///
-    /// `Relaxed`: nothing is told but the pointer, and its order with the second look at `current`
-    /// is the fence's business. A slot that was seen taken is passed over, right or not.
+    /// Its order with the second look at `current` is what matters: see the [module](super). Else
+    /// nothing is told but the pointer, and a slot that was seen taken is passed over, right or not:
+    /// `Relaxed`.
     #[inline]
     pub(super) fn claim(&self, ptr: *mut T) -> bool {
         self.0.load(Ordering::Relaxed).is_null()
             && (self.0)
-                .compare_exchange(ptr::null_mut(), ptr, Ordering::Relaxed, Ordering::Relaxed)
+                .compare_exchange(
+                    ptr::null_mut(),
+                    ptr,
+                    reader_seq_cst(Ordering::Relaxed),
+                    Ordering::Relaxed,
+                )
                 .is_ok()
     }
 

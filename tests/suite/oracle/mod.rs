@@ -6,13 +6,13 @@ mod model;
 mod operations;
 mod published;
 
-use std::sync::Arc;
+use std::{rc::Rc, sync::Arc};
 
 use axaddrspace::{
     GuestPhysAddrRange,
     device::{AccessWidth, PortRange, SysRegAddrRange},
 };
-use axdevice::{AxVmDevices, Unbound};
+use axdevice::{AxVmDevices, Dispatcher, Unbound};
 use proptest::{collection::vec, prelude::*};
 
 use self::{
@@ -28,7 +28,9 @@ use crate::{
 
 /// The three of them, side by side.
 struct Trio {
-    ours: AxVmDevices,
+    ours: Rc<AxVmDevices>,
+    /// A vCPU's handle of ours, but while ours is borrowed mutably.
+    vcpu: Option<Dispatcher<Rc<AxVmDevices>>>,
     model: Model,
     oracle: axdevice_0_4_10::AxVmDevices,
     journal: Journal,
@@ -41,7 +43,8 @@ impl Trio {
     fn new() -> Self {
         let config = axdevice_0_4_10::AxVmDeviceConfig::new(vec![]);
         Self {
-            ours: registry(),
+            ours: Rc::new(registry()),
+            vcpu: None,
             model: Model::default(),
             oracle: axdevice_0_4_10::AxVmDevices::new(config),
             journal: Journal::default(),
@@ -95,7 +98,7 @@ impl Trio {
 
     /// Makes an access, a write if there is a value for it.
     fn access<R: Published>(
-        &self,
+        &mut self,
         place: Place,
         width: AccessWidth,
         value: Option<usize>,
@@ -106,6 +109,13 @@ impl Trio {
             None => R::read(&self.ours, at, width),
         };
         let calls = self.journal.take();
+        let vcpu = (self.vcpu).get_or_insert_with(|| Dispatcher::new(self.ours.clone()));
+        let by_vcpu = match value {
+            Some(value) => R::vcpu_write(vcpu, at, width, value).map(|()| 0),
+            None => R::vcpu_read(vcpu, at, width),
+        };
+        prop_assert_eq!(by_vcpu, ours, "by a vCPU's handle");
+        prop_assert_eq!(&self.journal.take(), &calls, "by a vCPU's handle");
         let whole = owner::<R>(&self.model, at).filter(|o| is_whole(o.range, at, width));
         let Some(owner) = whole else {
             prop_assert_eq!(ours, Err(MISSED));
@@ -161,7 +171,9 @@ impl Trio {
             number,
             range: range::<R>(extent),
         };
-        let mut items = R::all_mut(&mut self.ours);
+        self.vcpu = None;
+        let ours = Rc::get_mut(&mut self.ours).expect("the vCPU's handle is gone");
+        let mut items = R::all_mut(ours);
         assert_eq!(items.len(), count);
         **items.get_mut(index)? = device.clone();
         Some(Deferred {
