@@ -334,21 +334,6 @@ impl<V: Deref<Target: Registry>> fmt::Debug for Dispatcher<V> {
     }
 }
 
-/// A dispatch under a name that `.ci/objects.sh` finds in the object file.
-#[cfg(probe)]
-mod probe {
-    use axaddrspace::{GuestPhysAddr, device::AccessWidth};
-
-    use super::Dispatcher;
-    use crate::registry::SharedVmDevices;
-
-    /// As vCPUs dispatch.
-    #[unsafe(no_mangle)]
-    fn probe_dispatch(vcpu: &mut Dispatcher<&SharedVmDevices>, addr: GuestPhysAddr) -> usize {
-        vcpu.handle_mmio_read(addr, AccessWidth::Dword).unwrap_or(0)
-    }
-}
-
 #[cfg(all(test, not(loom)))]
 mod tests {
     use axaddrspace::device::PortRange;

@@ -1,7 +1,7 @@
 //! Every public method as machine code, for `.ci/thread-locals.sh` to look at: what is generic is
 //! compiled only where it is used.
 
-use core::{fmt, hint::black_box};
+use core::{fmt, hint::black_box, ops::Deref};
 
 use ax_errno::AxResult;
 use axaddrspace::{
@@ -12,8 +12,8 @@ use axdevice_base::BaseDeviceOps;
 use axvmconfig::EmulatedDeviceType;
 
 use crate::{
-    AddError, AxVmDeviceConfig, Batch, BusRange, Device, DeviceBound, Serialized, Snapshot, Span,
-    ThreadSafe, Unbound, VmDevices, VmDevicesBuilder,
+    AddError, AxVmDeviceConfig, Batch, BusRange, Device, DeviceBound, Dispatcher, Serialized,
+    Snapshot, Span, ThreadSafe, Unbound, VmDevices, VmDevicesBuilder, sync::Arc,
 };
 
 #[unsafe(no_mangle)]
@@ -41,6 +41,9 @@ fn methods<B: DeviceBound>() {
     compile!(VmDevices<B>: read_bytes::<SysRegAddr>, write_bytes::<SysRegAddr>);
     compile!(VmDevices<B>: read_bytes::<Port>, write_bytes::<Port>);
     compile!(VmDevices<B>: alloc_ivc_channel, release_ivc_channel, snapshot, reclaim);
+    compile!(VmDevices<B>: dispatcher);
+    vcpu::<B, &'static VmDevices<B>>();
+    vcpu::<B, Arc<VmDevices<B>>>();
     compile!(Batch<'_, B>: add_mmio_dev, add_sys_reg_dev, add_port_dev);
     compile!(Snapshot<B>: mmio, sys_reg, port);
     compile!(Span: new, first, last, contains, overlaps);
@@ -58,6 +61,16 @@ fn methods<B: DeviceBound>() {
     on::<B, GuestPhysAddrRange>();
     on::<B, SysRegAddrRange>();
     on::<B, PortRange>();
+}
+
+fn vcpu<B: DeviceBound, V: Deref<Target = VmDevices<B>> + Clone>() {
+    compile!(Dispatcher<V>: new, registry, counters, refresh, park);
+    compile!(Dispatcher<V>: handle_mmio_read, handle_sys_reg_read, handle_port_read);
+    compile!(Dispatcher<V>: handle_mmio_write, handle_sys_reg_write, handle_port_write);
+    compile!(Dispatcher<V>: read_bytes::<GuestPhysAddr>, write_bytes::<GuestPhysAddr>);
+    compile!(Dispatcher<V>: read_bytes::<SysRegAddr>, write_bytes::<SysRegAddr>);
+    compile!(Dispatcher<V>: read_bytes::<Port>, write_bytes::<Port>);
+    black_box(<Dispatcher<V> as fmt::Debug>::fmt as *const ());
 }
 
 fn on<B: DeviceBound, R: BusRange>() {
