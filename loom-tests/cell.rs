@@ -38,7 +38,7 @@ impl<const N: usize> Cell<N> {
             return false;
         };
         self.cell.replace(next);
-        self.cell.reclaim();
+        self.cell.retired().sweep();
         true
     }
 
@@ -50,7 +50,7 @@ impl<const N: usize> Cell<N> {
             let next = self.pool.snapshot(content)?;
             if self.cell.publish(&current, next) {
                 drop(current);
-                self.cell.reclaim();
+                self.cell.retired().sweep();
                 return Some(content);
             }
         }
@@ -135,7 +135,7 @@ fn rcu_once<const N: usize>(cell: &Cell<N>) {
 }
 
 fn reclaim<const N: usize>(cell: &Cell<N>) {
-    cell.cell.reclaim();
+    cell.cell.retired().sweep();
 }
 
 /// A model that runs these threads beside each other.
@@ -274,7 +274,7 @@ fn a_guard_that_is_sent_to_another_thread() {
             });
         });
         cell.replace(pool.snapshot(1).expect("a node is free"));
-        cell.reclaim();
+        cell.retired().sweep();
         reader.join().expect("the reader panicked");
         // SAFETY: it came from a box, and nobody uses the cell any more.
         drop(unsafe { Box::from_raw(owner) });
@@ -296,7 +296,7 @@ fn a_debt_that_is_paid_for_another() {
         let [first, second] = readers;
         second.join().expect("a reader panicked");
         // Not yet after the first, unless the cell sees to it.
-        cell.cell.reclaim();
+        cell.cell.retired().sweep();
         first.join().expect("a reader panicked");
         cell.finish();
     });

@@ -28,7 +28,7 @@ fn a_load_against_a_publication() {
             let other = cell.clone();
             let reader = thread::spawn(move || assert!(other.load().0.read() <= 1));
             cell.replace(Value::snapshot(1));
-            cell.reclaim();
+            cell.retired().sweep();
             reader.join().expect("the reader panicked");
         });
     }
@@ -119,12 +119,12 @@ fn a_hold_against_a_publication() {
                 let held = other.load_full();
                 assert!(held.0.read() <= 1);
                 if other.is_current(&held) {
-                    other.reclaim();
+                    other.retired().sweep();
                 }
                 assert!(held.0.read() <= 1);
             });
             cell.replace(Value::snapshot(1));
-            cell.reclaim();
+            cell.retired().sweep();
             reader.join().expect("the reader panicked");
         });
     }

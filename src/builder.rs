@@ -214,7 +214,7 @@ impl<B: DeviceBound> Machine<B> {
         let next = self.tables.edited(batch.edits());
         let next = next.map_err(|refusal| self.name_owner(refusal.into(), &config.name))?;
         info!("{} of type {} made", config.name, config.emu_type);
-        self.tables = next;
+        self.tables = next.tables;
         Ok(())
     }
 

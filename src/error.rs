@@ -6,7 +6,7 @@ use ax_errno::AxError;
 
 use crate::{device::DeviceId, span::Span, sync::Arc};
 
-/// Why a device was not added.
+/// Why a change of the registry was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Refusal {
@@ -34,6 +34,11 @@ pub enum Refusal {
         /// What the owner owns.
         owned: Span,
     },
+    /// No device of this id is registered on the bus in question: it was removed, or never there.
+    Unknown {
+        /// Who was asked for.
+        id: DeviceId,
+    },
     /// There was no memory for the new table.
     NoMemory,
 }
@@ -53,6 +58,7 @@ impl fmt::Display for Refusal {
                 owner,
                 owned,
             } => write!(f, "{wanted} overlaps {owned} of device {owner}"),
+            Self::Unknown { id } => write!(f, "there is no device {id}"),
             Self::NoMemory => f.write_str("no memory for the new table"),
         }
     }
@@ -61,11 +67,13 @@ impl fmt::Display for Refusal {
 impl core::error::Error for Refusal {}
 
 impl From<Refusal> for AxError {
-    /// `InvalidInput` for a bad range, `AlreadyExists` for an overlap, `NoMemory`.
+    /// `InvalidInput` for a bad range, `AlreadyExists` for an overlap, `NotFound` for an unknown id,
+    /// `NoMemory`.
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::Empty { .. } | Refusal::Wrapping { .. } => Self::InvalidInput,
             Refusal::Overlap { .. } => Self::AlreadyExists,
+            Refusal::Unknown { .. } => Self::NotFound,
             Refusal::NoMemory => Self::NoMemory,
         }
     }
@@ -116,6 +124,13 @@ impl<D: ?Sized> From<AddError<D>> for AxError {
     }
 }
 
+impl<D: ?Sized> From<AddError<D>> for Refusal {
+    /// Why; the device is dropped.
+    fn from(error: AddError<D>) -> Self {
+        error.refusal
+    }
+}
+
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
@@ -146,6 +161,11 @@ mod tests {
         let empty = Refusal::Empty { at: 0 };
         assert_eq!(AxError::from(empty), AxError::InvalidInput);
         assert_eq!(AxError::from(Refusal::NoMemory), AxError::NoMemory);
+        let unknown = Refusal::Unknown {
+            id: DeviceId::new(7),
+        };
+        assert_eq!(unknown.to_string(), "there is no device #7");
+        assert_eq!(AxError::from(unknown), AxError::NotFound);
         let error = AddError::<str>::new(Arc::from("uart"), empty);
         assert_eq!(
             error.to_string(),

@@ -30,6 +30,7 @@ mod probe;
 mod publish;
 mod recent;
 mod registry;
+mod removed;
 mod serialized;
 mod snapshot;
 mod span;
@@ -50,6 +51,7 @@ pub use crate::{
     dispatcher::{BusCounters, Dispatcher, DispatcherCounters},
     error::{AddError, Refusal},
     registry::{AxVmDevices, SharedVmDevices, VmDevices},
+    removed::Removed,
     serialized::Serialized,
     snapshot::Snapshot,
     span::Span,

@@ -57,7 +57,9 @@ impl<B: DeviceBound> VmDevices<B> {
         }
         let edits = self.loose.edits(&self.refusals)?;
         let published = self.tables.rcu(|tables| match tables.stale {
-            true => Tables::new().edited(&edits).map_err(Some),
+            true => (Tables::new().edited(&edits))
+                .map(|edited| edited.tables)
+                .map_err(Some),
             false => Err(None),
         });
         match published {
@@ -301,7 +303,7 @@ mod tests {
             let probe = Probe::new(PortRange::new(Port(first), Port(first + 1)));
             batch.mount(Unbound::serialised(probe)).unwrap();
         }
-        let batched = |tables: &Tables<_>| tables.edited(batch.edits());
+        let batched = |tables: &Tables<_>| tables.edited(batch.edits()).map(|edited| edited.tables);
         devices.tables.rcu(batched).unwrap();
         let gated = |devices: &AxVmDevices| {
             let tables = devices.current();

@@ -12,8 +12,8 @@ use axdevice_base::BaseDeviceOps;
 use axvmconfig::EmulatedDeviceType;
 
 use crate::{
-    AddError, AxVmDeviceConfig, Batch, BusRange, Device, DeviceBound, Dispatcher, Serialized,
-    Snapshot, Span, ThreadSafe, Unbound, VmDevices, VmDevicesBuilder, sync::Arc,
+    AddError, AxVmDeviceConfig, Batch, BusRange, Device, DeviceBound, Dispatcher, Refusal, Removed,
+    Serialized, Snapshot, Span, ThreadSafe, Unbound, VmDevices, VmDevicesBuilder, sync::Arc,
 };
 
 #[unsafe(no_mangle)]
@@ -44,7 +44,11 @@ fn methods<B: DeviceBound>() {
     compile!(VmDevices<B>: dispatcher);
     vcpu::<B, &'static VmDevices<B>>();
     vcpu::<B, Arc<VmDevices<B>>>();
-    compile!(Batch<'_, B>: add_mmio_dev, add_sys_reg_dev, add_port_dev);
+    compile!(VmDevices<B>: remove, reindex);
+    compile!(Batch<'_, B>: add_mmio_dev, add_sys_reg_dev, add_port_dev, remove);
+    compile!(Removed<B>: id, holders, is_quiescent, wait);
+    let record = |batch: &mut Batch<'_, B>| batch.remove(black_box(None).ok_or(Refusal::NoMemory)?);
+    drop(black_box(VmDevices::<B>::default().update(record)));
     compile!(Snapshot<B>: mmio, sys_reg, port);
     compile!(Span: new, first, last, contains, overlaps);
     compile!(AxVmDeviceConfig: new);
@@ -77,6 +81,8 @@ fn on<B: DeviceBound, R: BusRange>() {
     black_box((B::shared::<R, _>(Idle), B::serialised::<R, _>(Idle)));
     let serialized: &dyn BaseDeviceOps<R> = &Serialized::new(Idle);
     black_box(serialized);
+    compile!(VmDevices<B>: move_to::<R>);
+    compile!(Batch<'_, B>: move_to::<R>);
     compile!(Serialized<Idle>: get_mut, into_inner);
     compile!(AddError<B::Dev<R>>: refusal, into_device);
     black_box(<AddError<B::Dev<R>> as fmt::Display>::fmt as *const ());

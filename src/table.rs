@@ -148,6 +148,25 @@ impl<D: ?Sized> Table<D> {
         Ok(())
     }
 
+    /// Takes the entry of a device out.
+    pub(crate) fn remove(&mut self, id: DeviceId) -> Option<Entry<D>> {
+        let at = self.entries.iter().position(|entry| entry.id() == id)?;
+        // INVARIANT: the rest stays in order.
+        self.firsts.remove(at);
+        Some(self.entries.remove(at))
+    }
+
+    /// Gives a device that is here another span.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Unknown`], or [`Refusal::Overlap`] with the lowest other device that owns some of
+    /// the span. The device may then be missing: the table is of no more use.
+    pub(crate) fn relocate(&mut self, id: DeviceId, span: Span) -> Result<(), Refusal> {
+        let entry = self.remove(id).ok_or(Refusal::Unknown { id })?;
+        self.insert(Entry { span, ..entry })
+    }
+
     /// Where an entry with this span would go.
     ///
     /// # Errors
@@ -186,10 +205,9 @@ impl<D: ?Sized> Table<D> {
         self.firsts.partition_point(|&first| first <= addr)
     }
 
-    /// The name of a device, if it is here and has one.
-    pub(crate) fn name(&self, id: DeviceId) -> Option<&str> {
-        let entry = self.entries.iter().find(|entry| entry.id() == id)?;
-        entry.registration.name.as_deref()
+    /// The entry of a device, if it is here.
+    pub(crate) fn of(&self, id: DeviceId) -> Option<&Entry<D>> {
+        self.entries.iter().find(|entry| entry.id() == id)
     }
 
     /// The entries by address.
@@ -206,14 +224,14 @@ impl<D: ?Sized> Table<D> {
 }
 
 /// An empty vector with room for exactly `n`.
-fn reserved<T>(n: usize) -> Result<Vec<T>, Refusal> {
+pub(crate) fn reserved<T>(n: usize) -> Result<Vec<T>, Refusal> {
     let mut vec = Vec::new();
     vec.try_reserve_exact(n).map_err(|_| Refusal::NoMemory)?;
     Ok(vec)
 }
 
 /// Makes room for `n` more.
-fn reserve<T>(vec: &mut Vec<T>, n: usize) -> Result<(), Refusal> {
+pub(crate) fn reserve<T>(vec: &mut Vec<T>, n: usize) -> Result<(), Refusal> {
     vec.try_reserve(n).map_err(|_| Refusal::NoMemory)
 }
 
@@ -283,6 +301,38 @@ mod tests {
         }
         assert_eq!(table.entries().len(), 2);
         table.insert(entry(0x20, 0x2f, 3)).unwrap();
+    }
+
+    #[test]
+    fn what_is_removed_leaves_its_neighbours() {
+        let mut table = table(&[(0x10, 0x1f), (0x20, 0x2f), (0x30, 0x3f)]);
+        let removed = table.remove(DeviceId::new(2)).unwrap();
+        assert_eq!(removed.span, Span::new(0x20, 0x2f).unwrap());
+        assert!(table.remove(DeviceId::new(2)).is_none());
+        let owners = [0x1f, 0x20, 0x2f, 0x30].map(|addr| owner(&table, addr));
+        assert_eq!(owners, [Some(1), None, None, Some(3)]);
+        table.insert(entry(0x20, 0x20, 4)).unwrap();
+        assert_eq!(owner(&table, 0x20), Some(4));
+    }
+
+    #[test]
+    fn a_device_moves_over_itself_and_past_others_but_not_over_them() {
+        let mut table = table(&[(0x10, 0x1f), (0x30, 0x3f)]);
+        let relocate = |table: &mut Table<str>, id, first, last| {
+            table.relocate(DeviceId::new(id), Span::new(first, last).unwrap())
+        };
+        assert_eq!(relocate(&mut table, 1, 0x18, 0x27), Ok(()));
+        assert_eq!(relocate(&mut table, 1, 0x40, 0x40), Ok(()));
+        let owners = [0x10, 0x27, 0x30, 0x40].map(|addr| owner(&table, addr));
+        assert_eq!(owners, [None, None, Some(2), Some(1)]);
+        let unknown = Refusal::Unknown {
+            id: DeviceId::new(7),
+        };
+        assert_eq!(relocate(&mut table, 7, 0, 0), Err(unknown));
+        let refused = relocate(&mut table, 1, 0x3f, 0x40);
+        assert!(
+            matches!(refused, Err(Refusal::Overlap { owner, .. }) if owner == DeviceId::new(2))
+        );
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Changes of the tables: hot-add, and the [`Batch`] of changes that are made together.
+//! Changes of the tables: hot-add, hot-remove, moves, and the [`Batch`] of changes that are made
+//! together.
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -11,11 +12,12 @@ use axdevice_base::BaseDeviceOps;
 
 use crate::{
     bus::BusRange,
-    device::{DeviceBound, DeviceId, DeviceIds},
+    device::{Device, DeviceBound, DeviceId, DeviceIds},
     error::{AddError, Refusal},
     registry::VmDevices,
+    removed::Removed,
     sync::Arc,
-    table::{Entry, Mount},
+    table::{Entry, Mount, reserve, reserved},
     tables::Edit,
 };
 
@@ -25,10 +27,8 @@ impl<B: DeviceBound> VmDevices<B> {
         device: Arc<B::Dev<R>>,
     ) -> Result<DeviceId, AddError<B::Dev<R>>> {
         let mut batch = Batch::new(&self.ids, None);
-        let added = self
-            .settle()
-            .and_then(|()| batch.mount(Mount::bare(device.clone())))
-            .and_then(|id| self.publish(&batch.edits).map(|()| id));
+        let added = (batch.mount(Mount::bare(device.clone())))
+            .and_then(|id| self.make(&batch.edits).map(|_| id));
         added.map_err(|refusal| {
             let bus = R::NAME;
             self.refusals.error(format_args!("on bus {bus}, {refusal}"));
@@ -36,11 +36,139 @@ impl<B: DeviceBound> VmDevices<B> {
         })
     }
 
-    /// Publishes tables with all of `edits` made, or none, and frees what has been replaced.
-    fn publish(&self, edits: &[Edit<B>]) -> Result<(), Refusal> {
-        self.tables.rcu(|tables| tables.edited(edits))?;
+    /// Publishes tables with all of `edits` made, or none, and frees what has been replaced. Gives
+    /// what was removed.
+    fn make(&self, edits: &[Edit<B>]) -> Result<Vec<Removed<B>>, Refusal> {
+        self.settle()?;
+        let removals = edits.iter().filter(|edit| matches!(edit, Edit::Remove(_)));
+        let mut removed = reserved(removals.count())?;
+        let mut taken = Vec::new();
+        self.tables.rcu(|tables| {
+            let edited = tables.edited(edits)?;
+            taken = edited.removed;
+            Ok::<_, Refusal>(edited.tables)
+        })?;
+        let retired = self.tables.retired();
+        removed.extend(taken.into_iter().map(|entry| Removed::new(entry, retired)));
         self.tables.reclaim();
-        Ok(())
+        Ok(removed)
+    }
+}
+
+/// Hot-remove, moves, and changes that belong together.
+///
+/// Like a hot-add, each of these publishes new tables once, takes no lock, and may be called on many
+/// threads at once and from inside a device's handler, also that of the device in question. After an
+/// error the tables are as they were.
+impl<B: DeviceBound> VmDevices<B> {
+    /// Removes a device: no access that starts when this has returned reaches it.
+    ///
+    /// vCPUs may still be inside the device, though: what is given says when the last has left.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Unknown`], or [`Refusal::NoMemory`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use axaddrspace::device::{AccessWidth, Port, PortRange};
+    /// # use axdevice_base::BaseDeviceOps;
+    /// use axdevice::{Device, SharedVmDevices, Unmapped};
+    ///
+    /// # struct Uart;
+    /// # impl BaseDeviceOps<PortRange> for Uart {
+    /// #     fn emu_type(&self) -> axvmconfig::EmulatedDeviceType { axvmconfig::EmulatedDeviceType::Console }
+    /// #     fn address_range(&self) -> PortRange { PortRange::new(Port(0x3f8), Port(0x3ff)) }
+    /// #     fn handle_read(&self, _: Port, _: AccessWidth) -> ax_errno::AxResult<usize> { Ok(0) }
+    /// #     fn handle_write(&self, _: Port, _: AccessWidth, _: usize) -> ax_errno::AxResult { Ok(()) }
+    /// # }
+    /// let devices = SharedVmDevices::default().with_unmapped(Unmapped::Float);
+    /// let id = devices.add_port_dev(Arc::new(Uart)).unwrap();
+    /// let mut vcpu = devices.dispatcher();
+    /// vcpu.handle_port_read(Port(0x3f8), AccessWidth::Byte).unwrap();
+    ///
+    /// let removed = devices.remove(id).unwrap();
+    /// assert!(!removed.is_quiescent(), "the vCPU holds the tables that list it");
+    /// vcpu.park(); // or `refresh`, or another dispatch
+    /// let Ok(Device::Port(uart)) = removed.wait(0) else { unreachable!() };
+    /// assert_eq!(Arc::strong_count(&uart), 1, "nobody else has it");
+    /// ```
+    pub fn remove(&self, id: DeviceId) -> Result<Removed<B>, Refusal> {
+        let mut removed = self.make(&[Edit::Remove(id)])?;
+        removed.pop().ok_or(Refusal::Unknown { id })
+    }
+
+    /// Gives a device another range, such as that to which the guest has moved its BAR. No dispatch
+    /// finds it in both ranges, or in neither.
+    ///
+    /// The device is not called: this is legal from inside its own handler, whatever locks that
+    /// holds. A device that reckons with its range changes its own idea of it when this has
+    /// succeeded; until every vCPU has left the old tables it may be called with addresses of either
+    /// range.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Unknown`] if the device is not on the bus of `range`; for a range that is empty,
+    /// wraps, or [overlaps](Refusal::Overlap) another device's; [`Refusal::NoMemory`].
+    pub fn move_to<R: BusRange>(&self, id: DeviceId, range: R) -> Result<(), Refusal> {
+        self.make(&[Edit::Move(id, R::on(range.span()?))]).map(drop)
+    }
+
+    /// Asks a device for its range again, and [moves](Self::move_to) it there.
+    ///
+    /// Unlike `move_to` this calls the device. A [`Serialized`](crate::Serialized) one that is busy,
+    /// as it is in its own handler, says that its range is empty, and stays where it was.
+    ///
+    /// # Errors
+    ///
+    /// As [`move_to`](Self::move_to).
+    pub fn reindex(&self, id: DeviceId) -> Result<(), Refusal> {
+        let device = self.current().device(id).ok_or(Refusal::Unknown { id })?;
+        match device {
+            Device::Mmio(device) => self.move_to(id, device.address_range()),
+            Device::SysReg(device) => self.move_to(id, device.address_range()),
+            Device::Port(device) => self.move_to(id, device.address_range()),
+        }
+    }
+
+    /// Makes all the changes that `record` records, on all buses, at one instant; or, if `record`
+    /// fails, unwinds, or records what does not fit together, none of them.
+    ///
+    /// `record` runs once. What it has recorded is made in that order, so that a range may be freed
+    /// and taken in one update; if another change was published meanwhile, it is made again, on what
+    /// that has left. Gives what `record` gave, and what was removed, in the order of the removals.
+    ///
+    /// # Errors
+    ///
+    /// What `record` gives, or the [`Refusal`] of the first recorded change that cannot be made. The
+    /// devices that were to be added are dropped then, but for the caller's own counts.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use axaddrspace::device::{Port, PortRange};
+    /// # use axdevice::{DeviceId, Refusal, SharedVmDevices};
+    /// /// Swaps the ranges of two devices.
+    /// fn swap(devices: &SharedVmDevices, a: DeviceId, b: DeviceId) -> Result<(), Refusal> {
+    ///     let ports = |first| PortRange::new(Port(first), Port(first + 7));
+    ///     devices.update(|batch| {
+    ///         batch.move_to(a, ports(0xfff0))?; // out of the way
+    ///         batch.move_to(b, ports(0x3f8))?;
+    ///         batch.move_to(a, ports(0x2f8))
+    ///     })?;
+    ///     Ok(())
+    /// }
+    /// ```
+    pub fn update<T, E: From<Refusal>>(
+        &self,
+        record: impl FnOnce(&mut Batch<'_, B>) -> Result<T, E>,
+    ) -> Result<(T, Vec<Removed<B>>), E> {
+        let mut batch = Batch::new(&self.ids, None);
+        let value = record(&mut batch)?;
+        let removed = self.make(&batch.edits)?;
+        Ok((value, removed))
     }
 }
 
@@ -74,11 +202,16 @@ impl<'r, B: DeviceBound> Batch<'r, B> {
         mount: Mount<B::Dev<R>>,
     ) -> Result<DeviceId, Refusal> {
         let span = mount.device.address_range().span()?;
-        self.edits.try_reserve(1).map_err(|_| Refusal::NoMemory)?;
         let id = self.ids.next();
         let entry = Entry::new(span, id, self.name.clone(), mount);
-        self.edits.push(Edit::Add(R::on(entry)));
+        self.record(Edit::Add(R::on(entry)))?;
         Ok(id)
+    }
+
+    fn record(&mut self, edit: Edit<B>) -> Result<(), Refusal> {
+        reserve(&mut self.edits, 1)?;
+        self.edits.push(edit);
+        Ok(())
     }
 
     fn add<R: BusRange>(
@@ -120,6 +253,25 @@ impl<B: DeviceBound> Batch<'_, B> {
         dev: Arc<B::Dev<PortRange>>,
     ) -> Result<DeviceId, AddError<B::Dev<PortRange>>> {
         self.add(dev)
+    }
+}
+
+/// Recording other changes, of devices that are registered or were recorded before.
+///
+/// # Errors
+///
+/// Whether there is such a device, and whether it fits, is seen when the batch is made. These fail
+/// for an empty or wrapping range, or for want of memory.
+impl<B: DeviceBound> Batch<'_, B> {
+    /// Records that a device is removed: see [`VmDevices::remove`].
+    pub fn remove(&mut self, id: DeviceId) -> Result<(), Refusal> {
+        self.record(Edit::Remove(id))
+    }
+
+    /// Records that a device gets another range: see [`VmDevices::move_to`].
+    pub fn move_to<R: BusRange>(&mut self, id: DeviceId, range: R) -> Result<(), Refusal> {
+        let span = range.span()?;
+        self.record(Edit::Move(id, R::on(span)))
     }
 }
 

@@ -33,6 +33,7 @@ mod chosen {
     pub(super) type Cell<T> = super::arc_swap::ArcSwapCell<T>;
     pub(crate) type Guard<'c, T> = super::arc_swap::ArcSwapGuard<T>;
     pub(crate) type Hold<C, T> = super::arc_swap::ArcSwapHold<C, T>;
+    pub(crate) type RetireList<T> = super::arc_swap::RetireList<T>;
 }
 #[cfg(any(target_os = "none", loom, feature = "slot-cell"))]
 mod chosen {
@@ -41,12 +42,16 @@ mod chosen {
     pub(super) type Cell<T> = super::slots::SlotCell<Snapshot<T>>;
     pub(crate) type Guard<'c, T> = super::slots::SlotGuard<'c, Snapshot<T>>;
     pub(crate) type Hold<C, T> = super::slots::SlotHold<C, T>;
+    pub(crate) type RetireList<T> = super::slots::RetireList<Snapshot<T>>;
 }
 
 /// Protects a snapshot from being freed until it is dropped.
 pub(crate) use self::chosen::Guard;
 /// A count of a snapshot that a reader keeps from load to load.
 pub(crate) use self::chosen::Hold;
+/// What a cell has replaced, which may outlive it.
+pub(crate) use self::chosen::RetireList;
+use crate::sync::Arc;
 
 /// The published snapshot. See the [module](self).
 pub(crate) struct SnapshotCell<T>(chosen::Cell<T>);
@@ -82,7 +87,12 @@ impl<T> SnapshotCell<T> {
 
     /// Frees the retired snapshots that nobody holds, on this thread.
     pub(crate) fn reclaim(&self) {
-        self.0.reclaim();
+        self.retired().sweep();
+    }
+
+    /// What was replaced.
+    pub(crate) fn retired(&self) -> &Arc<RetireList<T>> {
+        self.0.retired()
     }
 }
 

@@ -2,6 +2,12 @@
 //!
 //! A load writes one word of a node that belongs to its thread; the first load on a thread may
 //! allocate that node, which is used again after the thread has ended.
+//!
+//! That a device is quiescent once every table which lists it is freed rests on one guarantee of
+//! arc-swap's: what `swap` and `compare_and_swap` give back is an owned `Arc`, of which each guard on
+//! it that is still out has a count. It follows from their being safe: whoever has the `Arc` may call
+//! `Arc::get_mut`, which finds the guards by their counts alone. So a table that [`RetireList`] finds
+//! held by nobody else is behind no guard, and by the list's own invariant will not be again.
 
 mod hold;
 mod retire;
@@ -10,14 +16,13 @@ use core::ops::Deref;
 
 use arc_swap::{ArcSwap, Guard};
 
-pub(super) use self::hold::ArcSwapHold;
-use self::retire::RetireList;
+pub(super) use self::{hold::ArcSwapHold, retire::RetireList};
 use crate::sync::Arc;
 
 /// See the [module](super).
 pub(super) struct ArcSwapCell<T> {
     current: ArcSwap<T>,
-    retired: RetireList<T>,
+    retired: Arc<RetireList<T>>,
 }
 
 /// Protects a snapshot from being freed.
@@ -36,7 +41,7 @@ impl<T> ArcSwapCell<T> {
     pub(super) fn new(snapshot: Arc<T>) -> Self {
         Self {
             current: ArcSwap::new(snapshot),
-            retired: RetireList::new(),
+            retired: Arc::new(RetireList::new()),
         }
     }
 
@@ -63,8 +68,8 @@ impl<T> ArcSwapCell<T> {
         self.retired.push(self.current.swap(next));
     }
 
-    /// Frees the retired snapshots that nobody holds, on this thread.
-    pub(super) fn reclaim(&self) {
-        self.retired.sweep();
+    /// What was replaced.
+    pub(super) fn retired(&self) -> &Arc<RetireList<T>> {
+        &self.retired
     }
 }

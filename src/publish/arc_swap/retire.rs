@@ -11,7 +11,7 @@ use crate::{
 ///
 /// *Retired*: the cell no longer gives out the snapshots on the list, so that every new count of
 /// one comes from a holder of another.
-pub(super) struct RetireList<T>(Stack<Arc<T>>);
+pub(crate) struct RetireList<T>(Stack<Arc<T>>);
 
 impl<T> RetireList<T> {
     pub(super) fn new() -> Self {
@@ -27,7 +27,7 @@ impl<T> RetireList<T> {
     ///
     /// What is held is back on the list before anything is dropped, so destructors may push and
     /// sweep, and one that unwinds loses nothing.
-    pub(super) fn sweep(&self) {
+    pub(crate) fn sweep(&self) {
         let mut free = Chain::EMPTY;
         for mut node in self.0.take() {
             // By *Retired*, who finds the last count in hand keeps it. `get_mut` acquires what the

@@ -35,6 +35,7 @@ mod counted;
 mod gate;
 #[cfg(any(target_os = "none", loom, feature = "slot-cell"))]
 mod hold;
+mod retire;
 mod slot;
 
 use core::{array, fmt, marker::PhantomData, ops::Deref};
@@ -44,13 +45,10 @@ use crossbeam_utils::CachePadded;
 pub(crate) use self::counted::{Counted, Snapshot};
 #[cfg(any(target_os = "none", loom, feature = "slot-cell"))]
 pub(super) use self::hold::SlotHold;
-use self::{
-    gate::Gate,
-    slot::{PAID, Slot},
-};
-use crate::{
-    stack::{Chain, Node, Stack},
-    sync::{AtomicPtr, Ordering, fence, ordering, reader_fence, reader_seq_cst, step, step_unless},
+pub(crate) use self::retire::RetireList;
+use self::slot::{PAID, Slot};
+use crate::sync::{
+    Arc, AtomicPtr, Ordering, fence, ordering, reader_fence, reader_seq_cst, step, step_unless,
 };
 
 /// How many guards there can be before loads take the slower way.
@@ -63,16 +61,9 @@ const TRIES: usize = if cfg!(loom) { 1 } else { 8 };
 pub(crate) struct SlotCell<P: Counted, const N: usize = SLOTS> {
     current: AtomicPtr<P::Target>,
     slots: [CachePadded<Slot<P::Target>>; N],
-    gate: Gate,
-    retired: Stack<Retired<P>>,
+    retired: Arc<RetireList<P>>,
     /// The cell has references, and shares what they point to between threads.
     owns: PhantomData<P>,
-}
-
-/// A snapshot that was replaced, and which counters of the gate were seen at zero since.
-struct Retired<P> {
-    snapshot: P,
-    seen: [bool; 2],
 }
 
 impl<P: Counted, const N: usize> SlotCell<P, N> {
@@ -84,8 +75,7 @@ impl<P: Counted, const N: usize> SlotCell<P, N> {
         Self {
             current: AtomicPtr::new(snapshot.into_raw()),
             slots: array::from_fn(|_| CachePadded::new(Slot::new())),
-            gate: Gate::new(),
-            retired: Stack::new(),
+            retired: Arc::new(RetireList::new()),
             owns: PhantomData,
         }
     }
@@ -140,7 +130,7 @@ impl<P: Counted, const N: usize> SlotCell<P, N> {
     /// Loads without a slot, counting a reference.
     #[cold]
     fn load_counted(&self) -> SlotGuard<'_, P> {
-        let pass = self.gate.enter();
+        let pass = self.retired.gate.enter();
         step();
         // Acquires the snapshot's content.
         let ptr = self
@@ -226,45 +216,12 @@ impl<P: Counted, const N: usize> SlotCell<P, N> {
             step_unless!("retire-unpaid", unsafe { slot.pay::<P>(old) });
         }
         // SAFETY: the reference is the caller's to give.
-        let snapshot = unsafe { P::from_raw(old) };
-        // INVARIANT (Gated): nothing was seen since.
-        self.retired.push(Node::new(Retired {
-            snapshot,
-            seen: [false; 2],
-        }));
+        self.retired.push(unsafe { P::from_raw(old) });
     }
 
-    /// Frees the retired snapshots that nobody holds, on this thread.
-    ///
-    /// What is held is back on the list before anything is dropped, so destructors may use the cell,
-    /// and one that unwinds loses nothing.
-    pub(crate) fn reclaim(&self) {
-        // The entries first, then the gate: what it shows holds of entries that were there before.
-        #[cfg(mutant = "reclaim-looks-first")]
-        let shut = self.gate.look();
-        let taken = self.retired.take();
-        #[cfg(not(mutant = "reclaim-looks-first"))]
-        let shut = self.gate.look();
-        let mut free = Chain::EMPTY;
-        for mut node in taken {
-            let Retired { snapshot, seen } = &mut node.value;
-            // INVARIANT (Gated): the counter was zero after the snapshot was replaced.
-            seen[0] |= shut[0];
-            seen[1] |= shut[1];
-            // New references come from holders only, for nobody is left past the gate; so who finds
-            // itself the last holder stays it.
-            let gated = match () {
-                () if cfg!(mutant = "reclaim-ungated") => true,
-                () if cfg!(mutant = "reclaim-half-gated") => seen[0] || seen[1],
-                () => seen[0] && seen[1],
-            };
-            if gated && (snapshot.is_last() || cfg!(mutant = "reclaim-held")) {
-                free.push(node);
-            } else {
-                self.retired.push(node);
-            }
-        }
-        drop(free);
+    /// What was replaced.
+    pub(crate) fn retired(&self) -> &Arc<RetireList<P>> {
+        &self.retired
     }
 }
 
