@@ -1,67 +1,126 @@
-//! The time of one MMIO read of a device that does nothing, on one vCPU: this crate against the
-//! published 0.4.10, bare and in a `RwLock`, and against a call without any search.
+//! The time of one read of a device that does nothing: by pattern and number of devices, by vCPUs,
+//! by bus.
 
-use std::{hint::black_box, sync::RwLock};
-
-use axdevice::SharedVmDevices;
-use axdevice_benches::{Direct, Registry, address};
-use criterion::{
-    BenchmarkGroup, Criterion, criterion_group, criterion_main, measurement::WallTime,
+use std::{
+    sync::Barrier,
+    thread,
+    time::{Duration, Instant},
 };
 
-/// How many accesses a sequence has: a power of two, so that its index is cheap.
-const ACCESSES: usize = 1 << 12;
+use axaddrspace::{
+    GuestPhysAddrRange,
+    device::{PortRange, SysRegAddrRange},
+};
+use axdevice_benches::{
+    Access, Bus, Pattern, Registry, Vcpu, Visitor, accesses, all, dispatch, on_any_bus, repeated,
+    scenario::{self, DEVICES, SIZES, Sharing},
+};
+use criterion::{Criterion, criterion_group, criterion_main};
 
-/// The devices accessed in turn: always the one in the middle.
-fn hot(n: usize) -> Vec<usize> {
-    vec![n / 2; ACCESSES]
+/// Each registry's time for the same accesses.
+struct Timed<'c, R: Bus> {
+    criterion: &'c mut Criterion,
+    scenario: String,
+    devices: usize,
+    /// One list for each vCPU.
+    accesses: Vec<Vec<Access<R>>>,
 }
 
-/// The devices accessed in turn: uniformly random, the same in every run.
-fn random(n: usize) -> Vec<usize> {
-    // Knuth's MMIX generator, of which the high bits are used.
-    let mut state = 1_u64;
-    let next = || {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (state >> 33) as usize % n
-    };
-    std::iter::repeat_with(next).take(ACCESSES).collect()
-}
-
-fn reads<R: Registry>(
-    group: &mut BenchmarkGroup<'_, WallTime>,
-    name: &str,
-    n: usize,
-    order: &[usize],
-) {
-    let registry = R::with(n);
-    let addresses: Vec<_> = order.iter().map(|&i| address(i)).collect();
-    let mut at = 0;
-    group.bench_function(name, |b| {
-        b.iter(|| {
-            at = (at + 1) % ACCESSES;
-            black_box(&registry).read(black_box(addresses[at]))
+impl<R: Bus> Visitor<R> for Timed<'_, R> {
+    fn visit<T: Registry<R>>(&mut self) {
+        let misses = self.accesses[0][0].device.is_none();
+        if misses && !T::MISSES {
+            return;
+        }
+        let registry = T::with(self.devices);
+        let mut group = self.criterion.benchmark_group(&self.scenario);
+        group.bench_function(T::NAME, |b| match &self.accesses[..] {
+            [accesses] => b.iter_custom(|n| alone(&mut registry.vcpu(), accesses, n)),
+            all => b.iter_custom(|n| together(&registry, all, n)),
         });
-    });
-}
-
-fn scenario(c: &mut Criterion, name: &str, n: usize, order: &[usize]) {
-    let mut group = c.benchmark_group(format!("{name} of {n}"));
-    reads::<Direct>(&mut group, "direct call", n, order);
-    reads::<SharedVmDevices>(&mut group, "handle_mmio_read", n, order);
-    reads::<axdevice_0_4_10::AxVmDevices>(&mut group, "0.4.10", n, order);
-    reads::<RwLock<axdevice_0_4_10::AxVmDevices>>(&mut group, "0.4.10 in RwLock", n, order);
-    group.finish();
-}
-
-fn dispatch(c: &mut Criterion) {
-    scenario(c, "hot", 8, &hot(8));
-    for n in [8, 64, 1024] {
-        scenario(c, "random", n, &random(n));
+        group.finish();
     }
 }
 
-criterion_group!(benches, dispatch);
+/// One vCPU's time for `n` accesses.
+fn alone<R: Bus, V: Vcpu<R>>(vcpu: &mut V, accesses: &[Access<R>], n: u64) -> Duration {
+    let targets: Vec<_> = accesses.iter().map(|&access| vcpu.aim(access)).collect();
+    dispatch(vcpu, &targets, targets.len() as u64);
+    let start = Instant::now();
+    dispatch(vcpu, &targets, n);
+    start.elapsed()
+}
+
+/// The time in which several vCPUs, at once, make `n` accesses each, on average.
+fn together<R: Bus, T: Registry<R>>(registry: &T, all: &[Vec<Access<R>>], n: u64) -> Duration {
+    let start = Barrier::new(all.len());
+    let total: Duration = thread::scope(|scope| {
+        let vcpus: Vec<_> = all
+            .iter()
+            .map(|accesses| {
+                scope.spawn(|| {
+                    start.wait();
+                    alone(&mut registry.vcpu(), accesses, n)
+                })
+            })
+            .collect();
+        let times = vcpus
+            .into_iter()
+            .map(|vcpu| vcpu.join().expect("no vCPU panics"));
+        times.sum()
+    });
+    total / all.len() as u32
+}
+
+fn sweep(criterion: &mut Criterion) {
+    for pattern in Pattern::ALL {
+        for n in SIZES {
+            all(&mut Timed {
+                criterion,
+                scenario: scenario::sweep(pattern, n),
+                devices: n,
+                accesses: vec![accesses::<GuestPhysAddrRange>(pattern, n)],
+            });
+        }
+    }
+}
+
+fn vcpus(criterion: &mut Criterion) {
+    for sharing in Sharing::ALL {
+        for n in scenario::vcpu_counts() {
+            all(&mut Timed {
+                criterion,
+                scenario: scenario::vcpus(n, sharing),
+                devices: DEVICES,
+                accesses: (0..n).map(|vcpu| repeated(sharing.device(vcpu))).collect(),
+            });
+        }
+    }
+}
+
+fn bus<R: Bus>(criterion: &mut Criterion) {
+    on_any_bus(&mut Timed {
+        criterion,
+        scenario: scenario::on_bus(R::NAME),
+        devices: DEVICES,
+        accesses: vec![accesses::<R>(Pattern::Random, DEVICES)],
+    });
+}
+
+fn buses(criterion: &mut Criterion) {
+    bus::<GuestPhysAddrRange>(criterion);
+    bus::<SysRegAddrRange>(criterion);
+    bus::<PortRange>(criterion);
+}
+
+fn config() -> Criterion {
+    Criterion::default()
+        .warm_up_time(Duration::from_millis(100))
+        .measurement_time(Duration::from_millis(400))
+        .sample_size(20)
+        .nresamples(2_000)
+        .without_plots()
+}
+
+criterion_group!(name = benches; config = config(); targets = sweep, vcpus, buses);
 criterion_main!(benches);

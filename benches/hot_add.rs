@@ -1,27 +1,85 @@
-//! The time of one hot-add by the number of devices that are there already.
+//! The time of one hot-add by the number of devices that are there already, and that of copying as
+//! many bytes as this crate's takes.
 
-use axdevice::SharedVmDevices;
-use axdevice_benches::{Nothing, Registry};
-use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use std::{
+    hint::black_box,
+    time::{Duration, Instant},
+};
 
-fn hot_add(c: &mut Criterion) {
-    let mut group = c.benchmark_group("hot-add");
-    for n in [8, 64, 1024] {
-        group.bench_function(format!("to {n}"), |b| {
-            b.iter_batched(
-                || (SharedVmDevices::with(n), Nothing::new(n)),
-                |(devices, new)| {
-                    devices
-                        .add_mmio_dev(new)
-                        .expect("the devices do not overlap");
-                    devices
-                },
-                BatchSize::SmallInput,
-            );
-        });
+use allocation_counter::measure;
+use axdevice_benches::{ChangeVisitor, Changeable, Nothing, changeable, scenario};
+use criterion::{Criterion, criterion_group, criterion_main};
+
+/// One in so many devices is added before the registry is made anew.
+const GROWTH: usize = 16;
+
+struct Timed<'c> {
+    criterion: &'c mut Criterion,
+    devices: usize,
+    /// How many bytes the first hot-add allocated: that of this crate, which is visited first.
+    bytes: Option<u64>,
+}
+
+impl ChangeVisitor for Timed<'_> {
+    fn visit<T: Changeable>(&mut self) {
+        let devices = self.devices;
+        let registry = T::with(devices);
+        let allocated = measure(|| registry.add(Nothing::new(devices)));
+        self.bytes.get_or_insert(allocated.bytes_total);
+        let mut group = self.criterion.benchmark_group(scenario::hot_add(devices));
+        group.bench_function(T::NAME, |b| b.iter_custom(|n| adds::<T>(devices, n)));
+        group.finish();
     }
+}
+
+/// The time of `n` hot-adds to about so many devices, a few to each of some registries.
+fn adds<T: Changeable>(devices: usize, n: u64) -> Duration {
+    let some = (devices / GROWTH).max(1);
+    let mut left = n as usize;
+    let mut time = Duration::ZERO;
+    while left > 0 {
+        let registry = T::with(devices);
+        let more = devices..devices + left.min(some);
+        let new: Vec<_> = more.map(Nothing::new).collect();
+        left -= new.len();
+        let start = Instant::now();
+        new.into_iter().for_each(|device| registry.add(device));
+        time += start.elapsed();
+    }
+    time
+}
+
+fn memcpy(criterion: &mut Criterion, devices: usize, bytes: u64) {
+    let from = vec![1_u8; bytes as usize];
+    let mut to = vec![0_u8; bytes as usize];
+    let mut group = criterion.benchmark_group(scenario::hot_add(devices));
+    group.bench_function(scenario::MEMCPY, |b| {
+        b.iter(|| black_box(&mut to).copy_from_slice(black_box(&from)));
+    });
     group.finish();
 }
 
-criterion_group!(benches, hot_add);
+fn hot_add(criterion: &mut Criterion) {
+    for devices in scenario::HOT_ADD {
+        let mut timed = Timed {
+            criterion,
+            devices,
+            bytes: None,
+        };
+        changeable(&mut timed);
+        let bytes = timed.bytes.expect("this crate can be changed");
+        memcpy(criterion, devices, bytes);
+    }
+}
+
+fn config() -> Criterion {
+    Criterion::default()
+        .warm_up_time(Duration::from_millis(100))
+        .measurement_time(Duration::from_millis(400))
+        .sample_size(20)
+        .nresamples(2_000)
+        .without_plots()
+}
+
+criterion_group!(name = benches; config = config(); targets = hot_add);
 criterion_main!(benches);

@@ -1,0 +1,75 @@
+//! What the benches share: the devices and the accesses to them, the registries that are compared,
+//! and the scenarios.
+
+mod accesses;
+mod bus;
+mod ours;
+mod registry;
+mod rivals;
+pub mod scenario;
+mod table;
+
+use axaddrspace::GuestPhysAddrRange;
+
+pub use crate::{
+    accesses::{Access, Pattern, accesses, repeated},
+    bus::{Bus, Nothing},
+    ours::CELL,
+    registry::{Changeable, Registry, Search, Vcpu, dispatch},
+};
+use crate::{
+    ours::Shared,
+    rivals::{
+        cache::Cached,
+        direct::Direct,
+        epoch::Epoch,
+        io_manager::LockedIoManager,
+        left_right::LeftRight,
+        published::{LockedPublished, Published},
+        spin::SpinLocked,
+        tree::LockedTree,
+    },
+};
+
+/// Something that is done to one registry after the other.
+pub trait Visitor<R: Bus> {
+    /// Does it.
+    fn visit<T: Registry<R>>(&mut self);
+}
+
+/// Visits all registries.
+pub fn all(visitor: &mut impl Visitor<GuestPhysAddrRange>) {
+    on_any_bus(visitor);
+    visitor.visit::<LockedPublished>();
+    visitor.visit::<LockedIoManager>();
+    visitor.visit::<LockedTree>();
+    visitor.visit::<SpinLocked>();
+    visitor.visit::<LeftRight>();
+    visitor.visit::<Epoch>();
+    visitor.visit::<Cached>();
+}
+
+/// Visits the floor, what this crate replaces, and this crate: the registries that have every bus.
+pub fn on_any_bus<R: Bus>(visitor: &mut impl Visitor<R>) {
+    visitor.visit::<Direct<R>>();
+    visitor.visit::<Published<R>>();
+    visitor.visit::<Shared<R>>();
+}
+
+/// Something that is done to one registry after the other that can be changed while it is used.
+pub trait ChangeVisitor {
+    /// Does it.
+    fn visit<T: Changeable>(&mut self);
+}
+
+/// Visits all registries that can be changed while they are used.
+pub fn changeable(visitor: &mut impl ChangeVisitor) {
+    visitor.visit::<Shared<GuestPhysAddrRange>>();
+    visitor.visit::<LockedPublished>();
+    visitor.visit::<LockedIoManager>();
+    visitor.visit::<LockedTree>();
+    visitor.visit::<SpinLocked>();
+    visitor.visit::<LeftRight>();
+    visitor.visit::<Epoch>();
+    visitor.visit::<Cached>();
+}

@@ -1,0 +1,52 @@
+//! This crate.
+
+use std::marker::PhantomData;
+
+use axaddrspace::GuestPhysAddrRange;
+use axdevice::{SharedVmDevices, Unmapped};
+
+use crate::{
+    bus::{Bus, Nothing},
+    registry::{Changeable, Registry, Search},
+};
+
+/// Which cell the crate publishes its tables through in this run.
+pub const CELL: &str = if cfg!(feature = "slot-cell") {
+    "slots"
+} else {
+    "arc-swap"
+};
+
+/// The registry, and by `&self` what a vCPU dispatches through.
+pub(crate) struct Shared<R>(SharedVmDevices, PhantomData<R>);
+
+impl<R: Bus> Registry<R> for Shared<R> {
+    const NAME: &'static str = "by &self";
+
+    type Vcpu<'r> = &'r Self;
+
+    fn with(n: usize) -> Self {
+        let devices = SharedVmDevices::default().with_unmapped(Unmapped::Float);
+        (0..n).for_each(|i| R::add(&devices, Nothing::new(i)));
+        Self(devices, PhantomData)
+    }
+
+    fn vcpu(&self) -> &Self {
+        self
+    }
+}
+
+impl<R: Bus> Search for &Shared<R> {
+    type Bus = R;
+
+    #[inline]
+    fn search(&mut self, addr: R::Addr) -> usize {
+        R::read(&self.0, addr).unwrap_or(R::FLOATING)
+    }
+}
+
+impl Changeable for Shared<GuestPhysAddrRange> {
+    fn add(&self, device: Nothing<GuestPhysAddrRange>) {
+        Bus::add(&self.0, device);
+    }
+}

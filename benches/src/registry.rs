@@ -1,0 +1,150 @@
+//! [`Registry`]: what is compared.
+
+use std::hint::black_box;
+
+use axaddrspace::{GuestPhysAddrRange, device::DeviceAddrRange};
+
+use crate::{
+    accesses::Access,
+    bus::{Bus, Nothing},
+};
+
+/// A registry of devices on one bus.
+pub trait Registry<R: Bus>: Sync + Sized {
+    /// The registry's name in reports.
+    const NAME: &'static str;
+    /// Whether an access that no device owns can be made: 0.4.10 panics.
+    const MISSES: bool = true;
+
+    /// What a vCPU dispatches through.
+    type Vcpu<'r>: Vcpu<R>
+    where
+        Self: 'r;
+
+    /// A registry of the devices `0..n`.
+    fn with(n: usize) -> Self;
+
+    /// What the calling thread, a vCPU's, dispatches through.
+    fn vcpu(&self) -> Self::Vcpu<'_>;
+}
+
+/// A registry that can be changed while vCPUs use it.
+pub trait Changeable: Registry<GuestPhysAddrRange> {
+    /// Hot-adds a device.
+    fn add(&self, device: Nothing<GuestPhysAddrRange>);
+}
+
+/// What a vCPU dispatches through.
+pub trait Vcpu<R: Bus> {
+    /// What an access is aimed at.
+    type Target: Copy;
+
+    /// Aims at an access's target, before anything is timed.
+    fn aim(&self, access: Access<R>) -> Self::Target;
+
+    /// A read.
+    fn read(&mut self, target: Self::Target) -> usize;
+}
+
+/// A [`Vcpu`] that is given addresses, and searches. All do but the floor.
+pub trait Search {
+    /// The bus.
+    type Bus: Bus;
+
+    /// A read of `addr`.
+    fn search(&mut self, addr: <Self::Bus as DeviceAddrRange>::Addr) -> usize;
+}
+
+impl<S: Search> Vcpu<S::Bus> for S {
+    type Target = <S::Bus as DeviceAddrRange>::Addr;
+
+    fn aim(&self, access: Access<S::Bus>) -> Self::Target {
+        access.addr
+    }
+
+    #[inline]
+    fn read(&mut self, addr: Self::Target) -> usize {
+        self.search(addr)
+    }
+}
+
+/// Makes `n` accesses, to the targets in turn.
+#[inline(never)]
+pub fn dispatch<R: Bus, V: Vcpu<R>>(vcpu: &mut V, targets: &[V::Target], n: u64) {
+    let mut left = n as usize;
+    while left > 0 {
+        let turn = left.min(targets.len());
+        for target in &targets[..turn] {
+            black_box(vcpu.read(black_box(*target)));
+        }
+        left -= turn;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axaddrspace::device::{PortRange, SysRegAddrRange};
+
+    use super::*;
+    use crate::{
+        ChangeVisitor, Visitor,
+        accesses::{Pattern, accesses},
+        all, changeable, on_any_bus,
+    };
+
+    const DEVICES: usize = 37;
+
+    fn check<R: Bus, T: Registry<R>>(registry: &T, n: usize) {
+        let mut vcpu = registry.vcpu();
+        for pattern in Pattern::ALL {
+            if pattern == Pattern::Miss && !T::MISSES {
+                continue;
+            }
+            for access in accesses(pattern, n).into_iter().take(500) {
+                let target = vcpu.aim(access);
+                assert_eq!(
+                    vcpu.read(target),
+                    access.reads_as(),
+                    "{} {access:?}",
+                    T::NAME
+                );
+            }
+        }
+    }
+
+    struct Check;
+
+    impl<R: Bus> Visitor<R> for Check {
+        fn visit<T: Registry<R>>(&mut self) {
+            check(&T::with(DEVICES), DEVICES);
+        }
+    }
+
+    #[test]
+    fn every_registry_finds_every_device_and_no_other() {
+        all(&mut Check);
+        on_any_bus::<SysRegAddrRange>(&mut Check);
+        on_any_bus::<PortRange>(&mut Check);
+    }
+
+    impl ChangeVisitor for Check {
+        fn visit<T: Changeable>(&mut self) {
+            let registry = T::with(1);
+            let mut vcpu = registry.vcpu();
+            for i in 1..DEVICES {
+                registry.add(Nothing::new(i));
+                let there = accesses(Pattern::Random, i + 1).into_iter().take(100);
+                for access in there {
+                    let target = vcpu.aim(access);
+                    assert_eq!(vcpu.read(target), access.reads_as(), "{}", T::NAME);
+                }
+            }
+            check(&registry, DEVICES);
+        }
+    }
+
+    #[test]
+    fn every_vcpu_finds_what_is_added() {
+        changeable(&mut Check);
+    }
+}

@@ -1,0 +1,71 @@
+//! rust-vmm's `IoManager`, in a lock so that it can be changed.
+
+use std::sync::{Arc, RwLock};
+
+use axaddrspace::{GuestPhysAddr, GuestPhysAddrRange};
+use axdevice_base::BaseDeviceOps;
+use vm_device::{
+    DeviceMmio,
+    bus::{MmioAddress, MmioAddressOffset, MmioRange},
+    device_manager::{IoManager, MmioManager},
+};
+
+use crate::{
+    bus::{Bus, Nothing, WIDTH},
+    registry::{Changeable, Registry, Search},
+};
+
+impl DeviceMmio for Nothing<GuestPhysAddrRange> {
+    fn mmio_read(&self, base: MmioAddress, offset: MmioAddressOffset, data: &mut [u8]) {
+        let addr = GuestPhysAddr::from_usize((base.0 + offset) as usize);
+        let value = self
+            .handle_read(addr, WIDTH)
+            .unwrap_or(GuestPhysAddrRange::FLOATING);
+        data.copy_from_slice(&value.to_le_bytes()[..data.len()]);
+    }
+
+    fn mmio_write(&self, _: MmioAddress, _: MmioAddressOffset, _: &[u8]) {}
+}
+
+pub(crate) struct LockedIoManager(RwLock<IoManager>);
+
+impl Registry<GuestPhysAddrRange> for LockedIoManager {
+    const NAME: &'static str = "IoManager in RwLock";
+
+    type Vcpu<'r> = &'r Self;
+
+    fn with(n: usize) -> Self {
+        let devices = Self(RwLock::default());
+        (0..n).for_each(|i| devices.add(Nothing::new(i)));
+        devices
+    }
+
+    fn vcpu(&self) -> &Self {
+        self
+    }
+}
+
+impl Search for &LockedIoManager {
+    type Bus = GuestPhysAddrRange;
+
+    #[inline]
+    fn search(&mut self, addr: GuestPhysAddr) -> usize {
+        let mut data = [0xff; 4];
+        let manager = self.0.read().expect("nobody panics");
+        // A miss leaves the bytes as they are.
+        let _ = manager.mmio_read(MmioAddress(addr.as_usize() as u64), &mut data);
+        u32::from_le_bytes(data) as usize
+    }
+}
+
+impl Changeable for LockedIoManager {
+    fn add(&self, device: Nothing<GuestPhysAddrRange>) {
+        let range = device.address_range();
+        let base = MmioAddress(range.start.as_usize() as u64);
+        let range = MmioRange::new(base, range.size() as u64).expect("the range is not empty");
+        let mut manager = self.0.write().expect("nobody panics");
+        manager
+            .register_mmio(range, Arc::new(device))
+            .expect("the devices do not overlap");
+    }
+}

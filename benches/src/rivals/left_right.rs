@@ -1,0 +1,72 @@
+//! A sorted table in `left-right`: two copies, of which the readers have one and the writer the
+//! other. The writer waits for the readers when they change places.
+
+use std::sync::{Arc, Mutex};
+
+use axaddrspace::{GuestPhysAddr, GuestPhysAddrRange};
+use left_right::{Absorb, ReadHandle, ReadHandleFactory, WriteHandle};
+
+use crate::{
+    bus::Nothing,
+    registry::{Changeable, Registry, Search},
+    table::{Device, Table},
+};
+
+/// A device that is added.
+struct Add(Arc<Device<GuestPhysAddrRange>>);
+
+impl Absorb<Add> for Table {
+    fn absorb_first(&mut self, add: &mut Add, _: &Self) {
+        self.insert(add.0.clone());
+    }
+
+    fn absorb_second(&mut self, add: Add, _: &Self) {
+        self.insert(add.0);
+    }
+
+    fn sync_with(&mut self, first: &Self) {
+        self.clone_from(first);
+    }
+}
+
+pub(crate) struct LeftRight {
+    writer: Mutex<WriteHandle<Table, Add>>,
+    readers: ReadHandleFactory<Table>,
+}
+
+impl Registry<GuestPhysAddrRange> for LeftRight {
+    const NAME: &'static str = "left-right";
+
+    type Vcpu<'r> = ReadHandle<Table>;
+
+    fn with(n: usize) -> Self {
+        let (writer, reader) = left_right::new_from_empty(Table::with(n));
+        let readers = reader.factory();
+        let writer = Mutex::new(writer);
+        Self { writer, readers }
+    }
+
+    fn vcpu(&self) -> ReadHandle<Table> {
+        self.readers.handle()
+    }
+}
+
+impl Search for ReadHandle<Table> {
+    type Bus = GuestPhysAddrRange;
+
+    #[inline]
+    fn search(&mut self, addr: GuestPhysAddr) -> usize {
+        let table = self
+            .enter()
+            .expect("the writer lives as long as its readers");
+        table.read(addr)
+    }
+}
+
+impl Changeable for LeftRight {
+    fn add(&self, device: Nothing<GuestPhysAddrRange>) {
+        let mut writer = self.writer.lock().expect("nobody panics");
+        writer.append(Add(Arc::new(device)));
+        writer.publish();
+    }
+}

@@ -1,0 +1,70 @@
+//! What is measured, and under which name: for the benches and the report.
+
+use crate::Pattern;
+
+/// The sizes of the sweep, in devices.
+pub const SIZES: [usize; 6] = [1, 8, 64, 256, 1024, 4096];
+/// How many devices there are where that is not swept.
+pub const DEVICES: usize = 64;
+/// How many there are before a hot-add that is timed.
+pub const HOT_ADD: [usize; 4] = [8, 64, 1024, 4096];
+
+/// One point of the sweep.
+pub fn sweep(pattern: Pattern, n: usize) -> String {
+    format!("{} of {n}", pattern.name())
+}
+
+/// Whether the vCPUs access one device or each its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// All the same.
+    One,
+    /// Each its own.
+    Own,
+}
+
+impl Sharing {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::One, Self::Own];
+
+    /// The device that a vCPU accesses.
+    pub const fn device(self, vcpu: usize) -> usize {
+        match self {
+            Self::One => DEVICES / 2,
+            Self::Own => vcpu % DEVICES,
+        }
+    }
+
+    /// The sharing's name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::One => "one device",
+            Self::Own => "own devices",
+        }
+    }
+}
+
+/// Several vCPUs at once.
+pub fn vcpus(vcpus: usize, sharing: Sharing) -> String {
+    format!("{vcpus} vCPUs on {}", sharing.name())
+}
+
+/// How many vCPUs are tried: powers of two below the machine's cores, and the cores.
+pub fn vcpu_counts() -> Vec<usize> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let powers = (0..).map(|k| 1 << k).take_while(|&n| n < cores);
+    powers.chain([cores]).collect()
+}
+
+/// Random accesses on one bus.
+pub fn on_bus(bus: &str) -> String {
+    format!("on {bus}")
+}
+
+/// Hot-adds to about `n` devices.
+pub fn hot_add(n: usize) -> String {
+    format!("hot-add to {n}")
+}
+
+/// The name of the copy that a hot-add is compared with.
+pub const MEMCPY: &str = "memcpy of its table";
