@@ -8,15 +8,16 @@ rustup component add rustfmt clippy rust-src llvm-tools
 rustup target add aarch64-unknown-linux-gnu riscv64gc-unknown-linux-gnu \
     aarch64-unknown-none-softfloat riscv64gc-unknown-none-elf x86_64-unknown-none
 
-# The emulators and linkers of .ci/emulated.sh, and the disassembler of .ci/objects.sh.
+# The emulators and linkers of .ci/emulated.sh, the disassembler of .ci/objects.sh, and the counter
+# of .ci/instructions.sh.
 missing=
 for tool in qemu-aarch64-static aarch64-linux-gnu-gcc aarch64-linux-gnu-objdump \
-    qemu-riscv64-static riscv64-linux-gnu-gcc; do
+    qemu-riscv64-static riscv64-linux-gnu-gcc valgrind; do
     command -v "$tool" >/dev/null || missing=yes
 done
 if [ -n "$missing" ]; then
     sudo=$([ "$(id -u)" -eq 0 ] || echo sudo)
     $sudo apt-get update -qq
     $sudo apt-get install -y -qq --no-install-recommends qemu-user-static \
-        gcc-aarch64-linux-gnu libc6-dev-arm64-cross gcc-riscv64-linux-gnu libc6-dev-riscv64-cross
+        gcc-aarch64-linux-gnu libc6-dev-arm64-cross gcc-riscv64-linux-gnu libc6-dev-riscv64-cross valgrind
 fi

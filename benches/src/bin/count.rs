@@ -1,0 +1,118 @@
+//! What `.ci/instructions.sh` counts the instructions of: `count SCENARIO N` makes `N` accesses.
+//! Without arguments it lists the scenarios.
+
+use std::{env, hint::black_box};
+
+use anyhow::{Context, Result, bail};
+use ax_errno::AxResult;
+use axaddrspace::{
+    GuestPhysAddrRange,
+    device::{AccessWidth, DeviceAddrRange, PortRange, SysRegAddrRange},
+};
+use axdevice::{SharedVmDevices, Unmapped};
+use axdevice_base::BaseDeviceOps;
+use axdevice_benches::{Bus, Nothing, Pattern, accesses};
+
+type Addr<R> = <R as DeviceAddrRange>::Addr;
+
+const WIDTH: AccessWidth = AccessWidth::Dword;
+
+/// Makes `n` accesses, which alone are counted.
+#[inline(never)]
+fn counted<A: Copy>(addrs: &[A], n: usize, access: &mut impl FnMut(A)) {
+    for addr in &addrs[..n] {
+        access(black_box(*addr));
+    }
+}
+
+/// Makes some accesses, so that all is set up, and then `n`.
+fn count<R: Bus>(pattern: Pattern, devices: usize, n: usize, mut access: impl FnMut(Addr<R>)) {
+    let addrs: Vec<_> = accesses::<R>(pattern, devices)
+        .iter()
+        .map(|access| access.addr)
+        .collect();
+    counted(&addrs, addrs.len(), &mut access);
+    counted(&addrs, n, &mut access);
+}
+
+fn registry<R: Bus>(devices: usize) -> SharedVmDevices {
+    let registry = SharedVmDevices::default().with_unmapped(Unmapped::Float);
+    (0..devices).for_each(|i| R::add(&registry, Nothing::new(i)));
+    registry
+}
+
+/// Reads by `&self`.
+fn reads<R: Bus>(pattern: Pattern, devices: usize, n: usize) {
+    let registry = registry::<R>(devices);
+    count::<R>(pattern, devices, n, |addr| {
+        let _ = black_box(R::read(&registry, addr));
+    });
+}
+
+type Mmio = GuestPhysAddrRange;
+
+/// Other accesses of one of eight MMIO devices.
+fn hot<T>(n: usize, access: impl Fn(&SharedVmDevices, Addr<Mmio>) -> AxResult<T>) {
+    let registry = registry::<Mmio>(8);
+    count::<Mmio>(Pattern::Hot, 8, n, |addr| {
+        let _ = black_box(access(&registry, addr));
+    });
+}
+
+/// The virtual call alone.
+fn floor(n: usize) {
+    let device: Box<dyn BaseDeviceOps<Mmio>> = Box::new(Nothing::new(4));
+    count::<Mmio>(Pattern::Hot, 8, n, |addr| {
+        let _ = black_box(black_box(&*device).handle_read(addr, WIDTH));
+    });
+}
+
+/// A name, and what makes so many accesses.
+type Scenario = (&'static str, fn(usize));
+
+/// What is counted. No device of these has a guard, so that what guards cost others is seen here:
+/// nothing.
+const SCENARIOS: &[Scenario] = &[
+    ("direct-call", floor),
+    ("read-hot-8", |n| reads::<Mmio>(Pattern::Hot, 8, n)),
+    ("read-random-64", |n| reads::<Mmio>(Pattern::Random, 64, n)),
+    ("read-random-1024", |n| {
+        reads::<Mmio>(Pattern::Random, 1024, n)
+    }),
+    ("read-miss-64", |n| reads::<Mmio>(Pattern::Miss, 64, n)),
+    ("read-port-hot-8", |n| {
+        reads::<PortRange>(Pattern::Hot, 8, n)
+    }),
+    ("read-sys-reg-hot-8", |n| {
+        reads::<SysRegAddrRange>(Pattern::Hot, 8, n)
+    }),
+    ("write-hot-8", |n| {
+        hot(n, |registry, addr| {
+            registry.handle_mmio_write(addr, WIDTH, 1)
+        })
+    }),
+    ("read-bytes-hot-8", |n| {
+        hot(n, |registry, addr| {
+            registry.read_bytes(addr, black_box(&mut [0; 4]))
+        })
+    }),
+    ("write-bytes-hot-8", |n| {
+        hot(n, |registry, addr| {
+            registry.write_bytes(addr, black_box(&[0; 4]))
+        })
+    }),
+];
+
+fn main() -> Result<()> {
+    let args: Vec<_> = env::args().skip(1).collect();
+    match &args[..] {
+        [] => SCENARIOS.iter().for_each(|(name, _)| println!("{name}")),
+        [scenario, n] => {
+            let found = SCENARIOS.iter().find(|(name, _)| name == scenario);
+            let (_, run) = found.with_context(|| format!("no scenario {scenario}"))?;
+            run(n.parse()?);
+        }
+        _ => bail!("usage: count [SCENARIO N]"),
+    }
+    Ok(())
+}
