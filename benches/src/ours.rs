@@ -22,6 +22,7 @@ pub(crate) struct Shared<R>(SharedVmDevices, PhantomData<R>);
 
 impl<R: Bus> Registry<R> for Shared<R> {
     const NAME: &'static str = "by &self";
+    const OURS: bool = true;
 
     type Vcpu<'r> = &'r Self;
 

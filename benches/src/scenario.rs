@@ -46,7 +46,7 @@ impl Sharing {
 
 /// Several vCPUs at once.
 pub fn vcpus(vcpus: usize, sharing: Sharing) -> String {
-    format!("{vcpus} vCPUs on {}", sharing.name())
+    format!("vCPUs on {}, {vcpus}", sharing.name())
 }
 
 /// How many vCPUs are tried: powers of two below the machine's cores, and the cores.

@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Runs all benches, on both cells, and writes their tables into benches/README.md and their plots
+# beside it. Takes ten minutes, in which the machine should do nothing else.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+bench=(cargo bench --quiet -p axdevice-benches)
+"${bench[@]}" -- --save-baseline arc-swap
+# What differs on the other cell, and what it is compared with.
+"${bench[@]}" --features slot-cell -- --save-baseline slots \
+    '/(direct call|0\.4\.10|by &self|Dispatcher|memcpy.*)$'
+cargo run --quiet --release -p axdevice-benches --bin report -- "${CARGO_TARGET_DIR:-target}" benches

@@ -1,0 +1,143 @@
+//! What the benches left behind: criterion's estimates, and the storm's tables.
+
+use std::{
+    collections::HashMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+use axaddrspace::GuestPhysAddrRange;
+use axdevice_benches::{Registry, Visitor, all};
+use serde_json::Value;
+
+/// The cells, as the runs' baselines are called.
+pub(crate) const CELLS: [&str; 2] = ["arc-swap", "slots"];
+
+/// A row of a table, a line of a plot.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Contestant {
+    /// The registry's name.
+    pub(crate) registry: &'static str,
+    /// The run that it is from, by its cell.
+    pub(crate) cell: &'static str,
+    pub(crate) ours: bool,
+}
+
+/// The floor.
+pub(crate) const FLOOR: &str = "direct call";
+
+impl Contestant {
+    const fn rival(registry: &'static str, cell: &'static str) -> Self {
+        Self {
+            registry,
+            cell,
+            ours: false,
+        }
+    }
+
+    /// The floor of the same run.
+    pub(crate) const fn floor(&self) -> Self {
+        Self::rival(FLOOR, self.cell)
+    }
+
+    /// Another registry of the same run.
+    pub(crate) const fn beside(&self, registry: &'static str) -> Self {
+        Self::rival(registry, self.cell)
+    }
+
+    pub(crate) fn label(&self) -> String {
+        if self.ours {
+            format!("**{}, {}**", self.registry, self.cell)
+        } else {
+            self.registry.into()
+        }
+    }
+}
+
+/// A distribution's percentiles, in nanoseconds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Percentiles {
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+    pub(crate) p999: f64,
+    pub(crate) max: f64,
+}
+
+/// All that was measured.
+pub(crate) struct Results {
+    criterion: PathBuf,
+    /// By registry, cell and weather.
+    storms: HashMap<(String, &'static str, String), Percentiles>,
+    pub(crate) contestants: Vec<Contestant>,
+}
+
+impl Results {
+    pub(crate) fn read(target: &Path) -> Result<Self> {
+        let mut storms = HashMap::new();
+        for cell in CELLS {
+            let path = target.join(format!("tmp/storm-{cell}.csv"));
+            let csv = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+            for line in csv.lines().skip(1) {
+                let (registry, weather, percentiles) = storm(line).context("a row of a storm")?;
+                storms.insert((registry, cell, weather), percentiles);
+            }
+        }
+        let mut names = Names(Vec::new());
+        all(&mut names);
+        Ok(Self {
+            criterion: target.join("criterion"),
+            storms,
+            contestants: names.0,
+        })
+    }
+
+    /// The nanoseconds of one access or change, if it was measured: the lower quartile of the
+    /// samples, since what other users of the machine add to some is not the registry's.
+    pub(crate) fn time(&self, scenario: &str, contestant: &Contestant) -> Option<f64> {
+        let (registry, cell) = (contestant.registry, contestant.cell);
+        let folder = self.criterion.join(scenario).join(registry).join(cell);
+        let sample = fs::read_to_string(folder.join("sample.json")).ok()?;
+        let sample: Value = serde_json::from_str(&sample).ok()?;
+        let (times, iters) = (sample["times"].as_array()?, sample["iters"].as_array()?);
+        let each = times.iter().zip(iters);
+        let mut each: Vec<_> = each
+            .filter_map(|(time, n)| Some(time.as_f64()? / n.as_f64()?))
+            .collect();
+        each.sort_by(f64::total_cmp);
+        each.get(each.len() / 4).copied()
+    }
+
+    /// How long single dispatches or changes took.
+    pub(crate) fn storm(&self, contestant: &Contestant, weather: &str) -> Option<Percentiles> {
+        let key = (contestant.registry.into(), contestant.cell, weather.into());
+        self.storms.get(&key).copied()
+    }
+}
+
+fn storm(line: &str) -> Option<(String, String, Percentiles)> {
+    let fields: Vec<_> = line.split(',').collect();
+    let &[registry, weather, _, p50, p99, p999, max] = &fields[..] else {
+        return None;
+    };
+    let percentiles = Percentiles {
+        p50: p50.parse().ok()?,
+        p99: p99.parse().ok()?,
+        p999: p999.parse().ok()?,
+        max: max.parse().ok()?,
+    };
+    Some((registry.into(), weather.into(), percentiles))
+}
+
+struct Names(Vec<Contestant>);
+
+impl Visitor<GuestPhysAddrRange> for Names {
+    fn visit<T: Registry<GuestPhysAddrRange>>(&mut self) {
+        let cells = if T::OURS { &CELLS[..] } else { &CELLS[..1] };
+        self.0.extend(cells.iter().map(|cell| Contestant {
+            registry: T::NAME,
+            cell,
+            ours: T::OURS,
+        }));
+    }
+}

@@ -1,0 +1,189 @@
+//! How long a single dispatch takes while devices are hot-added, and while nothing changes.
+//!
+//! A round is a registry of its own, so that the table does not grow without end. Quiet rounds and
+//! stormy ones take turns, so that the machine's moods hit both. Every dispatch is timed by itself,
+//! by the processor's time stamps, which are read once before and once after it: the times contain
+//! one such reading. Writes `storm-CELL.csv` into cargo's folder for temporary files.
+
+use std::{
+    fmt::Write,
+    fs,
+    sync::{
+        Barrier,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use axaddrspace::GuestPhysAddrRange;
+use axdevice_benches::{
+    Access, CELL, ChangeVisitor, Changeable, Nothing, Pattern, Vcpu, accesses, changeable,
+};
+use hdrhistogram::Histogram;
+use quanta::Clock;
+
+/// How many devices there are when a round begins.
+const DEVICES: usize = 256;
+/// How many are added in a round.
+const ADDS: usize = 64;
+/// From one hot-add to the next.
+const PACE: Duration = Duration::from_millis(1);
+/// How many rounds of each kind there are.
+const ROUNDS: usize = 25;
+/// How many dispatches a vCPU makes before it looks whether the round is over.
+const BURST: usize = 64;
+
+/// In ticks, minutes: what takes longer counts as this.
+const LONGEST: u64 = 1 << 40;
+
+/// Times in ticks.
+type Times = Histogram<u64>;
+
+fn times() -> Times {
+    Histogram::new_with_max(LONGEST, 3).expect("the bounds are valid")
+}
+
+/// What happened in all rounds of one kind.
+struct Weather {
+    dispatches: Times,
+    adds: Times,
+}
+
+impl Weather {
+    fn new() -> Self {
+        Self {
+            dispatches: times(),
+            adds: times(),
+        }
+    }
+}
+
+/// A vCPU that dispatches until the round is over, and times each.
+fn vcpu<V: Vcpu<GuestPhysAddrRange>>(
+    mut vcpu: V,
+    accesses: &[Access<GuestPhysAddrRange>],
+    clock: &Clock,
+    over: &AtomicBool,
+) -> Times {
+    let mut times = times();
+    let targets: Vec<_> = accesses.iter().map(|&access| vcpu.aim(access)).collect();
+    for burst in targets.chunks(BURST).cycle() {
+        for &target in burst {
+            let start = clock.raw();
+            std::hint::black_box(vcpu.read(std::hint::black_box(target)));
+            times.saturating_record(clock.raw().saturating_sub(start));
+        }
+        if over.load(Ordering::Relaxed) {
+            break;
+        }
+    }
+    times
+}
+
+/// Adds the devices, each at its time, or only waits for as long.
+fn add<T: Changeable>(registry: &T, stormy: bool, clock: &Clock, times: &mut Times) {
+    let mut next = Instant::now();
+    for i in DEVICES..DEVICES + ADDS {
+        next += PACE;
+        thread::sleep(next.saturating_duration_since(Instant::now()));
+        if stormy {
+            let device = Nothing::new(i);
+            let start = clock.raw();
+            registry.add(device);
+            times.saturating_record(clock.raw().saturating_sub(start));
+        }
+    }
+}
+
+fn round<T: Changeable>(stormy: bool, vcpus: usize, clock: &Clock, weather: &mut Weather) {
+    let registry = T::with(DEVICES);
+    let accesses = accesses(Pattern::Random, DEVICES);
+    let (start, over) = (Barrier::new(vcpus + 1), AtomicBool::new(false));
+    thread::scope(|scope| {
+        let work = || {
+            let dispatching = registry.vcpu();
+            start.wait();
+            vcpu(dispatching, &accesses, clock, &over)
+        };
+        let vcpus: Vec<_> = (0..vcpus).map(|_| scope.spawn(work)).collect();
+        start.wait();
+        add(&registry, stormy, clock, &mut weather.adds);
+        over.store(true, Ordering::Relaxed);
+        for vcpu in vcpus {
+            weather.dispatches += vcpu.join().expect("no vCPU panics");
+        }
+    });
+}
+
+/// The rows of the table so far.
+struct Storm {
+    rounds: usize,
+    vcpus: usize,
+    clock: Clock,
+    csv: String,
+}
+
+impl Storm {
+    /// By how much successive readings of the clock differ, where they do: how coarse it is.
+    fn step(&mut self) {
+        let readings: Vec<_> = (0..10_000).map(|_| self.clock.raw()).collect();
+        let steps = readings
+            .windows(2)
+            .map(|pair| pair[1].saturating_sub(pair[0]));
+        let mut times = times();
+        steps
+            .filter(|&step| step > 0)
+            .for_each(|step| times.saturating_record(step));
+        self.row("clock", "step", &times);
+    }
+
+    fn row(&mut self, name: &str, weather: &str, times: &Times) {
+        // Of enough ticks, so that little is lost to rounding.
+        let nanoseconds = |ticks| self.clock.delta_as_nanos(0, ticks * 1_000) as f64 / 1e3;
+        let at = |quantile| nanoseconds(times.value_at_quantile(quantile));
+        let (p50, p99, p999, max) = (at(0.5), at(0.99), at(0.999), at(1.0));
+        let count = times.len();
+        println!(
+            "{name:20} {weather:6} {count:9} p50 {p50:8.1} p99 {p99:8.1} p99.9 {p999:9.1} max {max:10.1} ns"
+        );
+        writeln!(
+            self.csv,
+            "{name},{weather},{count},{p50:.1},{p99:.1},{p999:.1},{max:.1}"
+        )
+        .expect("a string takes it");
+    }
+}
+
+impl ChangeVisitor for Storm {
+    fn visit<T: Changeable>(&mut self) {
+        let mut quiet = Weather::new();
+        let mut storm = Weather::new();
+        for _ in 0..self.rounds {
+            round::<T>(false, self.vcpus, &self.clock, &mut quiet);
+            round::<T>(true, self.vcpus, &self.clock, &mut storm);
+        }
+        self.row(T::NAME, "quiet", &quiet.dispatches);
+        self.row(T::NAME, "storm", &storm.dispatches);
+        self.row(T::NAME, "adds", &storm.adds);
+    }
+}
+
+fn main() {
+    let short = std::env::args().any(|arg| arg == "--test");
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let mut storm = Storm {
+        rounds: if short { 1 } else { ROUNDS },
+        // One core is the writer's.
+        vcpus: (cores - 1).max(1),
+        clock: Clock::new(),
+        csv: String::from("registry,weather,count,p50,p99,p99.9,max\n"),
+    };
+    storm.step();
+    changeable(&mut storm);
+    if !short {
+        let path = format!("{}/storm-{CELL}.csv", env!("CARGO_TARGET_TMPDIR"));
+        fs::write(&path, storm.csv).expect("cargo made the folder");
+        println!("written to {path}");
+    }
+}
