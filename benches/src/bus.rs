@@ -7,7 +7,7 @@ use axaddrspace::{
     GuestPhysAddr, GuestPhysAddrRange,
     device::{AccessWidth, DeviceAddrRange, Port, PortRange, SysRegAddr, SysRegAddrRange},
 };
-use axdevice::SharedVmDevices;
+use axdevice::{Dispatcher, SharedVmDevices};
 use axdevice_0_4_10::AxVmDevices as Published;
 use axdevice_base::BaseDeviceOps;
 use axvmconfig::EmulatedDeviceType;
@@ -36,6 +36,9 @@ pub trait Bus: DeviceAddrRange<Addr: Send + Sync> + Copy + Debug + Send + Sync +
     /// Reads from this bus.
     fn read(devices: &SharedVmDevices, addr: Self::Addr) -> AxResult<usize>;
 
+    /// Reads from this bus through a vCPU's own handle.
+    fn read_by(dispatcher: &mut Dispatcher<&SharedVmDevices>, addr: Self::Addr) -> AxResult<usize>;
+
     /// Adds a device to this bus of the published 0.4.10.
     fn add_published(devices: &mut Published, device: Nothing<Self>);
 
@@ -54,6 +57,14 @@ macro_rules! calls {
         #[inline]
         fn read(devices: &SharedVmDevices, addr: Self::Addr) -> AxResult<usize> {
             devices.$read(addr, WIDTH)
+        }
+
+        #[inline]
+        fn read_by(
+            dispatcher: &mut Dispatcher<&SharedVmDevices>,
+            addr: Self::Addr,
+        ) -> AxResult<usize> {
+            dispatcher.$read(addr, WIDTH)
         }
 
         fn add_published(devices: &mut Published, device: Nothing<Self>) {

@@ -18,7 +18,7 @@ pub use crate::{
     registry::{Changeable, Registry, Search, Vcpu, dispatch},
 };
 use crate::{
-    ours::Shared,
+    ours::{Dispatched, Shared},
     rivals::{
         cache::Cached,
         direct::Direct,
@@ -54,6 +54,7 @@ pub fn on_any_bus<R: Bus>(visitor: &mut impl Visitor<R>) {
     visitor.visit::<Direct<R>>();
     visitor.visit::<Published<R>>();
     visitor.visit::<Shared<R>>();
+    visitor.visit::<Dispatched<R>>();
 }
 
 /// Something that is done to one registry after the other that can be changed while it is used.
@@ -65,6 +66,7 @@ pub trait ChangeVisitor {
 /// Visits all registries that can be changed while they are used.
 pub fn changeable(visitor: &mut impl ChangeVisitor) {
     visitor.visit::<Shared<GuestPhysAddrRange>>();
+    visitor.visit::<Dispatched<GuestPhysAddrRange>>();
     visitor.visit::<LockedPublished>();
     visitor.visit::<LockedIoManager>();
     visitor.visit::<LockedTree>();

@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 
 use axaddrspace::GuestPhysAddrRange;
-use axdevice::{SharedVmDevices, Unmapped};
+use axdevice::{Dispatcher, SharedVmDevices, Unmapped};
 
 use crate::{
     bus::{Bus, Nothing},
@@ -49,5 +49,40 @@ impl<R: Bus> Search for &Shared<R> {
 impl Changeable for Shared<GuestPhysAddrRange> {
     fn add(&self, device: Nothing<GuestPhysAddrRange>) {
         Bus::add(&self.0, device);
+    }
+}
+
+/// The registry, with a handle for each vCPU.
+pub(crate) struct Dispatched<R>(Shared<R>);
+
+impl<R: Bus> Registry<R> for Dispatched<R> {
+    const NAME: &'static str = "Dispatcher";
+    const OURS: bool = true;
+
+    type Vcpu<'r> = Handle<'r, R>;
+
+    fn with(n: usize) -> Self {
+        Self(Shared::with(n))
+    }
+
+    fn vcpu(&self) -> Handle<'_, R> {
+        Handle(self.0.0.dispatcher(), PhantomData)
+    }
+}
+
+pub(crate) struct Handle<'r, R>(Dispatcher<&'r SharedVmDevices>, PhantomData<R>);
+
+impl<R: Bus> Search for Handle<'_, R> {
+    type Bus = R;
+
+    #[inline]
+    fn search(&mut self, addr: R::Addr) -> usize {
+        R::read_by(&mut self.0, addr).unwrap_or(R::FLOATING)
+    }
+}
+
+impl Changeable for Dispatched<GuestPhysAddrRange> {
+    fn add(&self, device: Nothing<GuestPhysAddrRange>) {
+        self.0.add(device);
     }
 }

@@ -9,7 +9,7 @@ use axaddrspace::{
     GuestPhysAddrRange,
     device::{AccessWidth, DeviceAddrRange, PortRange, SysRegAddrRange},
 };
-use axdevice::{SharedVmDevices, Unmapped};
+use axdevice::{Dispatcher, SharedVmDevices, Unmapped};
 use axdevice_base::BaseDeviceOps;
 use axdevice_benches::{Bus, Nothing, Pattern, accesses};
 
@@ -49,6 +49,15 @@ fn reads<R: Bus>(pattern: Pattern, devices: usize, n: usize) {
     });
 }
 
+/// Reads by a vCPU's own handle.
+fn handle_reads<R: Bus>(pattern: Pattern, devices: usize, n: usize) {
+    let registry = registry::<R>(devices);
+    let mut dispatcher = registry.dispatcher();
+    count::<R>(pattern, devices, n, |addr| {
+        let _ = black_box(R::read_by(&mut dispatcher, addr));
+    });
+}
+
 type Mmio = GuestPhysAddrRange;
 
 /// Other accesses of one of eight MMIO devices.
@@ -56,6 +65,18 @@ fn hot<T>(n: usize, access: impl Fn(&SharedVmDevices, Addr<Mmio>) -> AxResult<T>
     let registry = registry::<Mmio>(8);
     count::<Mmio>(Pattern::Hot, 8, n, |addr| {
         let _ = black_box(access(&registry, addr));
+    });
+}
+
+/// Other accesses of one of eight MMIO devices by a vCPU's own handle.
+fn handle_hot<T>(
+    n: usize,
+    access: impl Fn(&mut Dispatcher<&SharedVmDevices>, Addr<Mmio>) -> AxResult<T>,
+) {
+    let registry = registry::<Mmio>(8);
+    let mut dispatcher = registry.dispatcher();
+    count::<Mmio>(Pattern::Hot, 8, n, |addr| {
+        let _ = black_box(access(&mut dispatcher, addr));
     });
 }
 
@@ -99,6 +120,43 @@ const SCENARIOS: &[Scenario] = &[
     ("write-bytes-hot-8", |n| {
         hot(n, |registry, addr| {
             registry.write_bytes(addr, black_box(&[0; 4]))
+        })
+    }),
+    ("handle-read-hot-8", |n| {
+        handle_reads::<Mmio>(Pattern::Hot, 8, n)
+    }),
+    ("handle-read-hot-4096", |n| {
+        handle_reads::<Mmio>(Pattern::Hot, 4096, n)
+    }),
+    ("handle-read-random-8", |n| {
+        handle_reads::<Mmio>(Pattern::Random, 8, n)
+    }),
+    ("handle-read-random-64", |n| {
+        handle_reads::<Mmio>(Pattern::Random, 64, n)
+    }),
+    ("handle-read-random-1024", |n| {
+        handle_reads::<Mmio>(Pattern::Random, 1024, n)
+    }),
+    ("handle-read-miss-64", |n| {
+        handle_reads::<Mmio>(Pattern::Miss, 64, n)
+    }),
+    ("handle-read-port-hot-8", |n| {
+        handle_reads::<PortRange>(Pattern::Hot, 8, n)
+    }),
+    ("handle-read-sys-reg-hot-8", |n| {
+        handle_reads::<SysRegAddrRange>(Pattern::Hot, 8, n)
+    }),
+    ("handle-write-hot-8", |n| {
+        handle_hot(n, |handle, addr| handle.handle_mmio_write(addr, WIDTH, 1))
+    }),
+    ("handle-read-bytes-hot-8", |n| {
+        handle_hot(n, |handle, addr| {
+            handle.read_bytes(addr, black_box(&mut [0; 4]))
+        })
+    }),
+    ("handle-write-bytes-hot-8", |n| {
+        handle_hot(n, |handle, addr| {
+            handle.write_bytes(addr, black_box(&[0; 4]))
         })
     }),
 ];
