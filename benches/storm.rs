@@ -2,7 +2,7 @@
 //!
 //! A round is a registry of its own, so that the table does not grow without end. Quiet rounds and
 //! stormy ones take turns, so that the machine's moods hit both. Every dispatch is timed by itself,
-//! by the processor's time stamps, which are read once before and once after it: the times contain
+//! by the processor's time stamps, which are read in order before and after it: the times contain
 //! one such reading. Writes `storm-CELL.csv` into cargo's folder for temporary files.
 
 use std::{
@@ -44,6 +44,26 @@ fn times() -> Times {
     Histogram::new_with_max(LONGEST, 3).expect("the bounds are valid")
 }
 
+/// The clock, read when all before is done, and before anything after begins. Without that the
+/// processor reads it while it still waits for the value of a dispatch.
+fn now(clock: &Clock) -> u64 {
+    in_order();
+    let ticks = clock.raw();
+    in_order();
+    ticks
+}
+
+#[cfg(target_arch = "x86_64")]
+fn in_order() {
+    // SAFETY: the instruction is part of SSE2, which every x86_64 processor has.
+    unsafe { std::arch::x86_64::_mm_lfence() };
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn in_order() {
+    std::sync::atomic::fence(Ordering::SeqCst);
+}
+
 /// What happened in all rounds of one kind.
 struct Weather {
     dispatches: Times,
@@ -70,9 +90,9 @@ fn vcpu<V: Vcpu<GuestPhysAddrRange>>(
     let targets: Vec<_> = accesses.iter().map(|&access| vcpu.aim(access)).collect();
     for burst in targets.chunks(BURST).cycle() {
         for &target in burst {
-            let start = clock.raw();
+            let start = now(clock);
             std::hint::black_box(vcpu.read(std::hint::black_box(target)));
-            times.saturating_record(clock.raw().saturating_sub(start));
+            times.saturating_record(now(clock).saturating_sub(start));
         }
         if over.load(Ordering::Relaxed) {
             break;
@@ -89,9 +109,9 @@ fn add<T: Changeable>(registry: &T, stormy: bool, clock: &Clock, times: &mut Tim
         thread::sleep(next.saturating_duration_since(Instant::now()));
         if stormy {
             let device = Nothing::new(i);
-            let start = clock.raw();
+            let start = now(clock);
             registry.add(device);
-            times.saturating_record(clock.raw().saturating_sub(start));
+            times.saturating_record(now(clock).saturating_sub(start));
         }
     }
 }
