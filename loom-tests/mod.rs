@@ -8,6 +8,7 @@ mod cell;
 mod ivc;
 mod nodes;
 mod registry;
+mod removal;
 mod serialized;
 mod snapshot;
 mod stack;

@@ -18,7 +18,6 @@ macro_rules! ordering {
 }
 
 /// A step. `--cfg mutant="name"` leaves it out, which a model must notice: `.ci/mutants.sh`.
-#[cfg(any(test, target_os = "none", loom, feature = "slot-cell"))]
 macro_rules! step_unless {
     ($name:literal, $step:expr) => {
         if !cfg!(mutant = $name) {
@@ -27,9 +26,7 @@ macro_rules! step_unless {
     };
 }
 
-pub(crate) use ordering;
-#[cfg(any(test, target_os = "none", loom, feature = "slot-cell"))]
-pub(crate) use step_unless;
+pub(crate) use {ordering, step_unless};
 
 #[cfg(not(loom))]
 #[cfg_attr(

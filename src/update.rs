@@ -113,7 +113,10 @@ impl<B: DeviceBound> VmDevices<B> {
     /// [`Refusal::Unknown`] if the device is not on the bus of `range`; for a range that is empty,
     /// wraps, or [overlaps](Refusal::Overlap) another device's; [`Refusal::NoMemory`].
     pub fn move_to<R: BusRange>(&self, id: DeviceId, range: R) -> Result<(), Refusal> {
-        self.make(&[Edit::Move(id, R::on(range.span()?))]).map(drop)
+        let span = range.span()?;
+        #[cfg(mutant = "move-by-way-of")]
+        self.make(&[Edit::Move(id, R::on(crate::Span::new(0, 0).unwrap()))])?;
+        self.make(&[Edit::Move(id, R::on(span))]).map(drop)
     }
 
     /// Asks a device for its range again, and [moves](Self::move_to) it there.
@@ -167,6 +170,12 @@ impl<B: DeviceBound> VmDevices<B> {
     ) -> Result<(T, Vec<Removed<B>>), E> {
         let mut batch = Batch::new(&self.ids, None);
         let value = record(&mut batch)?;
+        #[cfg(mutant = "update-in-steps")]
+        for edit in batch.edits.chunks(1) {
+            drop(self.make(edit)?);
+        }
+        #[cfg(mutant = "update-in-steps")]
+        batch.edits.clear();
         let removed = self.make(&batch.edits)?;
         Ok((value, removed))
     }
