@@ -65,7 +65,7 @@ impl<R: BusRange> Access<R> {
         if log_enabled!(Level::Trace) {
             self.trace(entry.span);
         }
-        Some(&entry.handler)
+        Some(entry.handler())
     }
 
     /// Logs the access. Out of the way of those that are not logged.

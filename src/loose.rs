@@ -188,7 +188,7 @@ fn places<D: ?Sized>(table: &Table<D>) -> Vec<Place<D>> {
         span: entry.span,
         mount: Mount {
             device: entry.device().clone(),
-            handler: entry.handler.clone(),
+            handler: entry.handler().clone(),
         },
         device: entry.device().clone(),
     });
@@ -309,7 +309,7 @@ mod tests {
             let tables = devices.current();
             let entries = tables.of::<PortRange>().entries().iter();
             entries
-                .filter(|e| !Arc::ptr_eq(&e.handler, e.device()))
+                .filter(|e| !Arc::ptr_eq(e.handler(), e.device()))
                 .count()
         };
         assert_eq!(gated(&devices), 2);

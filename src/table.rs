@@ -13,6 +13,8 @@ pub(crate) struct Registration<D: ?Sized> {
     pub(crate) id: DeviceId,
     /// The name that the configuration gave.
     pub(crate) name: Option<Arc<str>>,
+    /// What a dispatch calls: the device itself, or what guards it.
+    pub(crate) handler: Arc<D>,
     /// The device as it was added: what `find_*` gives and `iter_*` lends.
     pub(crate) loan: Arc<Loan<D>>,
 }
@@ -20,8 +22,6 @@ pub(crate) struct Registration<D: ?Sized> {
 /// A row of a table: who owns a span of addresses.
 pub(crate) struct Entry<D: ?Sized> {
     pub(crate) span: Span,
-    /// What a dispatch calls: the device itself, or what guards it.
-    pub(crate) handler: Arc<D>,
     pub(crate) registration: Arc<Registration<D>>,
 }
 
@@ -29,10 +29,10 @@ impl<D: ?Sized> Entry<D> {
     pub(crate) fn new(span: Span, id: DeviceId, name: Option<Arc<str>>, mount: Mount<D>) -> Self {
         Self {
             span,
-            handler: mount.handler,
             registration: Arc::new(Registration {
                 id,
                 name,
+                handler: mount.handler,
                 loan: Loan::new(mount.device),
             }),
         }
@@ -40,6 +40,12 @@ impl<D: ?Sized> Entry<D> {
 
     pub(crate) fn id(&self) -> DeviceId {
         self.registration.id
+    }
+
+    /// What a dispatch calls.
+    #[inline]
+    pub(crate) fn handler(&self) -> &Arc<D> {
+        &self.registration.handler
     }
 
     /// The device as it was added.
@@ -52,7 +58,6 @@ impl<D: ?Sized> Clone for Entry<D> {
     fn clone(&self) -> Self {
         Self {
             span: self.span,
-            handler: self.handler.clone(),
             registration: self.registration.clone(),
         }
     }
