@@ -36,6 +36,8 @@ use crate::{
 /// use axdevice::{AxVmDeviceConfig, SharedVmDevices, Unmapped};
 /// # use ax_errno::AxResult;
 /// # use axaddrspace::device::{AccessWidth, Port, PortRange};
+/// # #[cfg(any(target_arch = "aarch64", target_arch = "riscv64"))]
+/// # use mock_host as _;
 /// use axvmconfig::{EmulatedDeviceConfig, EmulatedDeviceType::Console};
 ///
 /// struct Uart(PortRange);
