@@ -72,8 +72,12 @@ use crate::{
 pub struct VmDevicesBuilder<'f, B: DeviceBound> {
     config: AxVmDeviceConfig,
     unmapped: Unmapped,
+    virtual_timer: Option<VirtualTimer<B>>,
     factories: Vec<(EmulatedDeviceType, Factory<'f, B>)>,
 }
+
+/// Records the devices of the timer.
+type VirtualTimer<B> = fn(&mut Batch<'_, B>) -> Result<(), Refusal>;
 
 type Factory<'f, B> = Box<dyn FnMut(&EmulatedDeviceConfig, &mut Batch<'_, B>) -> AxResult + 'f>;
 
@@ -83,6 +87,7 @@ impl<'f, B: DeviceBound> VmDevicesBuilder<'f, B> {
         Self {
             config: AxVmDeviceConfig::default(),
             unmapped: Unmapped::default(),
+            virtual_timer: None,
             factories: Vec::new(),
         }
     }
@@ -95,6 +100,23 @@ impl<'f, B: DeviceBound> VmDevicesBuilder<'f, B> {
     /// What a miss does.
     pub fn unmapped(self, unmapped: Unmapped) -> Self {
         Self { unmapped, ..self }
+    }
+
+    /// Adds the timer of guests whose interrupts are emulated: on aarch64 the system registers
+    /// CNTP_CTL_EL0, CNTPCT_EL0 and CNTP_TVAL_EL0, before any entry's devices. In memory maps and
+    /// errors their name is `virtual timer`. On other architectures there is none, and a `warn!`
+    /// says so.
+    ///
+    /// It is off unless asked for, since axvm adds the same three devices itself. Where both do, the
+    /// second to come is refused with [`Refusal::Overlap`], which names the first, and logged with
+    /// `error!`; the first stays.
+    pub fn with_virtual_timer(self) -> Self {
+        // Named here alone, so that who does not ask for it need not link what it calls.
+        let virtual_timer = Some(arch::virtual_timer as VirtualTimer<B>);
+        Self {
+            virtual_timer,
+            ..self
+        }
     }
 
     /// Has `factory` make the devices of the entries of type `emu_type`, where the crate does not,
@@ -145,6 +167,16 @@ impl<'f, B: DeviceBound> VmDevicesBuilder<'f, B> {
         faulty: impl Fn(ConfigError) -> Result<(), ConfigError>,
     ) -> Result<VmDevices<B>, ConfigError> {
         let mut machine = Machine::default();
+        if let Some(record) = self.virtual_timer {
+            machine.build_virtual_timer(record).or_else(|refusal| {
+                faulty(ConfigError {
+                    index: self.config.emu_configs.len(),
+                    name: VIRTUAL_TIMER.into(),
+                    emu_type: EmulatedDeviceType::Dummy,
+                    fault: refusal.into(),
+                })
+            })?;
+        }
         for (index, config) in self.config.emu_configs.iter().enumerate() {
             if let Err(fault) = machine.build(config, &mut self.factories) {
                 faulty(ConfigError {
@@ -171,9 +203,13 @@ impl<B: DeviceBound> fmt::Debug for VmDevicesBuilder<'_, B> {
         f.debug_struct("VmDevicesBuilder")
             .field("config", &self.config)
             .field("unmapped", &self.unmapped)
+            .field("virtual_timer", &self.virtual_timer.is_some())
             .finish_non_exhaustive()
     }
 }
+
+/// What the devices of the timer are called.
+const VIRTUAL_TIMER: &str = "virtual timer";
 
 /// A registry in the making.
 struct Machine<B: DeviceBound> {
@@ -217,6 +253,13 @@ impl<B: DeviceBound> Machine<B> {
         let next = next.map_err(|refusal| self.name_owner(refusal.into(), &config.name))?;
         info!("{} of type {} made", config.name, config.emu_type);
         self.tables = next;
+        Ok(())
+    }
+
+    fn build_virtual_timer(&mut self, record: VirtualTimer<B>) -> Result<(), Refusal> {
+        let mut batch = Batch::new(&self.ids, Some(VIRTUAL_TIMER.into()));
+        record(&mut batch)?;
+        self.tables = self.tables.edited(batch.edits())?;
         Ok(())
     }
 

@@ -25,7 +25,8 @@ impl AxVmDeviceConfig {
 /// An entry of the configuration that cannot be made, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
-    /// The entry's place in [`AxVmDeviceConfig::emu_configs`], from 0.
+    /// The entry's place in [`AxVmDeviceConfig::emu_configs`], from 0. Of the virtual timer, which
+    /// has no entry, one past the last.
     pub index: usize,
     /// The entry's name.
     pub name: String,

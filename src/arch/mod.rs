@@ -8,6 +8,20 @@ use crate::{config::ConfigFault, device::DeviceBound, tables::Tables, update::Ba
 mod aarch64;
 #[cfg(target_arch = "riscv64")]
 mod riscv64;
+#[cfg(target_arch = "aarch64")]
+mod timer;
+
+#[cfg(target_arch = "aarch64")]
+pub(crate) use timer::virtual_timer;
+
+/// Says that there is no virtual timer to record.
+#[cfg(not(target_arch = "aarch64"))]
+pub(crate) fn virtual_timer<B: DeviceBound>(
+    _batch: &mut Batch<'_, B>,
+) -> Result<(), crate::error::Refusal> {
+    log::warn!("no virtual timer on this architecture");
+    Ok(())
+}
 
 /// Records the devices of a configuration entry, which will be added to `tables`.
 ///

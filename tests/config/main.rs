@@ -19,6 +19,8 @@ mod gicr;
 mod gicv2;
 #[cfg(target_arch = "aarch64")]
 mod its;
+#[cfg(target_arch = "aarch64")]
+mod timer;
 
 #[cfg(target_arch = "riscv64")]
 mod plic;
