@@ -197,6 +197,7 @@ fn new_panics_where_0_4_10_did() {
 
 #[test]
 fn a_host_its_that_cannot_be_is_refused_before_it_is_touched() {
+    let _machine = machine::exclusive();
     let beyond = fault(entry(GPPTITS, ITS, ITS_LENGTH, &[usize::MAX]));
     assert!(matches!(beyond, ConfigFault::DoesNotFit { .. }));
     // The next one is made as if nothing had been.

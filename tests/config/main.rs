@@ -5,6 +5,7 @@
 
 mod common;
 mod every_arch;
+mod vm_files;
 
 #[cfg(any(target_arch = "aarch64", target_arch = "riscv64"))]
 use mock_host as host;
