@@ -1,6 +1,6 @@
 //! Configurations of whole VMs, as people write them: those of the examples, good and broken.
 
-use std::{collections::BTreeSet, fs, path::Path, sync::Arc};
+use std::sync::Arc;
 
 use ax_errno::AxError;
 use axaddrspace::device::{Port, PortRange};
@@ -237,6 +237,8 @@ fn files_that_do_not_parse_say_where() {
 #[cfg(not(miri))]
 #[test]
 fn no_file_is_forgotten() {
+    use std::{collections::BTreeSet, fs, path::Path};
+
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/configs");
     let tested = include_str!("vm_files.rs").split('"');
     let tested: BTreeSet<_> = tested
