@@ -23,9 +23,12 @@ pass() {
     "${miri[@]}"
 }
 
-# Each of these must end in a data race.
+# The state of the devices that races, as Miri names it.
+state='Bitmap<1024>|VGicRRegs|VirtualGitsRegs'
+
+# Each test of a bare device must end in a data race in that device's state.
 race() {
-    local races race said
+    local races race said found
     races=$(cargo +nightly miri test --quiet --target $arm --test races -- --list bare:: |
         sed -nE 's/^(bare::.*): test$/\1/p')
     [ -n "$races" ] || {
@@ -35,11 +38,11 @@ race() {
     for race in $races; do
         said=$(cargo +nightly miri test --quiet --target $arm --test races -- --exact "$race" 2>&1) &&
             said='it passed'
-        grep -q 'Data race detected' <<<"$said" || {
+        found=$(grep 'Data race detected' <<<"$said" | grep -oE "$state") || {
             echo "error: no data race in $race: $said" >&2
             exit 1
         }
-        echo "$race: a data race, as it should be"
+        echo "$race: a data race in $found, as it should be"
     done
 }
 

@@ -4,6 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 rustup component add rustfmt clippy
+rustup toolchain install nightly --profile minimal --component miri,rust-src
 rustup target add aarch64-unknown-linux-gnu riscv64gc-unknown-linux-gnu \
     aarch64-unknown-none-softfloat riscv64gc-unknown-none-elf x86_64-unknown-none
 
