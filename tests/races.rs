@@ -25,6 +25,7 @@ const ITS: usize = 0x2f20_0000;
 // Registers: Arm GIC architecture specification, GICv3 and GICv4, IHI 0069.
 const GICD_IPRIORITYR: usize = GICD + 0x400;
 const GICR_PROPBASER: usize = GICR + 0x70;
+const GITS_CTLR: usize = ITS;
 const GITS_CBASER: usize = ITS + 0x80;
 const GITS_CWRITER: usize = ITS + 0x88;
 const GITS_BASER0: usize = ITS + 0x100;
@@ -127,7 +128,8 @@ fn write_and_read(bare: bool, register: usize) {
 /// Two vCPUs tell the ITS of the same command.
 fn submit(bare: bool) {
     let guest = Guest::new(bare);
-    guest.write(GITS_CBASER, Qword, 1 << 63 | registers(0x1000));
+    guest.write(GITS_CBASER, Qword, 1 << 63 | registers(0x1_0000) | 0xf);
+    guest.write(GITS_CTLR, AccessWidth::Dword, 1);
     guest.run(|guest, _| guest.write(GITS_CWRITER, Qword, 0x20));
 }
 

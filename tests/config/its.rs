@@ -29,6 +29,9 @@ const CREADR: usize = 0x90;
 /// Of the device table and of the collection table.
 const BASERS: [usize; 2] = [0x100, 0x108];
 
+/// GITS_CTLR.Enabled.
+const ENABLED: usize = 1;
+
 /// GITS_CBASER.Valid.
 const VALID: usize = 1 << 63;
 /// The address in GITS_CBASER and GICR_PROPBASER.
@@ -57,18 +60,23 @@ fn mapti(event: usize, lpi: usize) -> [usize; 4] {
 /// Has all that was mapped take effect at redistributor 0.
 const SYNC: [usize; 4] = [0x05, 0, 0, 0];
 
-/// A guest's command queue of one page.
+/// A guest's command queue.
 struct Queue {
     memory: usize,
     written: usize,
 }
 
 impl Queue {
-    /// Gives the ITS a new queue.
+    /// Gives the ITS, which is off, a queue of as many pages as the host's, and turns it on.
     fn new(devices: &AxVmDevices) -> Self {
         let memory = host::registers(QUEUE);
-        // The queue starts where the device has read to, which is nowhere yet. One page.
-        write(devices, BASE + CBASER, Qword, VALID | memory);
+        write(
+            devices,
+            BASE + CBASER,
+            Qword,
+            VALID | memory | (QUEUE / 0x1000 - 1),
+        );
+        write(devices, BASE + CTLR, Dword, ENABLED);
         Self { memory, written: 0 }
     }
 
@@ -78,7 +86,7 @@ impl Queue {
             host::set(self.memory + self.written + 8 * at, Qword, word);
         }
         self.written += COMMAND;
-        assert!(self.written < 0x1000, "the queue is full");
+        assert!(self.written < QUEUE, "the queue is full");
         self.written
     }
 }
@@ -121,11 +129,11 @@ fn what_it_is_is_the_host_s() {
 fn the_guest_turns_it_on() {
     let _machine = machine::exclusive();
     let devices = guest();
-    for enabled in [0, 1, 0] {
-        write(&devices, BASE + CTLR, Dword, enabled);
-        assert_eq!(host::get(machine::ITS + CTLR, Dword), enabled);
-        assert_eq!(read(&devices, BASE + CTLR, Dword), enabled);
-    }
+    host::set(machine::ITS + CTLR, Dword, 0);
+    assert_eq!(read(&devices, BASE + CTLR, Dword) & ENABLED, 0);
+    write(&devices, BASE + CTLR, Dword, ENABLED);
+    assert_eq!(host::get(machine::ITS + CTLR, Dword), ENABLED);
+    assert_eq!(read(&devices, BASE + CTLR, Dword), ENABLED);
 }
 
 #[test]
