@@ -70,6 +70,7 @@ use crate::{
 pub struct VmDevicesBuilder<'f, B: DeviceBound> {
     config: AxVmDeviceConfig,
     unmapped: Unmapped,
+    trust_guest_its: bool,
     factories: Vec<(EmulatedDeviceType, Factory<'f, B>)>,
 }
 
@@ -81,6 +82,7 @@ impl<'f, B: DeviceBound> VmDevicesBuilder<'f, B> {
         Self {
             config: AxVmDeviceConfig::default(),
             unmapped: Unmapped::default(),
+            trust_guest_its: cfg!(feature = "trust-guest-its"),
             factories: Vec::new(),
         }
     }
@@ -93,6 +95,18 @@ impl<'f, B: DeviceBound> VmDevicesBuilder<'f, B> {
     /// What a miss does.
     pub fn unmapped(self, unmapped: Unmapped) -> Self {
         Self { unmapped, ..self }
+    }
+
+    /// Whether the guest may have an ITS, and through it and the redistributors have the host's
+    /// hardware write to physical addresses that the guest names. A guest that may can corrupt the
+    /// host: [`guards`](crate::guards) says how.
+    ///
+    /// `false`, unless the cargo feature `trust-guest-its` is set.
+    pub fn trust_guest_its(self, trust_guest_its: bool) -> Self {
+        Self {
+            trust_guest_its,
+            ..self
+        }
     }
 
     /// Has `factory` make the devices of the entries of type `emu_type`, where the crate does not,
@@ -142,7 +156,7 @@ impl<'f, B: DeviceBound> VmDevicesBuilder<'f, B> {
         mut self,
         faulty: impl Fn(ConfigError) -> Result<(), ConfigError>,
     ) -> Result<VmDevices<B>, ConfigError> {
-        let mut machine = Machine::default();
+        let mut machine = Machine::new(self.trust_guest_its);
         for (index, config) in self.config.emu_configs.iter().enumerate() {
             if let Err(fault) = machine.build(config, &mut self.factories) {
                 faulty(ConfigError {
@@ -169,28 +183,29 @@ impl<B: DeviceBound> fmt::Debug for VmDevicesBuilder<'_, B> {
         f.debug_struct("VmDevicesBuilder")
             .field("config", &self.config)
             .field("unmapped", &self.unmapped)
+            .field("trust_guest_its", &self.trust_guest_its)
             .finish_non_exhaustive()
     }
 }
 
 /// A registry in the making.
 struct Machine<B: DeviceBound> {
+    trust_guest_its: bool,
     ids: DeviceIds,
     tables: Tables<B>,
     ivc: Option<IvcChannels>,
 }
 
-impl<B: DeviceBound> Default for Machine<B> {
-    fn default() -> Self {
+impl<B: DeviceBound> Machine<B> {
+    fn new(trust_guest_its: bool) -> Self {
         Self {
+            trust_guest_its,
             ids: DeviceIds::new(),
             tables: Tables::new(),
             ivc: None,
         }
     }
-}
 
-impl<B: DeviceBound> Machine<B> {
     /// Makes what one entry asks for, all of it or nothing.
     fn build(
         &mut self,
@@ -201,7 +216,7 @@ impl<B: DeviceBound> Machine<B> {
             return self.build_ivc(config);
         }
         let mut batch = Batch::new(&self.ids, Some(config.name.as_str().into()));
-        let built = arch::build(config, &self.tables, &mut batch);
+        let built = arch::build(config, self.trust_guest_its, &self.tables, &mut batch);
         if !built.map_err(|fault| self.name_owner(fault, &config.name))? {
             match factories.iter_mut().find(|(of, _)| *of == config.emu_type) {
                 Some((_, factory)) => factory(config, &mut batch).map_err(ConfigFault::Factory)?,
