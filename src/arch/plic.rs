@@ -14,7 +14,7 @@ use super::guard::{
     Filter, Guard, Registers,
     Verdict::{self, Nothing, Pass},
 };
-use crate::{serialized, sync::Mutex};
+use crate::sync::Mutex;
 
 /// How many contexts a PLIC can have.
 const MAX_CONTEXTS: usize = 15872;
@@ -118,7 +118,9 @@ impl<D: Plic> Guard<GuestPhysAddrRange, D> for PlicGuard {
         if !self.completes(addr) {
             return self.filter.write(device, addr, width, val);
         }
-        let _alone = serialized::enter(&self.completing)?;
+        // Not a wait with a bound: a guest that loses a completion loses the interrupt. The device
+        // takes a lock of its own here, and so waits no less.
+        let _alone = self.completing.lock();
         // The specification has the completion of anything else ignored.
         if (1..SOURCES).contains(&val) && device.is_active(val) {
             self.filter.write(device, addr, width, val)
