@@ -4,7 +4,8 @@
 //! cargo run --example vm_config examples/configs/mixed.toml
 //! ```
 //!
-//! What the crate does not build itself comes from factories, here one for consoles. On aarch64 and
+//! A guest with an ITS can corrupt its host, so there is an option for who trusts it:
+//! `--trust-guest-its`. What the crate does not build itself comes from factories, here one for consoles. On aarch64 and
 //! riscv64 the crate builds interrupt controllers, which call their hypervisor; the tests' stands in
 //! for it.
 
@@ -26,11 +27,18 @@ fn main() -> ExitCode {
         .filter_level(log::LevelFilter::Warn)
         .parse_default_env()
         .init();
-    let Some(path) = env::args().nth(1) else {
-        eprintln!("usage: vm_config FILE");
+    let mut arguments: Vec<_> = env::args().skip(1).collect();
+    let trusted = arguments
+        .iter()
+        .position(|word| word == "--trust-guest-its");
+    if let Some(at) = trusted {
+        arguments.remove(at);
+    }
+    let [path] = &arguments[..] else {
+        eprintln!("usage: vm_config [--trust-guest-its] FILE");
         return ExitCode::from(2);
     };
-    match memory_map(&path) {
+    match memory_map(path, trusted.is_some()) {
         Ok(map) => {
             print!("{map}");
             ExitCode::SUCCESS
@@ -43,10 +51,10 @@ fn main() -> ExitCode {
 }
 
 /// The devices of the configuration in the file at `path`, a line each, and its IVC range.
-fn memory_map(path: &str) -> Result<String, Box<dyn Error>> {
+fn memory_map(path: &str, trust_guest_its: bool) -> Result<String, Box<dyn Error>> {
     let config: AxVMCrateConfig = toml::from_str(&fs::read_to_string(path)?)?;
     let entries = config.devices.emu_devices.clone();
-    let mut map = build(config)?.snapshot().to_string();
+    let mut map = build(config, trust_guest_its)?.snapshot().to_string();
     let ivc = entries
         .iter()
         .find(|entry| entry.emu_type == EmulatedDeviceType::IVCChannel);
@@ -57,10 +65,14 @@ fn memory_map(path: &str) -> Result<String, Box<dyn Error>> {
     Ok(map)
 }
 
-fn build(config: AxVMCrateConfig) -> Result<SharedVmDevices, axdevice::ConfigError> {
+fn build(
+    config: AxVMCrateConfig,
+    trust_guest_its: bool,
+) -> Result<SharedVmDevices, axdevice::ConfigError> {
     let mut builder = SharedVmDevices::builder()
         .config(AxVmDeviceConfig::new(config.devices.emu_devices))
         .unmapped(Unmapped::Float)
+        .trust_guest_its(trust_guest_its)
         .factory(EmulatedDeviceType::Console, console);
     // As axvm decides it.
     if cfg!(target_arch = "aarch64")

@@ -73,6 +73,7 @@ pub struct VmDevicesBuilder<'f, B: DeviceBound> {
     config: AxVmDeviceConfig,
     unmapped: Unmapped,
     virtual_timer: Option<VirtualTimer<B>>,
+    trust_guest_its: bool,
     factories: Vec<(EmulatedDeviceType, Factory<'f, B>)>,
 }
 
@@ -88,6 +89,7 @@ impl<'f, B: DeviceBound> VmDevicesBuilder<'f, B> {
             config: AxVmDeviceConfig::default(),
             unmapped: Unmapped::default(),
             virtual_timer: None,
+            trust_guest_its: cfg!(feature = "trust-guest-its"),
             factories: Vec::new(),
         }
     }
@@ -115,6 +117,18 @@ impl<'f, B: DeviceBound> VmDevicesBuilder<'f, B> {
         let virtual_timer = Some(arch::virtual_timer as VirtualTimer<B>);
         Self {
             virtual_timer,
+            ..self
+        }
+    }
+
+    /// Whether the guest may have an ITS, and through it and the redistributors have the host's
+    /// hardware write to physical addresses that the guest names. A guest that may can corrupt the
+    /// host: [`guards`](crate::guards) says how.
+    ///
+    /// `false`, unless the cargo feature `trust-guest-its` is set.
+    pub fn trust_guest_its(self, trust_guest_its: bool) -> Self {
+        Self {
+            trust_guest_its,
             ..self
         }
     }
@@ -166,7 +180,7 @@ impl<'f, B: DeviceBound> VmDevicesBuilder<'f, B> {
         mut self,
         faulty: impl Fn(ConfigError) -> Result<(), ConfigError>,
     ) -> Result<VmDevices<B>, ConfigError> {
-        let mut machine = Machine::default();
+        let mut machine = Machine::new(self.trust_guest_its);
         if let Some(record) = self.virtual_timer {
             machine.build_virtual_timer(record).or_else(|refusal| {
                 faulty(ConfigError {
@@ -204,6 +218,7 @@ impl<B: DeviceBound> fmt::Debug for VmDevicesBuilder<'_, B> {
             .field("config", &self.config)
             .field("unmapped", &self.unmapped)
             .field("virtual_timer", &self.virtual_timer.is_some())
+            .field("trust_guest_its", &self.trust_guest_its)
             .finish_non_exhaustive()
     }
 }
@@ -213,22 +228,22 @@ const VIRTUAL_TIMER: &str = "virtual timer";
 
 /// A registry in the making.
 struct Machine<B: DeviceBound> {
+    trust_guest_its: bool,
     ids: DeviceIds,
     tables: Tables<B>,
     ivc: Option<IvcChannels>,
 }
 
-impl<B: DeviceBound> Default for Machine<B> {
-    fn default() -> Self {
+impl<B: DeviceBound> Machine<B> {
+    fn new(trust_guest_its: bool) -> Self {
         Self {
+            trust_guest_its,
             ids: DeviceIds::new(),
             tables: Tables::new(),
             ivc: None,
         }
     }
-}
 
-impl<B: DeviceBound> Machine<B> {
     /// Makes what one entry asks for, all of it or nothing.
     fn build(
         &mut self,
@@ -239,7 +254,7 @@ impl<B: DeviceBound> Machine<B> {
             return self.build_ivc(config);
         }
         let mut batch = Batch::new(&self.ids, Some(config.name.as_str().into()));
-        let built = arch::build(config, &self.tables, &mut batch);
+        let built = arch::build(config, self.trust_guest_its, &self.tables, &mut batch);
         if !built.map_err(|fault| self.name_owner(fault, &config.name))? {
             match factories.iter_mut().find(|(of, _)| *of == config.emu_type) {
                 Some((_, factory)) => factory(config, &mut batch).map_err(ConfigFault::Factory)?,

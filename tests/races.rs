@@ -62,7 +62,8 @@ impl Guest {
             entry(GPPTRedistributor, GICR, machine::GICR_LENGTH, &[1, 0, 0]),
             entry(GPPTITS, ITS, machine::ITS_LENGTH, &[machine::ITS]),
         ];
-        let devices = AxVmDevices::try_new(AxVmDeviceConfig::new(entries)).unwrap();
+        let builder = AxVmDevices::builder().config(AxVmDeviceConfig::new(entries));
+        let devices = builder.trust_guest_its(true).build().unwrap();
         Self { devices, bare }
     }
 

@@ -99,9 +99,23 @@ fn a_bad_file_gives_an_error() {
     }
 }
 
+#[cfg(target_arch = "aarch64")]
+#[test]
+fn a_guest_with_an_its_must_be_trusted() {
+    let file = "examples/configs/gppt-1-vcpu.toml";
+    let refused = run(&[file]);
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    assert!(text(&refused.stderr).contains("device 2 \"gppt-gits\""));
+    let map = run(&["--trust-guest-its", file]);
+    assert!(text(&map.stdout).contains("gppt-gits"), "{map:?}");
+}
+
 #[test]
 fn no_file_gives_the_usage() {
     let output = run(&[]);
     assert_eq!(output.status.code(), Some(2));
-    assert_eq!(text(&output.stderr), "usage: vm_config FILE\n");
+    assert_eq!(
+        text(&output.stderr),
+        "usage: vm_config [--trust-guest-its] FILE\n"
+    );
 }

@@ -5,40 +5,38 @@ use arm_vgic::vtimer::{SysCntpCtlEl0, SysCntpTvalEl0, SysCntpctEl0};
 use ax_errno::AxResult;
 use axaddrspace::device::{AccessWidth, SysRegAddr, SysRegAddrRange};
 use axdevice_base::BaseDeviceOps;
-use axvmconfig::EmulatedDeviceType;
 
+use super::guard::Guard;
 use crate::{device::DeviceBound, error::Refusal, update::Batch};
 
 /// Records the timer's three registers.
 pub(crate) fn virtual_timer<B: DeviceBound>(batch: &mut Batch<'_, B>) -> Result<(), Refusal> {
-    batch.mount(B::shared(SysCntpCtlEl0::new()))?;
-    batch.mount(B::shared(SysCntpctEl0::new()))?;
-    batch.mount(B::shared(TimerValue(SysCntpTvalEl0::new())))?;
+    batch.mount(B::shared(SysCntpCtlEl0::new(), ()))?;
+    batch.mount(B::shared(SysCntpctEl0::new(), ()))?;
+    batch.mount(B::shared(SysCntpTvalEl0::new(), TimerValue))?;
     Ok(())
 }
 
-/// CNTP_TVAL_EL0, which the device by itself takes badly: it panics on a read, and adds what is
+/// Guards CNTP_TVAL_EL0, which the device by itself takes badly: it panics on a read, and adds what is
 /// written, all 64 bits of it, to the time.
-struct TimerValue(SysCntpTvalEl0);
+struct TimerValue;
 
-impl BaseDeviceOps<SysRegAddrRange> for TimerValue {
-    fn emu_type(&self) -> EmulatedDeviceType {
-        self.0.emu_type()
-    }
-
-    fn address_range(&self) -> SysRegAddrRange {
-        self.0.address_range()
-    }
-
+impl Guard<SysRegAddrRange, SysCntpTvalEl0> for TimerValue {
     /// Gives zero: while the timer is off the value is UNKNOWN, and CNTP_CTL_EL0 says that it is.
-    fn handle_read(&self, _addr: SysRegAddr, _width: AccessWidth) -> AxResult<usize> {
+    fn read(&self, _: &SysCntpTvalEl0, _: SysRegAddr, _: AccessWidth) -> AxResult<usize> {
         Ok(0)
     }
 
     /// Passes the signed value in the lower 32 bits on, the others being RES0. One below zero is a
     /// time that has passed, so that the timer expires at once.
-    fn handle_write(&self, addr: SysRegAddr, width: AccessWidth, val: usize) -> AxResult {
+    fn write(
+        &self,
+        device: &SysCntpTvalEl0,
+        addr: SysRegAddr,
+        width: AccessWidth,
+        val: usize,
+    ) -> AxResult {
         let after = u32::try_from(val as i32).unwrap_or(0);
-        self.0.handle_write(addr, width, after as usize)
+        device.handle_write(addr, width, after as usize)
     }
 }

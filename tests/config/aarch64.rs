@@ -6,10 +6,11 @@ use arm_vgic::{
     v3::{gits::Gits, vgicd::VGicD, vgicr::VGicR},
 };
 use axaddrspace::device::AccessWidth;
-use axdevice::{AxVmDevices, ConfigFault, Refusal, SharedVmDevices};
+use axdevice::{AxVmDevices, ConfigError, ConfigFault, Refusal, SharedVmDevices};
 use axdevice_base::map_device_of_type;
-use axvmconfig::EmulatedDeviceType::{
-    GPPTDistributor, GPPTITS, GPPTRedistributor, InterruptController,
+use axvmconfig::{
+    EmulatedDeviceConfig,
+    EmulatedDeviceType::{GPPTDistributor, GPPTITS, GPPTRedistributor, InterruptController},
 };
 
 use crate::{
@@ -24,11 +25,11 @@ const GICR_LENGTH: usize = 0x2_0000;
 const ITS: usize = 0x808_0000;
 const ITS_LENGTH: usize = 0x2_0000;
 
-fn gicd() -> axvmconfig::EmulatedDeviceConfig {
+fn gicd() -> EmulatedDeviceConfig {
     entry(GPPTDistributor, GICD, GICD_LENGTH, &[])
 }
 
-fn gicr(cpu_num: usize) -> axvmconfig::EmulatedDeviceConfig {
+fn gicr(cpu_num: usize) -> EmulatedDeviceConfig {
     entry(
         GPPTRedistributor,
         GICR,
@@ -37,8 +38,14 @@ fn gicr(cpu_num: usize) -> axvmconfig::EmulatedDeviceConfig {
     )
 }
 
-fn its() -> axvmconfig::EmulatedDeviceConfig {
+fn its() -> EmulatedDeviceConfig {
     entry(GPPTITS, ITS, ITS_LENGTH, &[machine::ITS])
+}
+
+/// What comes of these entries for a guest that is trusted with an ITS.
+fn trusted(entries: &[EmulatedDeviceConfig]) -> Result<AxVmDevices, ConfigError> {
+    let builder = AxVmDevices::builder().config(config(entries));
+    builder.trust_guest_its(true).build()
 }
 
 /// Sets a register of the host's device.
@@ -104,7 +111,7 @@ fn a_redistributor_for_each_vcpu_reaches_that_of_its_cpu() {
 fn an_its_reaches_its_host() {
     let _machine = machine::exclusive();
     let its = its();
-    let devices = AxVmDevices::try_new(config(std::slice::from_ref(&its))).unwrap();
+    let devices = trusted(std::slice::from_ref(&its)).unwrap();
     let item = devices.iter_mmio_dev().next().unwrap();
     assert_eq!(
         map_device_of_type(item, |its: &Gits| its.is_root_vm),
@@ -118,7 +125,8 @@ fn an_its_reaches_its_host() {
 #[test]
 fn a_thread_safe_registry_has_them_all() {
     let _machine = machine::exclusive();
-    let devices = SharedVmDevices::try_new(config(&[gicd(), gicr(2), its()])).unwrap();
+    let builder = SharedVmDevices::builder().config(config(&[gicd(), gicr(2), its()]));
+    let devices = builder.trust_guest_its(true).build().unwrap();
     let map = "mmio     0x8000000..=0x800ffff #1 GPPTDistributor\n\
                mmio     0x8080000..=0x809ffff #4 GPPTITS\n\
                mmio     0x80a0000..=0x80bffff #2 GPPTRedistributor\n\
@@ -201,7 +209,22 @@ fn a_host_its_that_cannot_be_is_refused_before_it_is_touched() {
     let beyond = fault(entry(GPPTITS, ITS, ITS_LENGTH, &[usize::MAX]));
     assert!(matches!(beyond, ConfigFault::DoesNotFit { .. }));
     // The next one is made as if nothing had been.
-    assert!(AxVmDevices::try_new(config(&[its()])).is_ok());
+    assert!(trusted(&[its()]).is_ok());
+}
+
+#[test]
+fn a_guest_has_an_its_only_if_it_is_trusted_with_one() {
+    if cfg!(feature = "trust-guest-its") {
+        assert!(AxVmDevices::try_new(config(&[its()])).is_ok());
+        return;
+    }
+    assert_eq!(fault(its()), ConfigFault::UntrustedIts);
+    assert_eq!(
+        AxVmDevices::new(config(&[its(), gicd()]))
+            .iter_mmio_dev()
+            .count(),
+        1
+    );
 }
 
 #[test]
@@ -210,7 +233,7 @@ fn a_refused_its_leaves_the_host_s_as_it_is() {
     let host = its.cfg_list[0];
     // GITS_CTLR: enabled.
     set(host, 1);
-    let overlap = error(&[gicd(), its]);
+    let overlap = trusted(&[gicd(), its]).unwrap_err();
     assert!(matches!(overlap.fault, ConfigFault::Overlap { .. }));
     assert_eq!(host::get(host, AccessWidth::Dword), 1);
 }

@@ -49,7 +49,8 @@ fn guest() -> AxVmDevices {
     let its = entry(GPPTITS, BASE, machine::ITS_LENGTH, &[machine::ITS]);
     let args = [1, machine::GICR_LENGTH, 0];
     let gicr = entry(GPPTRedistributor, GICR, machine::GICR_LENGTH, &args);
-    AxVmDevices::try_new(config(&[its, gicr])).unwrap()
+    let builder = AxVmDevices::builder().config(config(&[its, gicr]));
+    builder.trust_guest_its(true).build().unwrap()
 }
 
 /// Maps the event to the LPI, both of device 7 and of collection 0.

@@ -35,6 +35,7 @@ fn build(config: AxVMCrateConfig) -> Result<SharedVmDevices, ConfigError> {
     let _machine = crate::host::machine::exclusive();
     SharedVmDevices::builder()
         .config(AxVmDeviceConfig::new(config.devices.emu_devices))
+        .trust_guest_its(true)
         .factory(Console, |config, batch| {
             let port = |at: usize| u16::try_from(at).map_err(|_| AxError::InvalidInput);
             let (first, last) = (config.base_gpa, config.base_gpa + config.length - 1);
