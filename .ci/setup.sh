@@ -5,6 +5,7 @@ cd "$(dirname "$0")/.."
 
 # The sources are for the core library of loongarch64, the tools for .ci/thread-locals.sh.
 rustup component add rustfmt clippy rust-src llvm-tools
+rustup toolchain install nightly --profile minimal --component miri,rust-src
 rustup target add aarch64-unknown-linux-gnu riscv64gc-unknown-linux-gnu \
     aarch64-unknown-none-softfloat riscv64gc-unknown-none-elf x86_64-unknown-none
 

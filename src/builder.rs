@@ -36,6 +36,8 @@ use crate::{
 /// use axdevice::{AxVmDeviceConfig, SharedVmDevices, Unmapped};
 /// # use ax_errno::AxResult;
 /// # use axaddrspace::device::{AccessWidth, Port, PortRange};
+/// # #[cfg(any(target_arch = "aarch64", target_arch = "riscv64"))]
+/// # use mock_host as _;
 /// use axvmconfig::{EmulatedDeviceConfig, EmulatedDeviceType::Console};
 ///
 /// struct Uart(PortRange);
@@ -70,8 +72,13 @@ use crate::{
 pub struct VmDevicesBuilder<'f, B: DeviceBound> {
     config: AxVmDeviceConfig,
     unmapped: Unmapped,
+    virtual_timer: Option<VirtualTimer<B>>,
+    trust_guest_its: bool,
     factories: Vec<(EmulatedDeviceType, Factory<'f, B>)>,
 }
+
+/// Records the devices of the timer.
+type VirtualTimer<B> = fn(&mut Batch<'_, B>) -> Result<(), Refusal>;
 
 type Factory<'f, B> = Box<dyn FnMut(&EmulatedDeviceConfig, &mut Batch<'_, B>) -> AxResult + 'f>;
 
@@ -81,6 +88,8 @@ impl<'f, B: DeviceBound> VmDevicesBuilder<'f, B> {
         Self {
             config: AxVmDeviceConfig::default(),
             unmapped: Unmapped::default(),
+            virtual_timer: None,
+            trust_guest_its: cfg!(feature = "trust-guest-its"),
             factories: Vec::new(),
         }
     }
@@ -93,6 +102,35 @@ impl<'f, B: DeviceBound> VmDevicesBuilder<'f, B> {
     /// What a miss does.
     pub fn unmapped(self, unmapped: Unmapped) -> Self {
         Self { unmapped, ..self }
+    }
+
+    /// Adds the timer of guests whose interrupts are emulated: on aarch64 the system registers
+    /// CNTP_CTL_EL0, CNTPCT_EL0 and CNTP_TVAL_EL0, before any entry's devices. In memory maps and
+    /// errors their name is `virtual timer`. On other architectures there is none, and a `warn!`
+    /// says so.
+    ///
+    /// It is off unless asked for, since axvm adds the same three devices itself. Where both do, the
+    /// second to come is refused with [`Refusal::Overlap`], which names the first, and logged with
+    /// `error!`; the first stays.
+    pub fn with_virtual_timer(self) -> Self {
+        // Named here alone, so that who does not ask for it need not link what it calls.
+        let virtual_timer = Some(arch::virtual_timer as VirtualTimer<B>);
+        Self {
+            virtual_timer,
+            ..self
+        }
+    }
+
+    /// Whether the guest may have an ITS, and through it and the redistributors have the host's
+    /// hardware write to physical addresses that the guest names. A guest that may can corrupt the
+    /// host: [`guards`](crate::guards) says how.
+    ///
+    /// `false`, unless the cargo feature `trust-guest-its` is set.
+    pub fn trust_guest_its(self, trust_guest_its: bool) -> Self {
+        Self {
+            trust_guest_its,
+            ..self
+        }
     }
 
     /// Has `factory` make the devices of the entries of type `emu_type`, where the crate does not,
@@ -142,7 +180,17 @@ impl<'f, B: DeviceBound> VmDevicesBuilder<'f, B> {
         mut self,
         faulty: impl Fn(ConfigError) -> Result<(), ConfigError>,
     ) -> Result<VmDevices<B>, ConfigError> {
-        let mut machine = Machine::default();
+        let mut machine = Machine::new(self.trust_guest_its);
+        if let Some(record) = self.virtual_timer {
+            machine.build_virtual_timer(record).or_else(|refusal| {
+                faulty(ConfigError {
+                    index: self.config.emu_configs.len(),
+                    name: VIRTUAL_TIMER.into(),
+                    emu_type: EmulatedDeviceType::Dummy,
+                    fault: refusal.into(),
+                })
+            })?;
+        }
         for (index, config) in self.config.emu_configs.iter().enumerate() {
             if let Err(fault) = machine.build(config, &mut self.factories) {
                 faulty(ConfigError {
@@ -169,28 +217,33 @@ impl<B: DeviceBound> fmt::Debug for VmDevicesBuilder<'_, B> {
         f.debug_struct("VmDevicesBuilder")
             .field("config", &self.config)
             .field("unmapped", &self.unmapped)
+            .field("virtual_timer", &self.virtual_timer.is_some())
+            .field("trust_guest_its", &self.trust_guest_its)
             .finish_non_exhaustive()
     }
 }
 
+/// What the devices of the timer are called.
+const VIRTUAL_TIMER: &str = "virtual timer";
+
 /// A registry in the making.
 struct Machine<B: DeviceBound> {
+    trust_guest_its: bool,
     ids: DeviceIds,
     tables: Tables<B>,
     ivc: Option<IvcChannels>,
 }
 
-impl<B: DeviceBound> Default for Machine<B> {
-    fn default() -> Self {
+impl<B: DeviceBound> Machine<B> {
+    fn new(trust_guest_its: bool) -> Self {
         Self {
+            trust_guest_its,
             ids: DeviceIds::new(),
             tables: Tables::new(),
             ivc: None,
         }
     }
-}
 
-impl<B: DeviceBound> Machine<B> {
     /// Makes what one entry asks for, all of it or nothing.
     fn build(
         &mut self,
@@ -201,7 +254,7 @@ impl<B: DeviceBound> Machine<B> {
             return self.build_ivc(config);
         }
         let mut batch = Batch::new(&self.ids, Some(config.name.as_str().into()));
-        let built = arch::build(config, &self.tables, &mut batch);
+        let built = arch::build(config, self.trust_guest_its, &self.tables, &mut batch);
         if !built.map_err(|fault| self.name_owner(fault, &config.name))? {
             match factories.iter_mut().find(|(of, _)| *of == config.emu_type) {
                 Some((_, factory)) => factory(config, &mut batch).map_err(ConfigFault::Factory)?,
@@ -215,6 +268,13 @@ impl<B: DeviceBound> Machine<B> {
         let next = next.map_err(|refusal| self.name_owner(refusal.into(), &config.name))?;
         info!("{} of type {} made", config.name, config.emu_type);
         self.tables = next.tables;
+        Ok(())
+    }
+
+    fn build_virtual_timer(&mut self, record: VirtualTimer<B>) -> Result<(), Refusal> {
+        let mut batch = Batch::new(&self.ids, Some(VIRTUAL_TIMER.into()));
+        record(&mut batch)?;
+        self.tables = self.tables.edited(batch.edits())?.tables;
         Ok(())
     }
 

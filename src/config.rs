@@ -25,7 +25,8 @@ impl AxVmDeviceConfig {
 /// An entry of the configuration that cannot be made, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
-    /// The entry's place in [`AxVmDeviceConfig::emu_configs`], from 0.
+    /// The entry's place in [`AxVmDeviceConfig::emu_configs`], from 0. Of the virtual timer, which
+    /// has no entry, one past the last.
     pub index: usize,
     /// The entry's name.
     pub name: String,
@@ -91,6 +92,8 @@ pub enum ConfigFault {
         /// The least that would do, in bytes.
         at_least: usize,
     },
+    /// An ITS, for a guest that is not [trusted](crate::VmDevicesBuilder::trust_guest_its) with one.
+    UntrustedIts,
     /// The IVC range does not start and end on 4 KiB boundaries.
     IvcUnaligned,
     /// The IVC range is longer than its allocator allows.
@@ -121,6 +124,7 @@ impl ConfigFault {
             | Self::Overlap { .. }
             | Self::NoSuchCpu { .. }
             | Self::TooManyRedistributors { .. }
+            | Self::UntrustedIts
             | Self::IvcUnaligned
             | Self::IvcTooLong { .. } => true,
             Self::Refused(_)
@@ -156,6 +160,9 @@ impl fmt::Display for ConfigFault {
                     "the PLIC takes {at_least:#x} bytes, but its length is {length:#x}"
                 )
             }
+            Self::UntrustedIts => f.write_str(
+                "through an ITS a guest can have the host's memory written: see trust_guest_its",
+            ),
             Self::IvcUnaligned => f.write_str("the IVC range is not on 4 KiB boundaries"),
             Self::IvcTooLong { at_most } => {
                 write!(f, "the IVC range is longer than {at_most:#x} bytes")

@@ -9,8 +9,9 @@ use axaddrspace::{
 use axdevice_base::BaseDeviceOps;
 
 use crate::{
+    arch::guard::{Guard, Guarded},
     bus::BusRange,
-    serialized::{Gate, Serialized},
+    serialized::{Gate, Open, Serialized},
     sync::{Arc, AtomicU64, Ordering},
     table::Mount,
 };
@@ -53,44 +54,52 @@ pub trait DeviceBound: sealed::Sealed + 'static {
     /// The device object on the bus with range type `R`.
     type Dev<R: BusRange>: ?Sized + BaseDeviceOps<R>;
 
-    /// Holds a built-in device that any vCPU may call.
+    /// Holds a built-in device that any vCPU may call, and guards it from a dispatch.
     #[doc(hidden)]
-    fn shared<R: BusRange, T>(device: T) -> Mount<Self::Dev<R>>
+    fn shared<R: BusRange, T, G>(device: T, guard: G) -> Mount<Self::Dev<R>>
     where
-        T: BaseDeviceOps<R> + Send + Sync;
+        T: BaseDeviceOps<R> + Send + Sync,
+        G: Guard<R, T>;
 
-    /// Holds a built-in device that one vCPU at a time may call.
+    /// Holds a built-in device that one vCPU at a time may call, and guards it from a dispatch.
     #[doc(hidden)]
-    fn serialised<R: BusRange, T>(device: T) -> Mount<Self::Dev<R>>
+    fn serialised<R: BusRange, T, G>(device: T, guard: G) -> Mount<Self::Dev<R>>
     where
-        T: BaseDeviceOps<R> + Send;
+        T: BaseDeviceOps<R> + Send,
+        G: Guard<R, T>;
 }
 
 /// Devices as 0.4.10 takes them, `dyn BaseDeviceOps<R>`: neither `Send` nor `Sync`, and so neither
 /// is the registry of them, [`AxVmDevices`](crate::AxVmDevices).
 ///
 /// `find_*` and `iter_*` give a built-in device bare, so that it can be downcast; a lock that it
-/// needs belongs to the table entry, and is taken by a dispatch alone.
+/// needs and its [guard](crate::guards) belong to the table entry, and stand before a dispatch alone.
 #[derive(Debug)]
 pub enum Unbound {}
 
 impl DeviceBound for Unbound {
     type Dev<R: BusRange> = dyn BaseDeviceOps<R>;
 
-    fn shared<R: BusRange, T>(device: T) -> Mount<Self::Dev<R>>
+    fn shared<R: BusRange, T, G>(device: T, guard: G) -> Mount<Self::Dev<R>>
     where
         T: BaseDeviceOps<R> + Send + Sync,
-    {
-        Mount::bare(Arc::new(device))
-    }
-
-    fn serialised<R: BusRange, T>(device: T) -> Mount<Self::Dev<R>>
-    where
-        T: BaseDeviceOps<R> + Send,
+        G: Guard<R, T>,
     {
         let device = Arc::new(device);
         Mount {
-            handler: Arc::new(Gate::new(device.clone())),
+            handler: Arc::new(Guarded::new(Open(device.clone()), guard)),
+            device,
+        }
+    }
+
+    fn serialised<R: BusRange, T, G>(device: T, guard: G) -> Mount<Self::Dev<R>>
+    where
+        T: BaseDeviceOps<R> + Send,
+        G: Guard<R, T>,
+    {
+        let device = Arc::new(device);
+        Mount {
+            handler: Arc::new(Guarded::new(Gate::new(device.clone()), guard)),
             device,
         }
     }
@@ -99,25 +108,36 @@ impl DeviceBound for Unbound {
 /// Devices that any vCPU's thread may call, `dyn BaseDeviceOps<R> + Send + Sync`, and so the
 /// registry of them, [`SharedVmDevices`](crate::SharedVmDevices), is `Send + Sync`.
 ///
-/// A built-in device that is not `Sync` is held as a [`Serialized`] one.
+/// A built-in device that is not `Sync` is held as a [`Serialized`] one; its [guard](crate::guards)
+/// belongs to the table entry, as in a registry of [`Unbound`] devices.
 #[derive(Debug)]
 pub enum ThreadSafe {}
 
 impl DeviceBound for ThreadSafe {
     type Dev<R: BusRange> = dyn BaseDeviceOps<R> + Send + Sync;
 
-    fn shared<R: BusRange, T>(device: T) -> Mount<Self::Dev<R>>
+    fn shared<R: BusRange, T, G>(device: T, guard: G) -> Mount<Self::Dev<R>>
     where
         T: BaseDeviceOps<R> + Send + Sync,
+        G: Guard<R, T>,
     {
-        Mount::bare(Arc::new(device))
+        let device = Arc::new(device);
+        Mount {
+            handler: Arc::new(Guarded::new(Open(device.clone()), guard)),
+            device,
+        }
     }
 
-    fn serialised<R: BusRange, T>(device: T) -> Mount<Self::Dev<R>>
+    fn serialised<R: BusRange, T, G>(device: T, guard: G) -> Mount<Self::Dev<R>>
     where
         T: BaseDeviceOps<R> + Send,
+        G: Guard<R, T>,
     {
-        Self::shared(Serialized::new(device))
+        let device = Arc::new(Serialized::new(device));
+        Mount {
+            handler: Arc::new(Guarded::new(device.clone(), guard)),
+            device,
+        }
     }
 }
 

@@ -3,7 +3,8 @@
 
 extern crate alloc;
 
-mod arch;
+#[doc(hidden)]
+pub mod arch;
 #[cfg_attr(
     any(not(test), loom),
     expect(dead_code, reason = "each architecture builds its own devices only")
@@ -16,6 +17,7 @@ mod device;
 mod dispatch;
 mod dispatcher;
 mod error;
+pub mod guards;
 mod iterate;
 mod ivc;
 mod ledger;

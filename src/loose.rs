@@ -301,7 +301,7 @@ mod tests {
         let mut batch = Batch::new(&devices.ids, None);
         for first in [0x20, 0x30] {
             let probe = Probe::new(PortRange::new(Port(first), Port(first + 1)));
-            batch.mount(Unbound::serialised(probe)).unwrap();
+            batch.mount(Unbound::serialised(probe, ())).unwrap();
         }
         let batched = |tables: &Tables<_>| tables.edited(batch.edits()).map(|edited| edited.tables);
         devices.tables.rcu(batched).unwrap();

@@ -9,6 +9,7 @@ use axvmconfig::EmulatedDeviceType;
 use crossbeam_utils::Backoff;
 
 use crate::{
+    arch::guard::Place,
     bus::BusRange,
     sync::{Arc, Mutex, MutexGuard},
 };
@@ -131,29 +132,40 @@ impl<D> Gate<D> {
     }
 }
 
-impl<R: BusRange, D: BaseDeviceOps<R>> BaseDeviceOps<R> for Gate<D> {
-    fn emu_type(&self) -> EmulatedDeviceType {
-        self.device.emu_type()
-    }
+impl<D> Place for Gate<D> {
+    type Device = D;
 
-    fn address_range(&self) -> R {
-        self.device.address_range()
-    }
-
-    fn handle_read(&self, addr: R::Addr, width: AccessWidth) -> AxResult<usize> {
+    #[inline]
+    fn enter<T>(&self, work: impl FnOnce(&D) -> AxResult<T>) -> AxResult<T> {
         let _entered = enter(&self.lock)?;
-        self.device.handle_read(addr, width)
+        work(&self.device)
     }
+}
 
-    fn handle_write(&self, addr: R::Addr, width: AccessWidth, val: usize) -> AxResult {
-        let _entered = enter(&self.lock)?;
-        self.device.handle_write(addr, width, val)
+impl<D> Place for Arc<Serialized<D>> {
+    type Device = D;
+
+    #[inline]
+    fn enter<T>(&self, work: impl FnOnce(&D) -> AxResult<T>) -> AxResult<T> {
+        work(&*enter(&self.device)?)
+    }
+}
+
+/// A device that any vCPU may call.
+pub(crate) struct Open<D>(pub(crate) Arc<D>);
+
+impl<D> Place for Open<D> {
+    type Device = D;
+
+    #[inline]
+    fn enter<T>(&self, work: impl FnOnce(&D) -> AxResult<T>) -> AxResult<T> {
+        work(&self.0)
     }
 }
 
 /// Takes the lock, or gives up after [`TRIES`].
 #[inline]
-fn enter<T>(lock: &Mutex<T>) -> AxResult<MutexGuard<'_, T>> {
+pub(crate) fn enter<T>(lock: &Mutex<T>) -> AxResult<MutexGuard<'_, T>> {
     lock.try_lock().map_or_else(|| wait(lock), Ok)
 }
 
@@ -181,6 +193,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        arch::guard::Guarded,
         bus::sealed::Bus,
         device::{DeviceBound, Unbound},
     };
@@ -287,7 +300,7 @@ mod tests {
     #[test]
     fn a_gate_guards_the_dispatch_and_not_the_device() {
         let bare = Arc::new(Reenters::default());
-        let handler: Arc<Handler> = Arc::new(Gate::new(bare.clone()));
+        let handler: Arc<Handler> = Arc::new(Guarded::new(Gate::new(bare.clone()), ()));
         bare.0.set(Arc::downgrade(&handler)).unwrap();
         assert_eq!(
             handler.handle_read(Port(7), WIDTH),
@@ -299,10 +312,10 @@ mod tests {
 
     #[test]
     fn an_unbound_registry_holds_the_device_bare_and_the_handler_gated() {
-        let mount = Unbound::serialised::<PortRange, _>(Counter::default());
+        let mount = Unbound::serialised::<PortRange, _, _>(Counter::default(), ());
         let any: Arc<dyn core::any::Any> = mount.device;
         assert!(any.is::<Counter>());
         let any: Arc<dyn core::any::Any> = mount.handler;
-        assert!(any.is::<Gate<Counter>>());
+        assert!(any.is::<Guarded<Gate<Counter>, ()>>());
     }
 }

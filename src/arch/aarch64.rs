@@ -3,14 +3,29 @@
 //! `VGicD`, `VGicR` and `Gits` keep state in `UnsafeCell`s, and so are `Send` but not `Sync`: a
 //! dispatch enters each by one vCPU at a time.
 
+use core::ops::Range;
+
 use arm_vgic::{
     Vgic,
-    v3::{gits::Gits, vgicd::VGicD, vgicr::VGicR},
+    v3::{
+        gits::Gits,
+        vgicd::VGicD,
+        vgicr::{LPT, VGicR},
+    },
 };
+use ax_errno::AxResult;
 use ax_memory_addr::PhysAddr;
-use axaddrspace::GuestPhysAddrRange;
+use axaddrspace::{GuestPhysAddrRange, device::AccessWidth};
+use axdevice_base::BaseDeviceOps;
 use axvmconfig::{EmulatedDeviceConfig, EmulatedDeviceType};
 
+use super::{
+    gicd::Gicd,
+    gicr::{FIRST_LPI, Gicr, Lpis, lpis_of},
+    gicv2::GicV2,
+    guard::Filter,
+    its::{Engine, Its},
+};
 use crate::{
     arguments::{check_range, host_gits_base, redistributors},
     bus::sealed::Bus,
@@ -23,34 +38,65 @@ use crate::{
 /// See [`super::build`].
 pub(super) fn build<B: DeviceBound>(
     config: &EmulatedDeviceConfig,
+    trusted: bool,
     tables: &Tables<B>,
     batch: &mut Batch<'_, B>,
 ) -> Result<bool, ConfigFault> {
     let (base, length) = (config.base_gpa, config.length);
     match config.emu_type {
         EmulatedDeviceType::InterruptController => {
-            batch.mount(B::shared(Vgic::new()))?;
+            let device = Vgic::new();
+            let guard = Filter::new(device.address_range().start, GicV2);
+            batch.mount(B::shared(device, guard))?;
         }
         EmulatedDeviceType::GPPTRedistributor => {
             for redistributor in redistributors(config)? {
-                let base = redistributor.base;
-                let device = VGicR::new(base.into(), Some(length), redistributor.pcpu_id);
-                batch.mount(B::serialised(device))?;
+                let base = redistributor.base.into();
+                let device = VGicR::new(base, Some(length), redistributor.pcpu_id);
+                let lpis = HostLpis(lpis_of(axvisor_api::arch::read_vgicd_typer()));
+                let guard = Filter::new(base, Gicr { trusted, lpis });
+                batch.mount(B::serialised(device, guard))?;
             }
         }
         EmulatedDeviceType::GPPTDistributor => {
             check_range(config)?;
-            batch.mount(B::serialised(VGicD::new(base.into(), Some(length))))?;
+            let base = base.into();
+            let device = VGicD::new(base, Some(length));
+            batch.mount(B::serialised(device, Filter::new(base, Gicd)))?;
         }
         EmulatedDeviceType::GPPTITS => {
             let host = PhysAddr::from_usize(host_gits_base(config)?);
+            if !trusted {
+                return Err(ConfigFault::UntrustedIts);
+            }
             // Making the device programs the host's ITS: not before it is sure to be added.
             let range = GuestPhysAddrRange::from_start_size(base.into(), length);
             tables.of::<GuestPhysAddrRange>().place(range.span()?)?;
-            let device = Gits::new(base.into(), Some(length), host, false);
-            batch.mount(B::serialised(device))?;
+            let base = base.into();
+            let make = || Gits::new(base, Some(length), host, false);
+            batch.mount(B::serialised(make(), Its::new(base, make())))?;
         }
         _ => return Ok(false),
     }
     Ok(true)
+}
+
+/// The LPIs of the host: how many its configuration table holds once there is one.
+struct HostLpis(usize);
+
+impl Lpis for HostLpis {
+    fn configured(&self) -> Range<usize> {
+        let lpis = if LPT.is_completed() { self.0 } else { 0 };
+        FIRST_LPI..FIRST_LPI + lpis
+    }
+}
+
+impl Engine for Gits {
+    fn execute(&mut self, queue: usize, from: usize, to: usize) -> AxResult {
+        let regs = self.regs.get_mut();
+        regs.cbaser = queue;
+        regs.creadr = from;
+        // GITS_CWRITER.
+        self.handle_write(self.addr + 0x88, AccessWidth::Qword, to)
+    }
 }

@@ -3,6 +3,7 @@
 use axvmconfig::{EmulatedDeviceConfig, EmulatedDeviceType};
 use riscv_vplic::VPlicGlobal;
 
+use super::plic::{Plic, PlicGuard};
 use crate::{
     arguments::plic_contexts, config::ConfigFault, device::DeviceBound, tables::Tables,
     update::Batch,
@@ -11,6 +12,7 @@ use crate::{
 /// See [`super::build`].
 pub(super) fn build<B: DeviceBound>(
     config: &EmulatedDeviceConfig,
+    _trusted: bool,
     _tables: &Tables<B>,
     batch: &mut Batch<'_, B>,
 ) -> Result<bool, ConfigFault> {
@@ -18,11 +20,14 @@ pub(super) fn build<B: DeviceBound>(
         return Ok(false);
     }
     let contexts = plic_contexts(config)?;
-    let (base, length) = (config.base_gpa, config.length);
-    batch.mount(B::shared(VPlicGlobal::new(
-        base.into(),
-        Some(length),
-        contexts,
-    )))?;
+    let base = config.base_gpa.into();
+    let device = VPlicGlobal::new(base, Some(config.length), contexts);
+    batch.mount(B::shared(device, PlicGuard::new(base, contexts)))?;
     Ok(true)
+}
+
+impl Plic for VPlicGlobal {
+    fn is_active(&self, source: usize) -> bool {
+        self.active_irqs.lock().get(source)
+    }
 }

@@ -1,28 +1,21 @@
 //! The GIC. Register offsets: Arm GIC architecture specification, GICv3 and GICv4, IHI 0069,
 //! chapter "Programmers' Model".
 
-use std::sync::LazyLock;
-
 use arm_vgic::{
     Vgic,
     v3::{gits::Gits, vgicd::VGicD, vgicr::VGicR},
 };
-use ax_memory_addr::PhysAddr;
 use axaddrspace::device::AccessWidth;
-use axdevice::{AxVmDevices, ConfigFault, Refusal, SharedVmDevices};
+use axdevice::{AxVmDevices, ConfigError, ConfigFault, Refusal, SharedVmDevices};
 use axdevice_base::map_device_of_type;
-use axvisor_api::{
-    arch::ArchIf,
-    host::HostIf,
-    vmm::{InterruptVector, VCpuId, VCpuSet, VMId, VmmIf},
-};
-use axvmconfig::EmulatedDeviceType::{
-    GPPTDistributor, GPPTITS, GPPTRedistributor, InterruptController,
+use axvmconfig::{
+    EmulatedDeviceConfig,
+    EmulatedDeviceType::{GPPTDistributor, GPPTITS, GPPTRedistributor, InterruptController},
 };
 
 use crate::{
     common::{config, entry, error, fault},
-    host,
+    host::{self, machine},
 };
 
 const GICD: usize = 0x800_0000;
@@ -32,83 +25,11 @@ const GICR_LENGTH: usize = 0x2_0000;
 const ITS: usize = 0x808_0000;
 const ITS_LENGTH: usize = 0x2_0000;
 
-/// The host's CPUs.
-const CPUS: usize = 8;
-
-static HOST_GICD: LazyLock<usize> = LazyLock::new(|| host::registers(GICD_LENGTH));
-static HOST_GICR: LazyLock<usize> = LazyLock::new(|| host::registers(CPUS * GICR_LENGTH));
-
-struct Arch;
-
-#[axvisor_api::api_impl]
-impl ArchIf for Arch {
-    fn hardware_inject_virtual_interrupt(_vector: InterruptVector) {}
-
-    fn read_vgicd_typer() -> u32 {
-        // IDbits = 15: 16 bits of interrupt ids, so that there are LPIs. ITLinesNumber = 31.
-        (15 << 19) | 0x1f
-    }
-
-    fn read_vgicd_iidr() -> u32 {
-        0x43b
-    }
-
-    fn get_host_gicd_base() -> PhysAddr {
-        PhysAddr::from_usize(*HOST_GICD)
-    }
-
-    fn get_host_gicr_base() -> PhysAddr {
-        PhysAddr::from_usize(*HOST_GICR)
-    }
-
-    fn fetch_irq() -> u64 {
-        0
-    }
-
-    fn handle_irq() {}
-}
-
-struct Host;
-
-#[axvisor_api::api_impl]
-impl HostIf for Host {
-    fn get_host_cpu_num() -> usize {
-        CPUS
-    }
-}
-
-struct Vmm;
-
-#[axvisor_api::api_impl]
-impl VmmIf for Vmm {
-    fn current_vm_id() -> VMId {
-        0
-    }
-
-    fn current_vcpu_id() -> VCpuId {
-        0
-    }
-
-    fn vcpu_num(_vm_id: VMId) -> Option<usize> {
-        Some(1)
-    }
-
-    fn active_vcpus(_vm_id: VMId) -> Option<usize> {
-        Some(1)
-    }
-
-    fn inject_interrupt(_vm_id: VMId, _vcpu_id: VCpuId, _vector: InterruptVector) {}
-
-    fn inject_interrupt_to_cpus(_vm_id: VMId, _vcpu_set: VCpuSet, _vector: InterruptVector) {}
-
-    fn notify_vcpu_timer_expired(_vm_id: VMId, _vcpu_id: VCpuId) {}
-}
-
-fn gicd() -> axvmconfig::EmulatedDeviceConfig {
+fn gicd() -> EmulatedDeviceConfig {
     entry(GPPTDistributor, GICD, GICD_LENGTH, &[])
 }
 
-fn gicr(cpu_num: usize) -> axvmconfig::EmulatedDeviceConfig {
+fn gicr(cpu_num: usize) -> EmulatedDeviceConfig {
     entry(
         GPPTRedistributor,
         GICR,
@@ -117,15 +38,19 @@ fn gicr(cpu_num: usize) -> axvmconfig::EmulatedDeviceConfig {
     )
 }
 
-fn its() -> axvmconfig::EmulatedDeviceConfig {
-    entry(GPPTITS, ITS, ITS_LENGTH, &[host::registers(ITS_LENGTH)])
+fn its() -> EmulatedDeviceConfig {
+    entry(GPPTITS, ITS, ITS_LENGTH, &[machine::ITS])
+}
+
+/// What comes of these entries for a guest that is trusted with an ITS.
+fn trusted(entries: &[EmulatedDeviceConfig]) -> Result<AxVmDevices, ConfigError> {
+    let builder = AxVmDevices::builder().config(config(entries));
+    builder.trust_guest_its(true).build()
 }
 
 /// Sets a register of the host's device.
-fn set(register: usize, value: u32) {
-    let register = std::ptr::with_exposed_provenance_mut::<u32>(register);
-    // SAFETY: the register is in memory of `host::registers`, which is never freed.
-    unsafe { register.write_volatile(value) };
+fn set(register: usize, value: usize) {
+    host::set(register, AccessWidth::Dword, value);
 }
 
 /// Reads `register`, 4 bytes, through the registry.
@@ -147,13 +72,14 @@ fn a_gicv2_distributor() {
 
 #[test]
 fn a_gicv3_distributor_reaches_its_host() {
+    let _machine = machine::exclusive();
     let devices = AxVmDevices::try_new(config(&[gicd()])).unwrap();
     let item = devices.iter_mmio_dev().next().unwrap();
     // As axvm finds the distributor, to assign it interrupts.
     let found = map_device_of_type(item, |gicd: &VGicD| gicd.assign_irq(40, 1, (0, 0, 0, 1)));
     assert!(found.is_some());
     // GICD_TYPER.
-    set(*HOST_GICD + 4, 0x1234_5678);
+    set(machine::GICD + 4, 0x1234_5678);
     assert_eq!(read(&devices, GICD + 4), 0x1234_5678);
     // GICD_IROUTER40, as `assign_irq` has set it.
     assert_eq!(read(&devices, GICD + 0x6000 + 40 * 8), 1 << 31 | 1);
@@ -161,6 +87,7 @@ fn a_gicv3_distributor_reaches_its_host() {
 
 #[test]
 fn a_redistributor_for_each_vcpu_reaches_that_of_its_cpu() {
+    let _machine = machine::exclusive();
     let devices = AxVmDevices::try_new(config(&[gicr(3)])).unwrap();
     let cpus: Vec<_> = devices
         .iter_mmio_dev()
@@ -170,7 +97,7 @@ fn a_redistributor_for_each_vcpu_reaches_that_of_its_cpu() {
     for i in 0..3 {
         // GICR_WAKER.
         let value = 0x100 + i;
-        set(*HOST_GICR + (2 + i) * GICR_LENGTH + 0x14, value as u32);
+        set(machine::GICR + (2 + i) * GICR_LENGTH + 0x14, value);
         assert_eq!(read(&devices, GICR + i * GICR_LENGTH + 0x14), value);
     }
     assert!(
@@ -182,8 +109,9 @@ fn a_redistributor_for_each_vcpu_reaches_that_of_its_cpu() {
 
 #[test]
 fn an_its_reaches_its_host() {
+    let _machine = machine::exclusive();
     let its = its();
-    let devices = AxVmDevices::try_new(config(std::slice::from_ref(&its))).unwrap();
+    let devices = trusted(std::slice::from_ref(&its)).unwrap();
     let item = devices.iter_mmio_dev().next().unwrap();
     assert_eq!(
         map_device_of_type(item, |its: &Gits| its.is_root_vm),
@@ -196,14 +124,16 @@ fn an_its_reaches_its_host() {
 
 #[test]
 fn a_thread_safe_registry_has_them_all() {
-    let devices = SharedVmDevices::try_new(config(&[gicd(), gicr(2), its()])).unwrap();
+    let _machine = machine::exclusive();
+    let builder = SharedVmDevices::builder().config(config(&[gicd(), gicr(2), its()]));
+    let devices = builder.trust_guest_its(true).build().unwrap();
     let map = "mmio     0x8000000..=0x800ffff #1 GPPTDistributor\n\
                mmio     0x8080000..=0x809ffff #4 GPPTITS\n\
                mmio     0x80a0000..=0x80bffff #2 GPPTRedistributor\n\
                mmio     0x80c0000..=0x80dffff #3 GPPTRedistributor\n";
     assert_eq!(devices.snapshot().to_string(), map);
     // GICR_WAKER of the second.
-    set(*HOST_GICR + 3 * GICR_LENGTH + 0x14, 6);
+    set(machine::GICR + 3 * GICR_LENGTH + 0x14, 6);
     let waker = GICR + GICR_LENGTH + 0x14;
     assert_eq!(
         devices.handle_mmio_read(waker.into(), AccessWidth::Dword),
@@ -275,10 +205,26 @@ fn new_panics_where_0_4_10_did() {
 
 #[test]
 fn a_host_its_that_cannot_be_is_refused_before_it_is_touched() {
+    let _machine = machine::exclusive();
     let beyond = fault(entry(GPPTITS, ITS, ITS_LENGTH, &[usize::MAX]));
     assert!(matches!(beyond, ConfigFault::DoesNotFit { .. }));
     // The next one is made as if nothing had been.
-    assert!(AxVmDevices::try_new(config(&[its()])).is_ok());
+    assert!(trusted(&[its()]).is_ok());
+}
+
+#[test]
+fn a_guest_has_an_its_only_if_it_is_trusted_with_one() {
+    if cfg!(feature = "trust-guest-its") {
+        assert!(AxVmDevices::try_new(config(&[its()])).is_ok());
+        return;
+    }
+    assert_eq!(fault(its()), ConfigFault::UntrustedIts);
+    assert_eq!(
+        AxVmDevices::new(config(&[its(), gicd()]))
+            .iter_mmio_dev()
+            .count(),
+        1
+    );
 }
 
 #[test]
@@ -287,9 +233,7 @@ fn a_refused_its_leaves_the_host_s_as_it_is() {
     let host = its.cfg_list[0];
     // GITS_CTLR: enabled.
     set(host, 1);
-    let overlap = error(&[gicd(), its]);
+    let overlap = trusted(&[gicd(), its]).unwrap_err();
     assert!(matches!(overlap.fault, ConfigFault::Overlap { .. }));
-    let control = std::ptr::with_exposed_provenance::<u32>(host);
-    // SAFETY: the register is in memory of `host::registers`, which is never freed.
-    assert_eq!(unsafe { control.read_volatile() }, 1);
+    assert_eq!(host::get(host, AccessWidth::Dword), 1);
 }

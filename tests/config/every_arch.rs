@@ -216,6 +216,13 @@ fn interrupt_controllers_of_other_architectures_are_left_out() {
     assert_eq!(devices.iter_mmio_dev().count(), 0);
 }
 
+#[cfg(not(target_arch = "aarch64"))]
+#[test]
+fn where_there_is_no_virtual_timer_none_is_added() {
+    let builder = AxVmDevices::builder().with_virtual_timer();
+    assert_eq!(builder.build().unwrap().snapshot().to_string(), "");
+}
+
 #[test]
 fn new_does_not_panic_on_any_ivc_range() {
     for (base, length) in [

@@ -5,11 +5,25 @@
 
 mod common;
 mod every_arch;
+mod vm_files;
 
 #[cfg(any(target_arch = "aarch64", target_arch = "riscv64"))]
-mod host;
+use mock_host as host;
 
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
+#[cfg(target_arch = "aarch64")]
+mod gicd;
+#[cfg(target_arch = "aarch64")]
+mod gicr;
+#[cfg(target_arch = "aarch64")]
+mod gicv2;
+#[cfg(target_arch = "aarch64")]
+mod its;
+#[cfg(target_arch = "aarch64")]
+mod timer;
+
+#[cfg(target_arch = "riscv64")]
+mod plic;
 #[cfg(target_arch = "riscv64")]
 mod riscv64;

@@ -8,6 +8,8 @@ use axdevice_0_4_10 as published;
 use axvmconfig::{EmulatedDeviceConfig, EmulatedDeviceType};
 use proptest::{collection::vec, prelude::*};
 
+use crate::cases;
+
 const PAGE: usize = 0x1000;
 const BASE: usize = 0x7000_0000;
 
@@ -159,7 +161,7 @@ impl Trio {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: if cfg!(miri) { 4 } else { 600 },
+        cases: cases(600),
         failure_persistence: None,
         ..ProptestConfig::default()
     })]

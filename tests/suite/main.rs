@@ -34,6 +34,19 @@ macro_rules! on_every_bus {
     };
 }
 
+/// How many random cases a test tries, of `many`: few where every step is slow.
+const fn cases(many: u32) -> u32 {
+    match option_env!("AXDEVICE_FEW_ROUNDS") {
+        _ if cfg!(miri) => 4,
+        Some(_) => many / 8,
+        None => many,
+    }
+}
+
+// The published crate builds interrupt controllers, which call their hypervisor.
+#[cfg(any(target_arch = "aarch64", target_arch = "riscv64"))]
+use mock_host as _;
+
 mod bounds;
 mod bus;
 mod bytes;

@@ -23,6 +23,7 @@ use self::{
 };
 use crate::{
     bus::Bus,
+    cases,
     device::{Call, Journal, Probe, answer, registry},
 };
 
@@ -244,7 +245,7 @@ struct Deferred {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: if cfg!(miri) { 4 } else { 400 },
+        cases: cases(400),
         failure_persistence: None,
         ..ProptestConfig::default()
     })]

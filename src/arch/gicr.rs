@@ -1,0 +1,258 @@
+//! The registers of `arm_vgic::v3::vgicr::VGicR`, a GICv3 redistributor: those of the physical
+//! CPU's.
+//!
+//! Offsets, sizes and what may be accessed how: Arm GIC architecture specification, GICv3 and
+//! GICv4, IHI 0069, "The GIC Redistributor register map".
+
+use core::ops::Range;
+
+use axaddrspace::device::AccessWidth::{self, Byte, Dword, Qword};
+
+use super::guard::{
+    Registers,
+    Verdict::{self, As, Half, Keep, Nothing, Pass},
+};
+
+/// Lets through what concerns the physical CPU's private interrupts, and of LPIs what is allowed.
+pub(crate) struct Gicr<L> {
+    /// Whether the guest may have the host's hardware deal with LPIs: its pending table is at a
+    /// physical address that the guest chooses, and the hardware writes there.
+    pub(crate) trusted: bool,
+    pub(crate) lpis: L,
+}
+
+/// What a guard must know of the host's LPIs.
+pub(crate) trait Lpis: Send + Sync + 'static {
+    /// The interrupts that the host's LPI configuration table has a byte for; none where there is
+    /// no table.
+    fn configured(&self) -> Range<usize>;
+}
+
+impl Lpis for Range<usize> {
+    fn configured(&self) -> Range<usize> {
+        self.clone()
+    }
+}
+
+/// The first LPI.
+#[cfg(any(test, target_arch = "aarch64"))]
+pub(crate) const FIRST_LPI: usize = 8192;
+
+/// GICR_CTLR.EnableLPIs.
+const ENABLE_LPIS: usize = 1 << 0;
+
+/// GICR_WAKER.ProcessorSleep.
+const PROCESSOR_SLEEP: usize = 1 << 1;
+
+enum Register {
+    Control,
+    Type,
+    Waker,
+    /// GICR_SETLPIR, GICR_CLRLPIR, GICR_INVALLR: write only, eight bytes.
+    LpiCommand,
+    InvalidateLpi,
+    Properties,
+    Pending,
+    /// In four bytes, and read only.
+    ReadOnly,
+    /// In four bytes.
+    Word,
+    /// In four bytes: interrupt groups.
+    Group,
+    /// In four bytes or in one.
+    Bytes,
+    Reserved,
+}
+
+#[inline]
+const fn register(offset: usize) -> Register {
+    match offset {
+        0x0..=0x3 => Register::Control,
+        // GICR_IIDR; GICR_PIDR4 to GICR_CIDR3.
+        0x4..=0x7 | 0xffd0..=0xffff => Register::ReadOnly,
+        0x8..=0xf => Register::Type,
+        0x14..=0x17 => Register::Waker,
+        0x40..=0x43 | 0x48..=0x4b | 0xb0..=0xb3 => Register::LpiCommand,
+        0x70..=0x77 => Register::Properties,
+        0x78..=0x7f => Register::Pending,
+        0xa0..=0xa3 => Register::InvalidateLpi,
+        // GICR_IGROUPR0.
+        0x1_0080..=0x1_0083 => Register::Group,
+        // GICR_STATUSR; GICR_ISENABLER0, ICENABLER0, ISPENDR0, ICPENDR0, ISACTIVER0, ICACTIVER0;
+        // ICFGR0 and ICFGR1; IGRPMODR0.
+        0x10..=0x13
+        | 0x1_0100..=0x1_0103
+        | 0x1_0180..=0x1_0183
+        | 0x1_0200..=0x1_0203
+        | 0x1_0280..=0x1_0283
+        | 0x1_0300..=0x1_0303
+        | 0x1_0380..=0x1_0383
+        | 0x1_0c00..=0x1_0c07
+        | 0x1_0d00..=0x1_0d03 => Register::Word,
+        // GICR_IPRIORITYR0 to 7.
+        0x1_0400..=0x1_041f => Register::Bytes,
+        _ => Register::Reserved,
+    }
+}
+
+impl<L: Lpis> Registers for Gicr<L> {
+    #[inline]
+    fn read(&self, offset: usize, width: AccessWidth) -> Verdict {
+        match (register(offset), width) {
+            (
+                Register::Control
+                | Register::Waker
+                | Register::ReadOnly
+                | Register::Word
+                | Register::Group
+                | Register::Bytes,
+                Dword,
+            )
+            | (Register::Bytes, Byte)
+            | (Register::Type | Register::Properties | Register::Pending, Qword) => Pass,
+            (Register::Type | Register::Properties | Register::Pending, Dword) => Half,
+            _ => Nothing,
+        }
+    }
+
+    #[inline]
+    fn write(&self, offset: usize, width: AccessWidth, value: usize) -> Verdict {
+        match (register(offset), width) {
+            (Register::Word | Register::Bytes, Dword) | (Register::Bytes, Byte) => Pass,
+            (Register::Control, Dword) if self.trusted => Pass,
+            (Register::Control, Dword) => Keep(ENABLE_LPIS),
+            // The host's CPU gets no interrupts while its redistributor sleeps.
+            (Register::Waker, Dword) => As(value & !PROCESSOR_SLEEP),
+            // As in the distributor: no FIQs.
+            (Register::Group, Dword) => Keep(!value),
+            // The device only remembers it.
+            (Register::Properties, Qword) => Pass,
+            (Register::Properties, Dword) => Half,
+            (Register::Pending, Qword) if self.trusted => Pass,
+            (Register::Pending, Dword) if self.trusted => Half,
+            (Register::LpiCommand, Dword | Qword) if self.trusted => Pass,
+            (Register::InvalidateLpi, Dword | Qword) => self.invalidate(value),
+            _ => Nothing,
+        }
+    }
+}
+
+impl<L: Lpis> Gicr<L> {
+    /// GICR_INVLPIR: the device writes the LPI's byte in the host's configuration table, wherever
+    /// that is, and makes the table if there is none.
+    #[cold]
+    fn invalidate(&self, value: usize) -> Verdict {
+        let interrupt = value & 0xffff_ffff;
+        if self.lpis.configured().contains(&interrupt) {
+            Pass
+        } else {
+            Nothing
+        }
+    }
+}
+
+/// How many LPIs the device's LPI configuration table has a byte for, on a host whose GICD_TYPER this is.
+#[cfg(any(test, target_arch = "aarch64"))]
+pub(crate) fn lpis_of(gicd_typer: u32) -> usize {
+    // IDbits, one less than the number of bits of an interrupt's id.
+    let id_bits = (gicd_typer >> 19) & 0x1f;
+    let interrupts = 1_usize << (id_bits + 1);
+    // The table is of whole pages.
+    interrupts.saturating_sub(FIRST_LPI) & !0xfff
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    const LPIS: Range<usize> = FIRST_LPI..FIRST_LPI + 0x1000;
+
+    fn gicr(trusted: bool) -> Gicr<Range<usize>> {
+        let lpis = LPIS;
+        Gicr { trusted, lpis }
+    }
+
+    #[test]
+    fn the_table_of_lpis_is_of_whole_pages_and_may_be_empty() {
+        let typer = |id_bits: u32| id_bits << 19 | 0x7ffff;
+        assert_eq!(lpis_of(typer(15)), 0x1_0000 - 0x2000);
+        assert_eq!(lpis_of(typer(13)), 0x2000);
+        assert_eq!(lpis_of(typer(31)), 0x1_0000_0000 - 0x2000);
+        for few in [0, 9, 12] {
+            assert_eq!(lpis_of(typer(few)), 0, "{few}");
+        }
+    }
+
+    #[test]
+    fn an_lpi_is_invalidated_within_the_table_only() {
+        for trusted in [false, true] {
+            let write = |value| gicr(trusted).write(0xa0, Qword, value);
+            for inside in [LPIS.start, LPIS.end - 1, 1 << 32 | LPIS.start] {
+                assert_eq!(write(inside), Pass, "{inside:#x}");
+            }
+            for outside in [0, 1, LPIS.start - 1, LPIS.end, 0xffff_ffff, usize::MAX] {
+                assert_eq!(write(outside), Nothing, "{outside:#x}");
+            }
+            let none = Gicr {
+                trusted,
+                lpis: 0..0,
+            };
+            assert_eq!(none.write(0xa0, Dword, LPIS.start), Nothing);
+        }
+    }
+
+    #[test]
+    fn only_a_trusted_guest_has_the_hardware_write_memory() {
+        for (offset, width, trusted) in [
+            (0x0, Dword, Pass),
+            (0x78, Qword, Pass),
+            (0x7c, Dword, Half),
+            (0x40, Qword, Pass),
+            (0x48, Qword, Pass),
+            (0xb0, Qword, Pass),
+        ] {
+            assert_eq!(gicr(true).write(offset, width, 1), trusted, "{offset:#x}");
+            let untrusted = if offset == 0 {
+                Keep(ENABLE_LPIS)
+            } else {
+                Nothing
+            };
+            assert_eq!(
+                gicr(false).write(offset, width, 1),
+                untrusted,
+                "{offset:#x}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_host_s_redistributor_stays_awake_and_its_interrupts_in_group_1() {
+        assert_eq!(gicr(true).write(0x14, Dword, 0x8000_0003), As(0x8000_0001));
+        assert_eq!(
+            gicr(true).write(0x1_0080, Dword, 0xffff_0000),
+            Keep(!0xffff_0000)
+        );
+    }
+
+    #[test]
+    fn long_registers_have_halves() {
+        for offset in [0x8, 0xc, 0x70, 0x74, 0x78, 0x7c] {
+            assert_eq!(gicr(false).read(offset, Dword), Half, "{offset:#x}");
+            assert_eq!(gicr(false).read(offset & !7, Qword), Pass, "{offset:#x}");
+        }
+        assert_eq!(gicr(false).write(0x74, Dword, 1), Half);
+        assert_eq!(gicr(false).write(0x8, Qword, 1), Nothing, "GICR_TYPER");
+    }
+
+    #[test]
+    fn what_the_device_does_not_know_is_reserved() {
+        for offset in [0x20, 0xa0, 0xc0, 0x100, 0x1_0000, 0x1_0e00, 0x2_0000] {
+            for width in [Byte, AccessWidth::Word, Dword, Qword] {
+                assert_eq!(gicr(true).read(offset, width), Nothing, "{offset:#x}");
+            }
+        }
+        assert_eq!(gicr(true).write(0x4, Dword, 0), Nothing, "GICR_IIDR");
+        assert_eq!(gicr(true).read(0x1_0400, Byte), Pass);
+        assert_eq!(gicr(true).read(0x1_0100, Byte), Nothing);
+    }
+}

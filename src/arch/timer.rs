@@ -1,0 +1,42 @@
+//! The timer of a guest on Arm, whose EL1 physical timer crate `arm_vgic` emulates. Registers: Arm
+//! Architecture Reference Manual, DDI 0487, by their names.
+
+use arm_vgic::vtimer::{SysCntpCtlEl0, SysCntpTvalEl0, SysCntpctEl0};
+use ax_errno::AxResult;
+use axaddrspace::device::{AccessWidth, SysRegAddr, SysRegAddrRange};
+use axdevice_base::BaseDeviceOps;
+
+use super::guard::Guard;
+use crate::{device::DeviceBound, error::Refusal, update::Batch};
+
+/// Records the timer's three registers.
+pub(crate) fn virtual_timer<B: DeviceBound>(batch: &mut Batch<'_, B>) -> Result<(), Refusal> {
+    batch.mount(B::shared(SysCntpCtlEl0::new(), ()))?;
+    batch.mount(B::shared(SysCntpctEl0::new(), ()))?;
+    batch.mount(B::shared(SysCntpTvalEl0::new(), TimerValue))?;
+    Ok(())
+}
+
+/// Guards CNTP_TVAL_EL0, which the device by itself takes badly: it panics on a read, and adds what is
+/// written, all 64 bits of it, to the time.
+struct TimerValue;
+
+impl Guard<SysRegAddrRange, SysCntpTvalEl0> for TimerValue {
+    /// Gives zero: while the timer is off the value is UNKNOWN, and CNTP_CTL_EL0 says that it is.
+    fn read(&self, _: &SysCntpTvalEl0, _: SysRegAddr, _: AccessWidth) -> AxResult<usize> {
+        Ok(0)
+    }
+
+    /// Passes the signed value in the lower 32 bits on, the others being RES0. One below zero is a
+    /// time that has passed, so that the timer expires at once.
+    fn write(
+        &self,
+        device: &SysCntpTvalEl0,
+        addr: SysRegAddr,
+        width: AccessWidth,
+        val: usize,
+    ) -> AxResult {
+        let after = u32::try_from(val as i32).unwrap_or(0);
+        device.handle_write(addr, width, after as usize)
+    }
+}

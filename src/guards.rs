@@ -1,0 +1,141 @@
+//! What the built-in devices do on a guest's word, and what their guards do about it.
+//!
+//! This module has no code. The crate builds interrupt controllers of `arm_vgic` 0.4.10 and
+//! `riscv_vplic` 0.4.12. They pass most registers on to the host's hardware, and take for granted a
+//! guest that means well: some accesses panic, some never return, some write to memory of the host.
+//! So the registry puts a *guard* before each of them.
+//!
+//! # The rule
+//!
+//! A guard lets through an access to a register that the device handles soundly, in a width that the
+//! architecture allows there, aligned, and with a value that is sound. Everything else in the
+//! device's range **reads as zero and ignores writes**, whatever [`Unmapped`](crate::Unmapped) says.
+//! That is what reserved registers of the GIC are (RES0: IHI 0069 and IHI 0048), and one of the
+//! things that it allows an access to do in a width that a register does not support; the PLIC
+//! specification 1.0.0 defines nothing outside its registers, and implementations do the same. An
+//! access that runs past the *end* of the device is answered by [`Unmapped`](crate::Unmapped), as
+//! for every device.
+//!
+//! A guard belongs to the entry of the table, as a lock does, and stands before `handle_*` alone.
+//! `find_*`, `iter_*` and `snapshot` give the device without it, in every registry: by it
+//! Axvisor injects interrupts (a write of the PLIC's pending bits, which a guest's is not), and axvm
+//! downcasts to `VGicD`. In a [`SharedVmDevices`](crate::SharedVmDevices) that is
+//! [`Serialized`](crate::Serialized) where the device is not `Sync`. Guards look after devices that
+//! the crate builds from a configuration, not after those that are added.
+//!
+//! # GICv2 distributor: `arm_vgic::Vgic`
+//!
+//! It reaches no host. Offsets are modulo 4 KiB.
+//!
+//! | register | the device | the guard |
+//! |---|---|---|
+//! | GICD_CTLR, TYPER, IIDR; ISENABLER0 to 15 | its own state, in 1, 2 or 4 bytes; 8 bytes read as zero | passes |
+//! | ISENABLER16 to 31 (0x140 to 0x17f) | looks up interrupts 512 to 1023 in an array of 512: panics, on a read, and on a write of any one of the low 32 bits | reserved |
+//! | all else | reads as zero, ignores writes | passes |
+//!
+//! # GICv3 distributor: `arm_vgic::v3::vgicd::VGicD`
+//!
+//! It reads and writes the host's distributor in the width of the guest's access, masked to the
+//! interrupts that are the guest's.
+//!
+//! | register | the device | the guard |
+//! |---|---|---|
+//! | any, unaligned | accesses the host's register unaligned: a fault on device memory, and undefined behaviour in Rust | reserved |
+//! | any, in a width that the architecture does not allow | accesses the host's register so; the hardware may answer with an abort | reserved |
+//! | CTLR, TYPER, IIDR, TYPER2; PIDR4 to CIDR3 | reads the host's, ignores writes | passes 4 bytes |
+//! | IGROUPR | masked; a guest can put its interrupts into group 0, which come as FIQs where the host has one security state, and no hypervisor of these expects one | passes 4 bytes; bits can be set, not cleared |
+//! | ISENABLER to ICACTIVER, ICFGR, IGRPMODR | masked; 8 bytes at the last register of ISENABLER and its like look up interrupt 1024 of 1024: panics | passes 4 bytes |
+//! | IPRIORITYR | masked (to the low four bits of each priority); 8 bytes, unaligned, at the end likewise | passes 1 and 4 bytes |
+//! | ITARGETSR | asks whether the *first* byte's interrupt is the guest's, and writes all: interrupts of others are rerouted | passes 1 byte |
+//! | IROUTER32 to 1019 | masked; one that is unaligned writes into the next interrupt's | passes 8 bytes and either half |
+//! | IROUTER0 to 31 and 1020 to 1023; all else, such as SETSPI_NSR (0x40) or 0x30; all beyond 64 KiB | `todo!` panics, or reads a reserved register | reserved |
+//!
+//! # GICv3 redistributor: `arm_vgic::v3::vgicr::VGicR`
+//!
+//! It reads and writes the host's redistributor of its physical CPU. *Trusted* is a guest for which
+//! [`trust_guest_its`](crate::VmDevicesBuilder::trust_guest_its) is set.
+//!
+//! | register | the device | the guard |
+//! |---|---|---|
+//! | any, unaligned or in a width that the architecture does not allow | as in the distributor | reserved |
+//! | CTLR | passes on: with EnableLPIs the hardware begins to use the pending table | passes 4 bytes; EnableLPIs stays as it is unless trusted |
+//! | IIDR; PIDR4 to CIDR3 | reads the host's; `todo!` panics on a write | passes reads of 4 bytes |
+//! | TYPER | reads the host's, with Last set; `todo!` panics on a write, and on a read of the upper half | passes reads of 8 bytes and of either half |
+//! | STATUSR | passes on | passes 4 bytes |
+//! | WAKER | passes on: with ProcessorSleep the physical CPU gets no interrupts any more, nor does the host | passes 4 bytes; ProcessorSleep is not set |
+//! | SETLPIR, CLRLPIR, INVALLR | passes on | write only, 4 and 8 bytes, trusted only |
+//! | PROPBASER | remembers it; `todo!` panics on the upper half; a write of the lower half clears the upper | passes 8 bytes and either half |
+//! | PENDBASER | passes on: the hardware writes to the physical address that the guest gives; `todo!` panics on the upper half | passes reads; writes only if trusted, 8 bytes and either half |
+//! | INVLPIR | **writes one byte at 4 KiB-aligned table + value - 8192, anywhere**; makes the table first if there is none, and gives it to every physical CPU; overflows below 8192; `todo!` panics on a read | write only, of an LPI that the table has, where there is a table |
+//! | SYNCR | reads as zero; `todo!` panics on a write | reserved |
+//! | IGROUPR0 | passes on: the *host's* private interrupts can become FIQs | passes 4 bytes; bits can be set, not cleared |
+//! | ISENABLER0 to ICACTIVER0, ICFGR0 and 1, IGRPMODR0 | passes on, but that the maintenance interrupt is not disabled | passes 4 bytes |
+//! | IPRIORITYR0 to 7 | passes on | passes 1 and 4 bytes |
+//! | all else | `todo!` panics | reserved |
+//!
+//! # ITS: `arm_vgic::v3::gits::Gits`
+//!
+//! It copies the guest's commands into the queue of the host's ITS. A guest has one only if it is
+//! trusted; then the guard keeps the host from panics and endless waits, but does not look at the
+//! commands.
+//!
+//! | register | the device | the guard |
+//! |---|---|---|
+//! | CTLR | passes on; while the ITS is disabled, a write of CWRITER waits for ever | 4 bytes; the host's ITS is enabled once, and stays so; disabled, the guest's reads as quiescent and takes no commands |
+//! | IIDR, TYPER; PIDR4 to CIDR3 | reads the host's, passes writes on | passes reads of 4 bytes (TYPER: 8 and either half) |
+//! | CBASER | remembers it; the upper half is the host's own | 8 bytes and either half, fixed while enabled; clears CREADR |
+//! | CWRITER | copies commands from CREADR on, and waits until the host's ITS has executed them; **below CREADR it underflows, or copies nearly without end; what is no multiple of 32, or past 64 KiB, is never reached**; a queue that is not of 64 KiB is read past its end | 8 bytes and either half; whole commands within the queue, handed over in runs that the device stands |
+//! | CREADR | panics on a write | read only |
+//! | BASER0 and 1 | remembers them; a read of 8 bytes overflows; the upper halves are the host's own | 8 bytes and either half, fixed while enabled |
+//! | BASER2 to 7 | passes on: the host's tables are where the guest says | reserved |
+//! | TRANSLATER | passes on | reserved |
+//! | all else, also beyond the two frames of 64 KiB | passes on, to whatever is there | reserved |
+//!
+//! ## Why a guest must be trusted with an ITS
+//!
+//! Checking commands in place would race with the guest, which can change them after. So they would
+//! have to be copied first, and the copy checked; and the pinned device could be given a copy. It
+//! would not help, because the device takes addresses of guest memory for addresses of the host:
+//!
+//! - The copy itself would read at CBASER. Whether that is the guest's memory, only the
+//!   hypervisor knows, not this crate; elsewhere the host faults, or a device is read.
+//! - MAPD names an interrupt translation table, and the ITS *writes* to it, at whatever physical address.
+//!   The same holds of GICR_PENDBASER and the redistributor.
+//! - Devices, collections and LPIs are those of the one host ITS. A guest can map, move and
+//!   discard another's; which are its own, the device does not know.
+//! - MAPI and MAPTI write the LPI's byte in the host's configuration table, unchecked, as INVLPIR
+//!   does; the device does it as it copies.
+//! - A command that makes the ITS stall leaves the device waiting for ever, with its lock held.
+//!
+//! # PLIC: `riscv_vplic::VPlicGlobal`
+//!
+//! It reads and writes the host's PLIC at the same address, and keeps pending and active bits itself.
+//!
+//! | register | the device | the guard |
+//! |---|---|---|
+//! | any, not in 4 bytes | asserts | reserved |
+//! | any, unaligned | accesses the host's register unaligned; CTRL + 1 to 3 (0x20_0001 to 3) underflow | reserved |
+//! | priorities | passes on | passes |
+//! | pending bits | its own; takes a write for an injection by the hypervisor | passes reads |
+//! | reserved words after the pending bits | read as zero, ignore writes | reserved |
+//! | enable bits of a context that it has | passes on | passes |
+//! | enable bits of others | reads the host's; **writes the host's, then asserts** | reserved |
+//! | threshold of a context that it has | passes on | passes |
+//! | threshold of others | reads the host's, or what lies behind its PLIC; asserts on a write | reserved |
+//! | claim | chooses among what is pending | passes |
+//! | complete | of a source that is not active: **takes a lock that it holds, and waits for itself for ever** | passes what is active, one at a time |
+//! | claim and complete of others | asserts | reserved |
+//! | all else | `unimplemented!` panics | reserved |
+//!
+//! # What guards do not do
+//!
+//! These devices share the host's hardware with the guest by design. A guard does not know whose an
+//! interrupt is where the device does not: a guest with a redistributor can mask and prioritise its
+//! physical CPU's private interrupts, also those that the host uses; one with a PLIC can change
+//! priorities of all sources, and enables and thresholds of the contexts that the configuration
+//! gives it. The hypervisor decides which CPUs and contexts those are.
+//!
+//! The timers of `arm_vgic::vtimer` that an embedder adds are bare: a guest's read of CNTP_TVAL_EL0
+//! reaches `todo!`. Those of [`with_virtual_timer`](crate::VmDevicesBuilder::with_virtual_timer) have a
+//! guard: it reads as zero, and what is written is taken for the 32 bits, signed, that it has. Either
+//! way each write makes a timer that the host keeps.

@@ -1,0 +1,255 @@
+//! Configurations of whole VMs, as people write them: those of the examples, good and broken.
+
+use std::{env, sync::Arc};
+
+use ax_errno::AxError;
+use axaddrspace::device::{Port, PortRange};
+use axdevice::{AxVmDeviceConfig, ConfigError, SharedVmDevices};
+use axvmconfig::{AxVMCrateConfig, EmulatedDeviceType::Console, VMInterruptMode};
+
+use crate::common;
+
+/// A file of the examples.
+macro_rules! file {
+    ($name:literal) => {
+        (
+            $name,
+            include_str!(concat!("../../examples/configs/", $name)),
+        )
+    };
+}
+
+/// Whether a test's architecture, `all` or one, is this one.
+fn on(arch: &str) -> bool {
+    arch == "all" || arch == env::consts::ARCH
+}
+
+fn parse(text: &str) -> AxVMCrateConfig {
+    toml::from_str(text).unwrap()
+}
+
+/// Builds it with consoles for consoles. Serial ports alone: those in memory are another factory's.
+fn build(config: AxVMCrateConfig) -> Result<SharedVmDevices, ConfigError> {
+    // An ITS sets the host's up.
+    #[cfg(any(target_arch = "aarch64", target_arch = "riscv64"))]
+    let _machine = crate::host::machine::exclusive();
+    SharedVmDevices::builder()
+        .config(AxVmDeviceConfig::new(config.devices.emu_devices))
+        .trust_guest_its(true)
+        .factory(Console, |config, batch| {
+            let port = |at: usize| u16::try_from(at).map_err(|_| AxError::InvalidInput);
+            let (first, last) = (config.base_gpa, config.base_gpa + config.length - 1);
+            if config.base_gpa < 0x1_0000 {
+                let ports = PortRange::new(Port(port(first)?), Port(port(last)?));
+                batch.add_port_dev(Arc::new(common::Console(ports)))?;
+            }
+            Ok(())
+        })
+        .build()
+}
+
+/// Checks the memory map of a good file: of its lines those count whose architecture is this one.
+#[track_caller]
+fn has((name, text): (&str, &str), lines: &[(&str, &str)]) {
+    let devices = build(parse(text)).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let map = devices.snapshot().to_string();
+    // Ids follow from the order of the entries and from what is left out.
+    let rows = map.lines().map(|line| {
+        let mut words = line.split_whitespace();
+        let (bus, range, _id, name) = (words.next(), words.next(), words.next(), words.next());
+        [bus, range, name].map(Option::unwrap).join(" ")
+    });
+    let expected = lines.iter().filter(|(arch, _)| on(arch));
+    let expected: Vec<_> = expected.map(|&(_, line)| line.to_string()).collect();
+    assert_eq!(rows.collect::<Vec<_>>(), expected, "{name}");
+}
+
+/// Checks the error of a broken file. Where its devices are not built there is none.
+#[track_caller]
+fn fails((name, text): (&str, &str), arch: &str, expected: &str) {
+    match build(parse(text)) {
+        Err(error) => assert_eq!(error.to_string(), expected, "{name}"),
+        Ok(_) => assert!(!on(arch), "{name} was built"),
+    }
+}
+
+/// Checks that a file cannot be parsed, and where it says that it is wrong.
+#[track_caller]
+fn does_not_parse((name, text): (&str, &str), expected: &[&str]) {
+    let error = toml::from_str::<AxVMCrateConfig>(text).unwrap_err();
+    let error = error.to_string();
+    let named = expected.iter().all(|part| error.contains(part));
+    assert!(named, "{name}: {error}");
+}
+
+#[test]
+fn gppt_guests_with_one_two_and_eight_vcpus() {
+    let gicr = [
+        ("aarch64", "mmio 0x80a0000..=0x80bffff gppt-gicr"),
+        ("aarch64", "mmio 0x80c0000..=0x80dffff gppt-gicr"),
+        ("aarch64", "mmio 0x80e0000..=0x80fffff gppt-gicr"),
+        ("aarch64", "mmio 0x8100000..=0x811ffff gppt-gicr"),
+        ("aarch64", "mmio 0x8120000..=0x813ffff gppt-gicr"),
+        ("aarch64", "mmio 0x8140000..=0x815ffff gppt-gicr"),
+        ("aarch64", "mmio 0x8160000..=0x817ffff gppt-gicr"),
+        ("aarch64", "mmio 0x8180000..=0x819ffff gppt-gicr"),
+    ];
+    for (file, vcpus) in [
+        (file!("gppt-1-vcpu.toml"), 1),
+        (file!("gppt-2-vcpus.toml"), 2),
+        (file!("gppt-8-vcpus.toml"), 8),
+    ] {
+        let config = parse(file.1);
+        assert_eq!(config.base.cpu_num, vcpus);
+        assert_eq!(config.devices.interrupt_mode, VMInterruptMode::Passthrough);
+        let mut lines = vec![
+            ("aarch64", "mmio 0x8000000..=0x800ffff gppt-gicd"),
+            ("aarch64", "mmio 0x8080000..=0x809ffff gppt-gits"),
+        ];
+        lines.extend(&gicr[..vcpus]);
+        has(file, &lines);
+    }
+}
+
+#[test]
+fn a_guest_with_a_plic() {
+    let plic = ("riscv64", "mmio 0xc000000..=0xc5fffff plic");
+    has(file!("plic.toml"), &[plic]);
+}
+
+#[test]
+fn a_guest_with_ivc_channels() {
+    let file = file!("ivc.toml");
+    has(file, &[]);
+    let devices = build(parse(file.1)).unwrap();
+    let channels = [0, 1, 2].map(|_| devices.alloc_ivc_channel(0x8000));
+    let [first, second] = [0x7000_0000, 0x7000_8000].map(|at: usize| Ok(at.into()));
+    assert_eq!(channels, [first, second, Err(AxError::NoMemory)]);
+}
+
+#[test]
+fn a_guest_whose_interrupts_are_emulated() {
+    let file = file!("emulated.toml");
+    has(file, &[("aarch64", "mmio 0x8000000..=0x800ffff gic")]);
+    let mode = parse(file.1).devices.interrupt_mode;
+    assert_eq!(mode, VMInterruptMode::Emulated);
+}
+
+#[test]
+fn a_guest_with_something_of_everything() {
+    let file = file!("mixed.toml");
+    has(
+        file,
+        &[
+            ("aarch64", "mmio 0x8000000..=0x800ffff gppt-gicd"),
+            ("aarch64", "mmio 0x80a0000..=0x80bffff gppt-gicr"),
+            ("aarch64", "mmio 0x80c0000..=0x80dffff gppt-gicr"),
+            ("riscv64", "mmio 0xc000000..=0xc5fffff plic"),
+            ("all", "port 0x3f8..=0x3ff com1"),
+        ],
+    );
+    let devices = build(parse(file.1)).unwrap();
+    let channel = devices.alloc_ivc_channel(0x10_0000);
+    assert_eq!(channel, Ok(0x7000_0000.into()));
+}
+
+#[test]
+fn broken_files_say_what_is_wrong_with_which_device() {
+    fails(
+        file!("broken/gicr-without-stride.toml"),
+        "aarch64",
+        "device 1 \"gppt-gicr\" (gic partial passthrough redistributor): argument 1 of cfg_list, \
+         stride, is missing",
+    );
+    fails(
+        file!("broken/gicr-too-close.toml"),
+        "aarch64",
+        "device 0 \"gppt-gicr\" (gic partial passthrough redistributor): 0x80b0000..=0x80cffff \
+         overlaps 0x80a0000..=0x80bffff of \"gppt-gicr\"",
+    );
+    fails(
+        file!("broken/its-over-gicr.toml"),
+        "aarch64",
+        "device 1 \"gppt-gits\" (gic partial passthrough its): 0x80c0000..=0x80dffff overlaps \
+         0x80c0000..=0x80dffff of \"gppt-gicr\"",
+    );
+    fails(
+        file!("broken/its-without-host.toml"),
+        "aarch64",
+        "device 0 \"gppt-gits\" (gic partial passthrough its): argument 0 of cfg_list, \
+         host_gits_base, is missing",
+    );
+    fails(
+        file!("broken/two-distributors.toml"),
+        "aarch64",
+        "device 1 \"gic\" (interrupt controller): 0x8000000..=0x800ffff overlaps \
+         0x8000000..=0x800ffff of \"gppt-gicd\"",
+    );
+    fails(
+        file!("broken/plic-too-small.toml"),
+        "riscv64",
+        "device 0 \"plic\" (plic partial passthrough global): the PLIC takes 0x202005 bytes, but \
+         its length is 0x200000",
+    );
+    fails(
+        file!("broken/plic-without-contexts.toml"),
+        "riscv64",
+        "device 0 \"plic\" (plic partial passthrough global): argument 0 of cfg_list, \
+         context_num, is missing",
+    );
+    fails(
+        file!("broken/ivc-unaligned.toml"),
+        "all",
+        "device 0 \"ivc\" (ivc channel): the IVC range is not on 4 KiB boundaries",
+    );
+    fails(
+        file!("broken/ivc-empty.toml"),
+        "all",
+        "device 0 \"ivc\" (ivc channel): the range at 0x70000000 is empty",
+    );
+    fails(
+        file!("broken/consoles-overlap.toml"),
+        "all",
+        "device 1 \"com2\" (console): 0x3ff..=0x406 overlaps 0x3f8..=0x3ff of \"com1\"",
+    );
+    fails(
+        file!("broken/console-wraps.toml"),
+        "all",
+        "device 0 \"com1\" (console): its factory failed: Invalid input parameter",
+    );
+}
+
+#[test]
+fn files_that_do_not_parse_say_where() {
+    does_not_parse(file!("broken/not-toml.toml"), &["line 2", "unclosed table"]);
+    let length = ["line 25", "invalid length 4", "6 elements"];
+    does_not_parse(file!("broken/no-type.toml"), &length);
+    let unknown = ["line 25", "invalid value: 153", "expected one of"];
+    does_not_parse(file!("broken/unknown-type.toml"), &unknown);
+    let negative = ["line 25, column 13", "invalid value", "-1"];
+    does_not_parse(file!("broken/negative-base.toml"), &negative);
+}
+
+/// Each file of the examples is named above.
+#[cfg(not(miri))]
+#[test]
+fn no_file_is_forgotten() {
+    use std::{collections::BTreeSet, fs, path::Path};
+
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/configs");
+    let tested = include_str!("vm_files.rs").split('"');
+    let tested: BTreeSet<_> = tested
+        .filter(|word| word.len() > ".toml".len() && word.ends_with(".toml"))
+        .map(str::to_string)
+        .collect();
+    let there: BTreeSet<_> = ["", "broken/"]
+        .into_iter()
+        .flat_map(|folder| {
+            let files = fs::read_dir(examples.join(folder)).unwrap();
+            let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+            names.map(move |name| format!("{folder}{name}"))
+        })
+        .filter(|name| name.ends_with(".toml"))
+        .collect();
+    assert_eq!(tested, there);
+}

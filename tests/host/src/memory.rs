@@ -1,0 +1,139 @@
+//! The host's memory, and access to its registers.
+
+use std::{
+    alloc::{Layout, alloc_zeroed, dealloc},
+    ptr::{with_exposed_provenance, with_exposed_provenance_mut},
+    sync::{Mutex, PoisonError},
+};
+
+use ax_memory_addr::{PAGE_SIZE_4K, PhysAddr, VirtAddr};
+use axaddrspace::device::AccessWidth;
+use axvisor_api::memory::MemoryIf;
+
+use crate::machine::translate;
+
+/// How the host's memory is aligned: as the largest table of an ITS, or better.
+const ALIGNMENT: usize = 0x1_0000;
+
+/// First address and length of all memory that was given out and not given back.
+static BLOCKS: Mutex<Vec<(usize, usize)>> = Mutex::new(Vec::new());
+
+fn layout(size: usize) -> Layout {
+    Layout::from_size_align(size, ALIGNMENT).expect("a size that fits")
+}
+
+/// `size` zero bytes, aligned to 64 KiB, for as long as the process runs: the registers of a device
+/// of the host, or memory of a guest, which has it at the same address.
+///
+/// # Panics
+///
+/// On a size of zero, or if there is no memory.
+pub fn registers(size: usize) -> usize {
+    assert_ne!(size, 0, "no size");
+    // SAFETY: the size is not zero.
+    let memory = unsafe { alloc_zeroed(layout(size)) };
+    assert!(!memory.is_null(), "no memory");
+    let first = memory.expose_provenance();
+    let mut blocks = BLOCKS.lock().unwrap_or_else(PoisonError::into_inner);
+    blocks.push((first, size));
+    first
+}
+
+/// What the host's memory holds at the physical address `addr`.
+///
+/// # Panics
+///
+/// If that is not an aligned address of [`registers`] or of [`machine`](crate::machine).
+pub fn get(addr: usize, width: AccessWidth) -> usize {
+    match width {
+        AccessWidth::Byte => read::<u8>(addr).into(),
+        AccessWidth::Word => read::<u16>(addr).into(),
+        AccessWidth::Dword => read::<u32>(addr) as usize,
+        AccessWidth::Qword => read::<u64>(addr) as usize,
+    }
+}
+
+/// Has the host's memory hold `value` at the physical address `addr`.
+///
+/// # Panics
+///
+/// As [`get`].
+pub fn set(addr: usize, width: AccessWidth, value: usize) {
+    match width {
+        AccessWidth::Byte => write(addr, value as u8),
+        AccessWidth::Word => write(addr, value as u16),
+        AccessWidth::Dword => write(addr, value as u32),
+        AccessWidth::Qword => write(addr, value as u64),
+    }
+}
+
+fn read<T: Integer>(addr: usize) -> T {
+    let register = with_exposed_provenance::<T>(locate::<T>(addr));
+    // SAFETY: the memory is there (`locate`), and any bytes are an integer. It may be an interrupt
+    // controller's too, and is read as that would: with one volatile access.
+    unsafe { register.read_volatile() }
+}
+
+fn write<T: Integer>(addr: usize, value: T) {
+    let register = with_exposed_provenance_mut::<T>(locate::<T>(addr));
+    // SAFETY: as in `read`.
+    unsafe { register.write_volatile(value) };
+}
+
+trait Integer {}
+impl Integer for u8 {}
+impl Integer for u16 {}
+impl Integer for u32 {}
+impl Integer for u64 {}
+
+/// Where in the process a `T` at the physical address `addr` is.
+fn locate<T>(addr: usize) -> usize {
+    let addr = translate(addr);
+    let size = size_of::<T>();
+    let blocks = BLOCKS.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = blocks.iter().any(|&(first, length)| {
+        let offset = addr.checked_sub(first);
+        offset.is_some_and(|offset| offset < length && size <= length - offset)
+    });
+    assert!(
+        known && addr.is_multiple_of(size),
+        "no {size} bytes at {addr:#x}"
+    );
+    addr
+}
+
+struct Memory;
+
+#[axvisor_api::api_impl]
+impl MemoryIf for Memory {
+    fn alloc_frame() -> Option<PhysAddr> {
+        Self::alloc_contiguous_frames(1, PAGE_SIZE_4K)
+    }
+
+    fn alloc_contiguous_frames(num_frames: usize, frame_align: usize) -> Option<PhysAddr> {
+        assert!(frame_align <= ALIGNMENT, "{frame_align:#x} is too much");
+        Some(PhysAddr::from_usize(registers(num_frames * PAGE_SIZE_4K)))
+    }
+
+    fn dealloc_frame(addr: PhysAddr) {
+        Self::dealloc_contiguous_frames(addr, 1);
+    }
+
+    fn dealloc_contiguous_frames(first_addr: PhysAddr, num_frames: usize) {
+        let block = (first_addr.as_usize(), num_frames * PAGE_SIZE_4K);
+        let mut blocks = BLOCKS.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = blocks.iter().position(|known| *known == block);
+        blocks.swap_remove(at.expect("frames that were allocated"));
+        let memory = with_exposed_provenance_mut(block.0);
+        // SAFETY: `registers` gave this memory out (it was in the list), and nobody uses it now.
+        unsafe { dealloc(memory, layout(block.1)) };
+    }
+
+    fn phys_to_virt(addr: PhysAddr) -> VirtAddr {
+        VirtAddr::from_usize(translate(addr.as_usize()))
+    }
+
+    fn virt_to_phys(addr: VirtAddr) -> PhysAddr {
+        PhysAddr::from_usize(addr.as_usize())
+    }
+}

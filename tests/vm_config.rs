@@ -1,0 +1,121 @@
+//! Runs the example `vm_config`. Cargo builds it before it runs all tests; for these alone it is told
+//! to, by `cargo build --example vm_config`.
+
+use std::{
+    env,
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+/// The program, beside the folder of the tests.
+fn program() -> PathBuf {
+    let test = env::current_exe().unwrap();
+    let folder = test.parent().and_then(Path::parent).unwrap();
+    let program = folder.join("examples").join("vm_config");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/vm_config.rs");
+    let written = |path: &Path| path.metadata().and_then(|path| path.modified()).ok();
+    let built = written(&program).is_some_and(|built| Some(built) >= written(&source));
+    assert!(built, "first: cargo build --example vm_config");
+    program
+}
+
+/// What runs programs for this target, if cargo was told: an emulator and its arguments.
+fn runner() -> Vec<String> {
+    let target = match env::consts::ARCH {
+        "riscv64" => "RISCV64GC",
+        "aarch64" => "AARCH64",
+        _ => "X86_64",
+    };
+    let runner = env::var(format!("CARGO_TARGET_{target}_UNKNOWN_LINUX_GNU_RUNNER"));
+    let words = runner.unwrap_or_default();
+    words.split_whitespace().map(str::to_string).collect()
+}
+
+fn run(arguments: &[&str]) -> Output {
+    let mut words = runner().into_iter().map(OsString::from).collect::<Vec<_>>();
+    words.push(program().into());
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]).args(arguments);
+    command.current_dir(env!("CARGO_MANIFEST_DIR"));
+    command.output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+#[test]
+fn a_good_file_gives_a_memory_map() {
+    let output = run(&["examples/configs/mixed.toml"]);
+    assert!(output.status.success(), "{output:?}");
+    let map = match env::consts::ARCH {
+        "aarch64" => {
+            "mmio     0x8000000..=0x800ffff #1 gppt-gicd\n\
+             mmio     0x80a0000..=0x80bffff #2 gppt-gicr\n\
+             mmio     0x80c0000..=0x80dffff #3 gppt-gicr\n\
+             mmio     0x9000000..=0x9000fff #5 uart\n\
+             port     0x3f8..=0x3ff #4 com1\n\
+             ivc      0x70000000..=0x700fffff ivc\n"
+        }
+        "riscv64" => {
+            "mmio     0x9000000..=0x9000fff #3 uart\n\
+             mmio     0xc000000..=0xc5fffff #1 plic\n\
+             port     0x3f8..=0x3ff #2 com1\n\
+             ivc      0x70000000..=0x700fffff ivc\n"
+        }
+        _ => {
+            "mmio     0x9000000..=0x9000fff #2 uart\n\
+             port     0x3f8..=0x3ff #1 com1\n\
+             ivc      0x70000000..=0x700fffff ivc\n"
+        }
+    };
+    assert_eq!(text(&output.stdout), map);
+    let left_out = text(&output.stderr);
+    assert!(
+        left_out.contains("no device for disk of type virtio block"),
+        "{left_out}"
+    );
+}
+
+#[test]
+fn a_bad_file_gives_an_error() {
+    for (file, error) in [
+        (
+            "examples/configs/broken/consoles-overlap.toml",
+            "device 1 \"com2\" (console): ",
+        ),
+        (
+            "examples/configs/broken/not-toml.toml",
+            "TOML parse error at line 2",
+        ),
+        ("examples/configs/none.toml", "No such file"),
+    ] {
+        let output = run(&[file]);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert_eq!(text(&output.stdout), "");
+        let said = text(&output.stderr);
+        assert!(said.contains(&format!("error: {file}: {error}")), "{said}");
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+#[test]
+fn a_guest_with_an_its_must_be_trusted() {
+    let file = "examples/configs/gppt-1-vcpu.toml";
+    let refused = run(&[file]);
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    assert!(text(&refused.stderr).contains("device 2 \"gppt-gits\""));
+    let map = run(&["--trust-guest-its", file]);
+    assert!(text(&map.stdout).contains("gppt-gits"), "{map:?}");
+}
+
+#[test]
+fn no_file_gives_the_usage() {
+    let output = run(&[]);
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(
+        text(&output.stderr),
+        "usage: vm_config [--trust-guest-its] FILE\n"
+    );
+}
