@@ -30,7 +30,7 @@
 //! | snapshot: count | Relaxed | | who counts has a reference, or is past the gate |
 //! | snapshot: give up | Release | `snapshot-give-up` | *is last* |
 //! | snapshot: is last | Acquire | `snapshot-is-last`, `reclaim-held` | the others' giving up |
-//! | snapshot: drop | Release, Acquire fence | `snapshot-drop-release`, `snapshot-drop-fence` | as `Arc` |
+//! | snapshot: drop | Release, Acquire load | `snapshot-drop-release`, `snapshot-drop-acquire` | as `Arc` |
 //!
 //! ## Elsewhere
 //!
