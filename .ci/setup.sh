@@ -7,6 +7,10 @@ rustup component add rustfmt clippy
 rustup target add aarch64-unknown-linux-gnu riscv64gc-unknown-linux-gnu \
     aarch64-unknown-none-softfloat riscv64gc-unknown-none-elf x86_64-unknown-none
 
+# Miri and ThreadSanitizer, of .ci/miri.sh and .ci/tsan.sh.
+rustup toolchain list | grep -q '^nightly' || rustup toolchain install nightly --profile minimal
+rustup component add miri rust-src --toolchain nightly
+
 # The emulators and linkers of .ci/emulated.sh, and the disassembler of .ci/objects.sh.
 missing=
 for tool in qemu-aarch64-static aarch64-linux-gnu-gcc aarch64-linux-gnu-objdump \
