@@ -24,5 +24,5 @@ echo '-- finds the race of the mutant stack-push'
 
 for features in slot-cell ''; do
     echo "-- ${features:-arc-swap}"
-    cargo +nightly test -Zbuild-std --quiet --target "$target" --features "$features" --lib --test suite -- --skip oracle::
+    cargo +nightly test -Zbuild-std --quiet --target "$target" --features "$features" --lib --test suite --test churn -- --skip oracle::
 done
