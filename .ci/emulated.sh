@@ -14,3 +14,9 @@ export CARGO_TARGET_RISCV64GC_UNKNOWN_LINUX_GNU_RUNNER='qemu-riscv64-static -L /
 for target in aarch64 riscv64gc; do
     cargo test --target "$target-unknown-linux-gnu" --lib --test config
 done
+# The models with real threads, on the cell that bare metal has: on one without and one with the
+# atomic instructions of ARMv8.1, between which the code chooses when it runs.
+for cpu in cortex-a57 max; do
+    QEMU_CPU=$cpu cargo test --target aarch64-unknown-linux-gnu --features slot-cell --lib -- \
+        loom_tests stack:: publish::
+done

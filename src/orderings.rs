@@ -70,6 +70,13 @@
 //! by an acquire or a release fence alone: the last drop of a snapshot has an acquire load. That it
 //! finds what it should is shown by the mutant `stack-push`, which must fail under it.
 //!
+//! Emulation (`.ci/emulated.sh`) runs the models on code for AArch64, with exclusive loads and
+//! stores and with the atomic instructions of ARMv8.1. On an x86 host that shows that this code
+//! works, and nothing of weak memory, for the host keeps its own, stronger order: on x86_64 the
+//! mutants `publish-release`, `stack-push`, `load-fence` and `retire-fence` all pass under it, and
+//! `retire-unpaid`, which needs no reordering, fails. What weak memory allows is for loom and Miri;
+//! no test has run on AArch64 hardware.
+//!
 //! loom reads `SeqCst` *accesses* as `AcqRel`, so the cell has none: it has fences, which loom
 //! models. loom does not show load buffering; the cell has no place where a value out of thin air
 //! could matter, since each `Relaxed` load is confirmed, only compared, or a hint. Freed addresses
