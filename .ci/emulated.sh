@@ -20,3 +20,9 @@ for target in {aarch64,riscv64gc}-unknown-linux-gnu; do
 done
 # The cell that bare metal has there.
 cargo test --target aarch64-unknown-linux-gnu --features slot-cell --lib --test suite
+# The models with real threads, on the cell that bare metal has: on one without and one with the
+# atomic instructions of ARMv8.1, between which the code chooses when it runs.
+for cpu in cortex-a57 max; do
+    QEMU_CPU=$cpu cargo test --target aarch64-unknown-linux-gnu --features slot-cell --lib -- \
+        loom_tests stack:: publish::
+done

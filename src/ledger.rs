@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn threads_that_lend_the_same_keep_it_once() {
-        const LOANS: usize = if cfg!(miri) { 10 } else { 1_000 };
+        const LOANS: usize = if cfg!(miri) { 6 } else { 1_000 };
         let ledger = Ledger::new();
         let loans: Vec<_> = (0..LOANS).map(|n| Loan::new(Arc::new(n))).collect();
         thread::scope(|scope| {

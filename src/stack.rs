@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn threads_lose_nothing_and_get_nothing_twice() {
-        const EACH: usize = if cfg!(miri) { 50 } else { 50_000 };
+        const EACH: usize = if cfg!(miri) { 15 } else { 50_000 };
         let stack = Stack::new();
         let (stack, mut seen) = (&stack, BTreeSet::new());
         thread::scope(|scope| {

@@ -92,7 +92,7 @@ impl BaseDeviceOps<PortRange> for Mortal {
 
 #[test]
 fn devices_die_on_the_writer_s_thread_although_readers_dispatch_first_afterwards() {
-    const ROUNDS: u16 = if cfg!(miri) { 6 } else { 300 };
+    const ROUNDS: u16 = if cfg!(miri) { 3 } else { 300 };
     let graves = Arc::new(Mutex::new(Vec::new()));
     let mortal = |first| {
         let graves = graves.clone();

@@ -30,7 +30,7 @@ const DWORD: AccessWidth = AccessWidth::Dword;
 #[test]
 fn threads_lose_no_update_of_a_device_that_is_not_sync() {
     const THREADS: usize = 4;
-    const EACH: usize = if cfg!(miri) { 20 } else { 2_000 };
+    const EACH: usize = if cfg!(miri) { 5 } else { 2_000 };
     let devices = shared_registry();
     let count = Cell::new(0_usize);
     let counter = Script::<PortRange, _>::bare(0x70, 0x77, move |_, written| {
@@ -62,7 +62,7 @@ fn threads_lose_no_update_of_a_device_that_is_not_sync() {
 
 #[test]
 fn an_access_waits_for_the_one_before_it() {
-    const ROUNDS: usize = if cfg!(miri) { 2 } else { 50 };
+    const ROUNDS: usize = if cfg!(miri) { 1 } else { 50 };
     const LINGERS: usize = if cfg!(miri) { 2 } else { 2_000 };
     for _ in 0..ROUNDS {
         let devices = shared_registry();

@@ -28,7 +28,7 @@ use crate::{
 const QWORD: AccessWidth = AccessWidth::Qword;
 
 /// How many devices are added: few where every step is slow.
-const DEVICES: usize = if cfg!(miri) { 24 } else { 1_500 };
+const DEVICES: usize = if cfg!(miri) { 8 } else { 1_500 };
 
 /// Where device `n` begins; the places are filled neither upwards nor downwards.
 fn place(n: usize) -> usize {
@@ -48,6 +48,7 @@ fn reached(devices: &SharedVmDevices, n: usize) {
 
 #[test]
 fn whoever_learns_of_a_device_finds_it() {
+    const READERS: usize = if cfg!(miri) { 2 } else { 3 };
     let devices = shared_registry();
     let (added, done) = (AtomicUsize::new(0), AtomicBool::new(false));
     thread::scope(|scope| {
@@ -58,7 +59,7 @@ fn whoever_learns_of_a_device_finds_it() {
                 added.store(n + 1, Release);
             }
         });
-        for reader in 0..3 {
+        for reader in 0..READERS {
             let (devices, added, done) = (&devices, &added, &done);
             scope.spawn(move || {
                 let (mut known, mut pick) = (0, reader);
@@ -122,7 +123,7 @@ fn several_adders_lose_nothing() {
 
 #[test]
 fn of_two_that_overlap_exactly_one_is_refused() {
-    const ROUNDS: usize = if cfg!(miri) { 8 } else { 400 };
+    const ROUNDS: usize = if cfg!(miri) { 3 } else { 400 };
     let devices = shared_registry();
     for round in 0..ROUNDS {
         // The two share four addresses.
@@ -184,7 +185,7 @@ fn iterators_and_snapshots_are_of_one_instant() {
 
 #[test]
 fn misses_and_hits_race_with_an_unwinding_device() {
-    const EACH: usize = if cfg!(miri) { 5 } else { 200 };
+    const EACH: usize = if cfg!(miri) { 3 } else { 200 };
     let devices = shared_registry();
     let act = |at: usize, _: Option<usize>| -> AxResult<usize> {
         assert_ne!(at, 7, "a handler that unwinds");
@@ -216,7 +217,8 @@ fn misses_and_hits_race_with_an_unwinding_device() {
 #[test]
 fn dispatches_nested_deeper_than_any_slots() {
     const VCPUS: usize = 4;
-    const DEPTH: u16 = 40;
+    // Just enough where every step is slow.
+    const DEPTH: u16 = if cfg!(miri) { 17 } else { 40 };
     let devices = Arc::new(shared_registry());
     let registry = Arc::downgrade(&devices);
     // At the bottom each vCPU waits for the others, and for a device that is added meanwhile.

@@ -1,7 +1,19 @@
 //! The cell for hosted targets, on [`arc_swap::ArcSwap`].
 //!
 //! A load writes one word of a node that belongs to its thread; the first load on a thread may
-//! allocate that node, which is used again after the thread has ended.
+//! allocate that node, which is used again after the thread has ended, and never freed. So there are
+//! about as many nodes, of 192 bytes, as there were ever threads at once that had loaded
+//! (`tests/churn.rs`), and each publication looks at all of them. `cargo bench -p axdevice-benches
+//! --bench churn` shows both (a hot-add to 8 to 24 devices while the threads sleep; 2 busy cores of a
+//! shared x86_64 machine; the slot cell's figures with `--features axdevice/slot-cell`):
+//!
+//! | threads, in this order | alive at once | bytes left | hot-add p50, p99, max | the same on the slot cell |
+//! |---|---|---|---|---|
+//! | 1,000 | 1 | 192 | 0.7, 0.9, 49 µs | 0 bytes; 0.7, 0.8, 42 µs |
+//! | 10,000 more | 1 | 0 more | 0.7, 0.9, 53 µs | 0 bytes; 0.7, 0.8, 99 µs |
+//! | 10,000 more | 16 | 2,880 more | 0.9, 1.3, 71 µs | 0 bytes; 0.7, 1.0, 39 µs |
+//! | 10,240 more | 256 | 46,080 more | 4.4, 9.7, 103 µs | 0 bytes; 0.8, 5.5, 6 µs |
+//! | 10,000 more | 1 | 0 more | 4.3, 4.8, 138 µs | 0 bytes; 0.7, 0.8, 55 µs |
 //!
 //! That a device is quiescent once every table which lists it is freed rests on one guarantee of
 //! arc-swap's: what `swap` and `compare_and_swap` give back is an owned `Arc`, of which each guard on

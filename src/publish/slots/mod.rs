@@ -51,8 +51,12 @@ use crate::sync::{
     Arc, AtomicPtr, Ordering, fence, ordering, reader_fence, reader_seq_cst, step, step_unless,
 };
 
-/// How many guards there can be before loads take the slower way.
-pub(crate) const SLOTS: usize = if cfg!(loom) { 2 } else { 64 };
+/// How many guards there can be before loads take the slower way: few where every step is slow.
+pub(crate) const SLOTS: usize = match () {
+    () if cfg!(loom) => 2,
+    () if cfg!(miri) => 8,
+    () => 64,
+};
 
 /// How often a load starts again because of a publication before it takes the slower way.
 const TRIES: usize = if cfg!(loom) { 1 } else { 8 };

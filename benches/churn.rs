@@ -1,0 +1,113 @@
+//! What threads that come and go cost a writer, and what memory they leave behind, on the chosen cell.
+//!
+//! Each row: so many threads were alive at once, each dispatched and went to sleep; in waves of that
+//! many, so many came in all. Meanwhile a writer hot-adds. Prints the time of a hot-add, and what was
+//! allocated and is still there when the threads and the registries are gone.
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    env,
+    sync::{
+        Barrier,
+        atomic::{AtomicIsize, Ordering::Relaxed},
+    },
+    thread,
+    time::Instant,
+};
+
+use axaddrspace::GuestPhysAddrRange;
+use axdevice::SharedVmDevices;
+use axdevice_benches::{Bus, Nothing};
+use hdrhistogram::Histogram;
+
+/// Bytes allocated and not yet freed, by all threads.
+static LIVE: AtomicIsize = AtomicIsize::new(0);
+
+struct Counting;
+
+// SAFETY: every call goes to the system's allocator as it is.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        LIVE.fetch_add(layout.size() as isize, Relaxed);
+        // SAFETY: the caller's promise is the one that is asked for.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        LIVE.fetch_sub(layout.size() as isize, Relaxed);
+        // SAFETY: the caller's promise is the one that is asked for.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// The devices of a registry before and after the hot-adds that are timed.
+const DEVICES: std::ops::Range<usize> = 8..24;
+
+/// A registry of the devices `0..n`.
+fn registry(n: usize) -> SharedVmDevices {
+    let devices = SharedVmDevices::default();
+    (0..n).for_each(|i| GuestPhysAddrRange::add(&devices, Nothing::new(i)));
+    devices
+}
+
+/// Hot-adds to a registry, and notes the time of each.
+fn time_hot_adds(times: &mut Histogram<u64>) {
+    let devices = registry(DEVICES.start);
+    for n in DEVICES {
+        let new = Nothing::new(n);
+        let start = Instant::now();
+        GuestPhysAddrRange::add(&devices, new);
+        times.saturating_record(start.elapsed().as_nanos() as u64);
+    }
+}
+
+/// A wave of `alive` threads at once; while they sleep a writer is timed.
+fn wave(devices: &SharedVmDevices, alive: usize, times: &mut Histogram<u64>) {
+    let (dispatched, timed) = (Barrier::new(alive + 1), Barrier::new(alive + 1));
+    thread::scope(|scope| {
+        let visit = || {
+            let read = GuestPhysAddrRange::read(devices, GuestPhysAddrRange::address(0));
+            dispatched.wait();
+            timed.wait();
+            read.expect("the device is there");
+        };
+        let visitors: Vec<_> = (0..alive).map(|_| scope.spawn(visit)).collect();
+        dispatched.wait();
+        time_hot_adds(times);
+        timed.wait();
+        // To the end of the thread, and not only of what it does.
+        for visitor in visitors {
+            visitor.join().expect("a thread panicked");
+        }
+    });
+}
+
+fn main() {
+    // As criterion: `--test` runs everything once, and small.
+    let small = env::args().any(|arg| arg == "--test");
+    let devices = registry(1);
+    println!("alive at once | threads in all | bytes left | hot-add p50, p99, max (us)");
+    for (alive, threads) in [
+        (1, 1_000),
+        (1, 10_000),
+        (16, 10_000),
+        (256, 10_240),
+        (1, 10_000),
+    ] {
+        let threads = if small { alive } else { threads };
+        let mut times = Histogram::new_with_bounds(1, 1_000_000_000, 3).expect("valid bounds");
+        let before = LIVE.load(Relaxed);
+        (0..threads / alive).for_each(|_| wave(&devices, alive, &mut times));
+        let left = LIVE.load(Relaxed) - before;
+        let us = |nanos: u64| nanos as f64 / 1_000.0;
+        println!(
+            "{alive:13} | {threads:14} | {left:10} | {:.1}, {:.1}, {:.1}",
+            us(times.value_at_quantile(0.5)),
+            us(times.value_at_quantile(0.99)),
+            us(times.max()),
+        );
+    }
+}

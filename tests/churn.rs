@@ -1,0 +1,151 @@
+//! Threads that come, dispatch and go, while devices are added: they leave no memory behind.
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    iter,
+    sync::{
+        Arc, Barrier,
+        atomic::{
+            AtomicIsize,
+            Ordering::{Relaxed, SeqCst},
+        },
+        mpsc::{self, Sender},
+    },
+    thread,
+};
+
+use ax_errno::AxResult;
+use axaddrspace::device::{AccessWidth, Port, PortRange};
+use axdevice::{SharedVmDevices, Unmapped};
+use axdevice_base::BaseDeviceOps;
+use axvmconfig::EmulatedDeviceType;
+
+/// Bytes allocated and not yet freed, by all threads.
+static LIVE: AtomicIsize = AtomicIsize::new(0);
+
+struct Counting;
+
+// SAFETY: every call goes to the system's allocator as it is.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        LIVE.fetch_add(layout.size() as isize, Relaxed);
+        // SAFETY: the caller's promise is the one that is asked for.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        LIVE.fetch_sub(layout.size() as isize, Relaxed);
+        // SAFETY: the caller's promise is the one that is asked for.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// How many threads come and go.
+const THREADS: usize = 10_000;
+
+/// How many of them there are at once.
+const ALIVE: usize = 8;
+
+/// How many devices are added meanwhile.
+const DEVICES: usize = THREADS / ALIVE;
+
+/// What may be left, in bytes: what the test harness does meanwhile, and on arc-swap's cell a node of
+/// at most 256 bytes for each thread that was there at once; the writer and the main thread are, too.
+/// Twice as many are allowed, for a node that a writer looks at is not given to the next thread.
+const LEFT: isize = match () {
+    () if cfg!(feature = "slot-cell") => 1_024,
+    () => 1_024 + 2 * 256 * (ALIVE as isize + 2),
+};
+
+/// Reads as the low byte of its port.
+struct Device(u16);
+
+impl BaseDeviceOps<PortRange> for Device {
+    fn emu_type(&self) -> EmulatedDeviceType {
+        EmulatedDeviceType::Dummy
+    }
+
+    fn address_range(&self) -> PortRange {
+        PortRange::new(Port(self.0), Port(self.0))
+    }
+
+    fn handle_read(&self, port: Port, _: AccessWidth) -> AxResult<usize> {
+        Ok(port.0.into())
+    }
+
+    fn handle_write(&self, _: Port, _: AccessWidth, _: usize) -> AxResult {
+        Ok(())
+    }
+}
+
+/// Adds a device in each round.
+fn fill(devices: &SharedVmDevices, rounds: impl Iterator<Item = ()>) {
+    for (port, ()) in rounds.enumerate() {
+        let device = Arc::new(Device(port as u16));
+        devices.add_port_dev(device).unwrap();
+    }
+}
+
+/// Has `THREADS` threads come and go, `ALIVE` at once: a round, which `rounds` hears of.
+fn churn(devices: &SharedVmDevices, rounds: Sender<()>) {
+    let all = Barrier::new(ALIVE);
+    for _ in 0..DEVICES {
+        rounds.send(()).unwrap();
+        thread::scope(|scope| {
+            let visit = || {
+                // The newest device may come meanwhile; any other answers.
+                let newest = devices.snapshot().port().count() as u16;
+                let ports = [0, newest.saturating_sub(1), newest];
+                let reads = ports.map(|at| devices.handle_port_read(Port(at), AccessWidth::Byte));
+                all.wait();
+                for (port, read) in ports.into_iter().zip(reads) {
+                    let answer = Ok(usize::from(port) & 0xff);
+                    assert!(read == answer || port >= newest, "{port}: {read:?}");
+                }
+            };
+            let threads = [(); ALIVE].map(|()| scope.spawn(visit));
+            // To the end of the thread, and not only of what it does.
+            threads
+                .into_iter()
+                .for_each(|thread| thread.join().unwrap());
+        });
+    }
+}
+
+/// The bytes that are live after `make`, and that dropping what it made does not free.
+fn left_by<T>(make: impl FnOnce() -> T) -> (isize, isize) {
+    let before = LIVE.load(SeqCst);
+    let made = make();
+    let with = LIVE.load(SeqCst) - before;
+    drop(made);
+    (with, LIVE.load(SeqCst) - before)
+}
+
+#[test]
+fn threads_that_come_and_go_leave_nothing_behind() {
+    let empty = || SharedVmDevices::default().with_unmapped(Unmapped::Error);
+    let (quiet, _) = left_by(|| {
+        let devices = empty();
+        fill(&devices, iter::repeat_n((), DEVICES));
+        devices
+    });
+    let (busy, left) = left_by(|| {
+        let (devices, (sender, rounds)) = (empty(), mpsc::channel());
+        thread::scope(|scope| {
+            let writer = scope.spawn(|| fill(&devices, rounds.into_iter()));
+            churn(&devices, sender);
+            writer.join().unwrap();
+        });
+        // Whatever was held at the last change.
+        devices.reclaim();
+        devices.reclaim();
+        assert_eq!(devices.snapshot().port().count(), DEVICES);
+        devices
+    });
+    println!("{quiet} bytes without threads, {busy} with; {left} outlast the registry");
+    assert!(busy - quiet <= LEFT, "{} bytes more", busy - quiet);
+    assert!(left <= LEFT, "{left} bytes are left");
+}
