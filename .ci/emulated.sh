@@ -12,5 +12,5 @@ export CARGO_TARGET_RISCV64GC_UNKNOWN_LINUX_GNU_LINKER=riscv64-linux-gnu-gcc
 export CARGO_TARGET_RISCV64GC_UNKNOWN_LINUX_GNU_RUNNER='qemu-riscv64-static -L /usr/riscv64-linux-gnu'
 
 for target in aarch64 riscv64gc; do
-    cargo test --target "$target-unknown-linux-gnu" --lib --test config
+    cargo test --target "$target-unknown-linux-gnu" --lib --test config --test guards
 done
