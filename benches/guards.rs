@@ -2,7 +2,19 @@
 //! the registry calls the same filters as on the architectures that have the devices, around a device
 //! that does nothing.
 
-use std::{env, hint::black_box, process::ExitCode, sync::Arc, time::Instant};
+use std::{
+    env,
+    hint::black_box,
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{
+            AtomicBool,
+            Ordering::{Acquire, Release},
+        },
+    },
+    time::Instant,
+};
 
 use ax_errno::AxResult;
 use axaddrspace::{GuestPhysAddr, GuestPhysAddrRange, device::AccessWidth};
@@ -16,7 +28,10 @@ use axvmconfig::EmulatedDeviceType;
 const BASE: usize = 0x800_0000;
 const LENGTH: usize = 0x40_0000;
 
-/// A device that does nothing. Of its sources all are active.
+/// The claim/complete register of context 1.
+const PLIC_COMPLETE: usize = 0x20_1004;
+
+/// A device that does nothing.
 struct Nothing;
 
 impl BaseDeviceOps<GuestPhysAddrRange> for Nothing {
@@ -38,8 +53,42 @@ impl BaseDeviceOps<GuestPhysAddrRange> for Nothing {
     }
 }
 
-impl Plic for Nothing {
+/// A PLIC that does nothing but take its lock as often as the real one, which is once to say what is
+/// active, and three times to complete it.
+#[derive(Default)]
+struct Locks(AtomicBool);
+
+impl Locks {
+    fn lock_and_unlock(&self) {
+        while self.0.swap(true, Acquire) {}
+        self.0.store(false, Release);
+    }
+}
+
+impl BaseDeviceOps<GuestPhysAddrRange> for Locks {
+    fn emu_type(&self) -> EmulatedDeviceType {
+        Nothing.emu_type()
+    }
+
+    fn address_range(&self) -> GuestPhysAddrRange {
+        Nothing.address_range()
+    }
+
+    fn handle_read(&self, addr: GuestPhysAddr, width: AccessWidth) -> AxResult<usize> {
+        Nothing.handle_read(addr, width)
+    }
+
+    fn handle_write(&self, addr: GuestPhysAddr, width: AccessWidth, val: usize) -> AxResult {
+        if addr.as_usize() - BASE == PLIC_COMPLETE {
+            (0..3).for_each(|_| self.lock_and_unlock());
+        }
+        Nothing.handle_write(addr, width, val)
+    }
+}
+
+impl Plic for Locks {
     fn is_active(&self, source: usize) -> bool {
+        self.lock_and_unlock();
         source != 0
     }
 }
@@ -102,7 +151,8 @@ fn registers() -> Vec<Register> {
     let gicd = || on_any_device::gicd(Nothing, base);
     let gicr = || on_any_device::gicr(Nothing, base, 0..0);
     let gicv2 = || on_any_device::gicv2(Nothing, base);
-    let plic = || on_any_device::plic(Nothing, base, 8);
+    let locks = || Arc::new(Locks::default());
+    let plic = || on_any_device::plic(Locks::default(), base, 8);
     vec![
         Register::new("GICD_ISENABLER1", 0x104, serialised(), gicd()),
         Register::new("GICD_IPRIORITYR8", 0x420, serialised(), gicd()),
@@ -110,8 +160,8 @@ fn registers() -> Vec<Register> {
         Register::new("GICR_ISENABLER0", 0x1_0100, serialised(), gicr()),
         Register::new("GICR_ISPENDR0", 0x1_0200, serialised(), gicr()),
         Register::new("GICv2 GICD_ISENABLER0", 0x100, Arc::new(Nothing), gicv2()),
-        Register::new("PLIC enable bits", 0x2080, Arc::new(Nothing), plic()),
-        Register::new("PLIC claim/complete", 0x20_1004, Arc::new(Nothing), plic()),
+        Register::new("PLIC enable bits", 0x2080, locks(), plic()),
+        Register::new("PLIC claim/complete", PLIC_COMPLETE, locks(), plic()),
     ]
 }
 

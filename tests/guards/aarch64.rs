@@ -361,7 +361,13 @@ pub(crate) struct HostIts {
 
 impl HostIts {
     pub(crate) fn new() -> Self {
-        let (base, on) = (host::registers(ITS_LENGTH), Arc::new(AtomicBool::new(true)));
+        let (base, on) = (
+            host::noisy_registers(ITS_LENGTH),
+            Arc::new(AtomicBool::new(true)),
+        );
+        for register in HOST_ITS_REGISTERS {
+            host::poke(base + register, 0);
+        }
         let working = on.clone();
         thread::spawn(move || {
             while working.load(SeqCst) {
@@ -397,7 +403,8 @@ fn sweep_its() {
         let write = |offset: usize, width, value| {
             let addr = (ITS + offset).into();
             devices.handle_mmio_write(addr, width, value).unwrap();
-            devices.handle_mmio_read(addr, width).unwrap();
+            let read = devices.handle_mmio_read(addr, width).unwrap();
+            assert!(read == 0 || is_its_register(offset, width), "{offset:#x}");
             step();
         };
         let vcpu = |vcpu: Vcpu| {
@@ -421,6 +428,19 @@ fn sweep_its() {
             }
         }
         assert!(host::is_whole());
+    }
+}
+
+/// Whether an ITS has something to read there.
+fn is_its_register(offset: usize, width: AccessWidth) -> bool {
+    let aligned = offset.is_multiple_of(width.size());
+    match width {
+        Dword if aligned => {
+            // CTLR, IIDR, TYPER; CBASER, CWRITER, CREADR; BASER0 and BASER1; PIDR4 to CIDR3.
+            matches!(offset, 0..0x10 | 0x80..0x98 | 0x100..0x110 | 0xffd0..0x1_0000)
+        }
+        Qword if aligned => matches!(offset, 0x8 | 0x80..0x98 | 0x100..0x110),
+        _ => false,
     }
 }
 
