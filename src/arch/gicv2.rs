@@ -12,7 +12,7 @@ use super::guard::{
 /// Lets everything through but GICD_ISENABLER16 to GICD_ISENABLER31, of interrupts that the device
 /// does not have and whose state it looks for nevertheless.
 ///
-/// The device knows no alignment, and repeats its registers every 4 KiB. It reaches no host.
+/// The device repeats its registers every 4 KiB, and reaches no host.
 pub(crate) struct GicV2;
 
 impl Registers for GicV2 {

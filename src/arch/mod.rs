@@ -18,7 +18,7 @@ mod gicd;
 mod gicr;
 mod gicv2;
 pub(crate) mod guard;
-#[cfg(any(test, target_arch = "aarch64"))]
+#[cfg(any(all(test, not(loom)), target_arch = "aarch64"))]
 mod its;
 mod plic;
 

@@ -1,0 +1,244 @@
+//! The PLIC. Register offsets: RISC-V PLIC specification 1.0.0, "Memory Map".
+
+use std::{
+    mem, ptr,
+    sync::{
+        Once,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    thread,
+};
+
+use axaddrspace::device::AccessWidth::{self, Byte, Dword, Qword};
+use axdevice::{AxVmDeviceConfig, AxVmDevices, DeviceBound, SharedVmDevices, Unmapped, VmDevices};
+use axdevice_base::map_device_of_type;
+use axvmconfig::{EmulatedDeviceConfig, EmulatedDeviceType::PPPTGlobal};
+use riscv_vplic::VPlicGlobal;
+
+use crate::{
+    bare::{self, Case},
+    host,
+    sweep::{Row, Twin, Twins, Write, from_two_vcpus, plain, read_only, row, step, watch},
+};
+
+const LENGTH: usize = 0x40_0000;
+
+/// Contexts 0 and 2 are of machine mode, 1 of supervisor mode: the guest's, as the device has it.
+const CONTEXTS: usize = 3;
+
+const PENDING: usize = 0x1000;
+const ENABLE: usize = 0x2000;
+const CONTROL: usize = 0x20_0000;
+
+/// A registry of a PLIC at `base`, which is also its host's.
+fn machine<B: DeviceBound>(base: usize) -> VmDevices<B> {
+    virtual_csrs();
+    let entry = EmulatedDeviceConfig {
+        name: "plic".into(),
+        base_gpa: base,
+        length: LENGTH,
+        emu_type: PPPTGlobal,
+        cfg_list: vec![CONTEXTS],
+        ..Default::default()
+    };
+    let builder = VmDevices::builder().config(AxVmDeviceConfig::new(vec![entry]));
+    builder.unmapped(Unmapped::Error).build().unwrap()
+}
+
+/// How often the device has set or cleared the guest's interrupt line, or looked at it.
+static CSR_ACCESSES: AtomicUsize = AtomicUsize::new(0);
+
+/// Has the hypervisor's CSRs, which user mode does not have, read as zero and ignore writes.
+fn virtual_csrs() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // SAFETY: all zeros are a `sigaction`.
+        let mut action: libc::sigaction = unsafe { mem::zeroed() };
+        action.sa_sigaction = skip_csr as *const () as usize;
+        action.sa_flags = libc::SA_SIGINFO;
+        // SAFETY: the handler has the signature that the flag tells of.
+        let installed = unsafe { libc::sigaction(libc::SIGILL, &action, ptr::null_mut()) };
+        assert_eq!(installed, 0);
+    });
+}
+
+extern "C" fn skip_csr(_: libc::c_int, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    // SAFETY: the kernel gives a handler with `SA_SIGINFO` its own context.
+    let context = unsafe { &mut *context.cast::<libc::ucontext_t>() };
+    // The program counter stands in the place of x0.
+    let registers = &mut context.uc_mcontext.__gregs;
+    let at = ptr::with_exposed_provenance::<u32>(registers[0] as usize);
+    // SAFETY: the instruction was fetched from there, and a CSR's has four bytes.
+    let instruction = unsafe { at.read_unaligned() };
+    // SYSTEM with a function is a CSR instruction. (The RISC-V Instruction Set Manual, "Zicsr".)
+    if instruction & 0x7f != 0x73 || instruction >> 12 & 7 == 0 {
+        // SAFETY: always sound.
+        unsafe { libc::_exit(1) };
+    }
+    let destination = (instruction >> 7 & 0x1f) as usize;
+    if destination != 0 {
+        registers[destination] = 0;
+    }
+    registers[0] += 4;
+    CSR_ACCESSES.fetch_add(1, Relaxed);
+}
+
+const WORD: &[AccessWidth] = &[Dword];
+
+/// Whether the source is claimed, and not completed, in the bare twin.
+fn is_active(twin: &Twin, source: usize) -> bool {
+    let active = |plic: &VPlicGlobal| source < 1024 && plic.active_irqs.lock().get(source);
+    map_device_of_type(&twin.device, active).expect("a VPlicGlobal")
+}
+
+fn rows() -> Vec<Row> {
+    let mut rows = vec![
+        plain(0..PENDING, WORD),
+        // A guest's writes inject nothing.
+        read_only(PENDING..PENDING + 0x80, WORD),
+        plain(ENABLE..ENABLE + CONTEXTS * 0x80, WORD),
+    ];
+    for context in 0..CONTEXTS {
+        let control = CONTROL + context * 0x1000;
+        rows.push(plain(control..control + 4, WORD));
+        let complete = Write::If(is_active);
+        rows.push(row(control + 4..control + 8, WORD, complete, WORD));
+    }
+    rows
+}
+
+/// Injects sources as Axvisor does: by writing pending bits of the device that `find_mmio_dev` gives.
+fn inject(twin: &Twin, word: usize, bits: usize) {
+    twin.write(PENDING + word * 4, Dword, bits);
+}
+
+#[test]
+fn a_plic() {
+    let _alone = host::alone();
+    let (host, bare_host) = (host::noisy_registers(LENGTH), host::noisy_registers(LENGTH));
+    let devices: AxVmDevices = machine(host);
+    let bare: AxVmDevices = machine(bare_host);
+    let rows = rows();
+    let twins = Twins {
+        guarded: Twin::new(&devices, host, host),
+        bare: Twin::new(&bare, bare_host, bare_host),
+        devices: &devices,
+        length: LENGTH,
+        host_length: LENGTH,
+        rows: &rows,
+        values: &[2, 31, 32, 1023, 1024, 1025],
+    };
+    for word in 0..32 {
+        inject(&twins.guarded, word, 0xffff_ffff);
+        inject(&twins.bare, word, 0xffff_ffff);
+    }
+    assert_eq!(twins.bare.read(PENDING, Dword), 0xffff_fffe);
+    twins.sweep(509);
+    assert!(CSR_ACCESSES.load(Relaxed) > 0, "the line was never set");
+}
+
+/// Claims everything that is pending in a context, and completes it, twice and out of order.
+#[test]
+fn claims_and_completions() {
+    let _alone = host::alone();
+    let _watched = watch();
+    let host = host::registers(LENGTH);
+    let devices: AxVmDevices = machine(host);
+    let twin = Twin::new(&devices, host, host);
+    let read = |offset: usize| devices.handle_mmio_read((host + offset).into(), Dword);
+    let write = |offset: usize, value| {
+        let written = devices.handle_mmio_write((host + offset).into(), Dword, value);
+        written.unwrap();
+        step();
+    };
+    for source in [3, 40, 1023] {
+        write(source * 4, source);
+        write(ENABLE + 0x80 + source / 32 * 4, 1 << (source % 32));
+        inject(&twin, source / 32, 1 << (source % 32));
+    }
+    write(PENDING, 0xffff_ffff);
+    assert_eq!(read(PENDING), Ok(1 << 3), "a guest injects nothing");
+    let claim = CONTROL + 0x1004;
+    let claimed = [read(claim), read(claim), read(claim), read(claim)];
+    assert_eq!(claimed, [Ok(1023), Ok(40), Ok(3), Ok(0)]);
+    for source in [40, 40, 0, 5, 1024, 3, 1023, 3, 0xffff_ffff] {
+        write(claim, source);
+        let last = host::peek(host + CONTROL + 0x1000) >> 32;
+        let completed = [3, 40, 1023].contains(&(last as usize));
+        assert!(
+            completed,
+            "the host's PLIC is told of what was claimed: {last:#x}"
+        );
+    }
+    for source in [3, 40, 1023] {
+        inject(&twin, source / 32, 1 << (source % 32));
+        assert_eq!(read(claim), Ok(source), "it can come again");
+    }
+}
+
+/// Each of two vCPUs completes what the other completes too.
+#[test]
+fn two_vcpus() {
+    let _alone = host::alone();
+    let _watched = watch();
+    let host = host::registers(LENGTH);
+    let devices: SharedVmDevices = machine(host);
+    let write = |offset: usize, value| {
+        let written = devices.handle_mmio_write((host + offset).into(), Dword, value);
+        written.unwrap();
+        step();
+    };
+    write(7 * 4, 1);
+    write(ENABLE + 0x80, 1 << 7);
+    let device = devices.find_mmio_dev(host.into()).unwrap();
+    for round in 0..500 {
+        let injected = device.handle_write((host + PENDING).into(), Dword, 1 << 7);
+        injected.unwrap();
+        let claimed = devices.handle_mmio_read((host + CONTROL + 0x1004).into(), Dword);
+        assert_eq!(claimed, Ok(7), "round {round}");
+        thread::scope(|scope| {
+            scope.spawn(|| write(CONTROL + 0x1004, 7));
+            write(CONTROL + 0x1004, 7);
+        });
+    }
+    let length = CONTROL + 0x8000;
+    from_two_vcpus(&devices, host, length, &rows(), &[7, 1023, 1024]);
+}
+
+/// An access to a PLIC; the host's registers `watched` are none of its business.
+fn case(offset: usize, width: AccessWidth, value: Option<usize>, watched: usize) -> Case {
+    let host = host::registers(LENGTH);
+    let devices = machine(host);
+    let before = host::peek(host + watched);
+    Case {
+        devices,
+        accesses: vec![(host + offset, width, value)],
+        harm: Box::new(move || !host::is_whole() || host::peek(host + watched) != before),
+    }
+}
+
+macro_rules! cases {
+    ($($name:literal $harm:literal $case:expr;)*) => {
+        &[$(bare::Row { name: $name, harm: $harm, guarded: true, case: || $case }),*]
+    };
+}
+
+#[test]
+fn what_the_bare_device_does() {
+    let _alone = host::alone();
+    bare::check(cases! {
+        "PLIC priority 1: read of 1 byte" "" case(0x4, Byte, None, 0x1000);
+        "PLIC priority 2: write of 8 bytes" "" case(0x8, Qword, Some(0), 0x1000);
+        "PLIC priority 1 + 2: read of 4 bytes" "" case(0x6, Dword, None, 0x1000);
+        "PLIC enable bits of context 3, of 3: write of 4 bytes" "the host's are written"
+            case(0x2180, Dword, Some(1), 0x2180);
+        "PLIC threshold of context 3, of 3: write of 4 bytes" "the host's is written"
+            case(0x20_3000, Dword, Some(1), 0x20_3000);
+        "PLIC threshold of context 0, + 1: read of 4 bytes" "" case(0x20_0001, Dword, None, 0);
+        "PLIC claim of context 3, of 3: read of 4 bytes" "" case(0x20_3004, Dword, None, 0);
+        "PLIC 0x20_0008: read of 4 bytes" "" case(0x20_0008, Dword, None, 0);
+        "PLIC 0x20_1ffc: write of 4 bytes" "" case(0x20_1ffc, Dword, Some(0), 0);
+        "PLIC complete of context 1: write of 7, not active" ""
+            case(0x20_1004, Dword, Some(7), 0);
+    });
+}
