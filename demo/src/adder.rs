@@ -4,14 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 
-use crate::{devices::Slot, vm::Vm};
+use crate::{devices::Slot, options::Sabotage, vm::Vm};
 
 /// Populates slots at a fixed rate.
 pub(crate) struct Adder<'vm> {
     vm: &'vm Vm,
     per_second: u32,
     limit: u32,
-    sabotage: bool,
     added: Vec<Added>,
 }
 
@@ -33,13 +32,12 @@ impl Added {
 
 impl<'vm> Adder<'vm> {
     /// Will populate `limit` slots.
-    pub(crate) fn new(vm: &'vm Vm, per_second: u32, limit: u32, sabotage: bool) -> Self {
+    pub(crate) fn new(vm: &'vm Vm, per_second: u32, limit: u32) -> Self {
         let added = Vec::with_capacity(limit as usize);
         Self {
             vm,
             per_second,
             limit,
-            sabotage,
             added,
         }
     }
@@ -62,7 +60,7 @@ impl<'vm> Adder<'vm> {
 
     fn add(&mut self) -> Result<()> {
         let index = self.added.len() as u32;
-        let sabotaged = self.sabotage && index == 0;
+        let sabotaged = self.vm.sabotage == Some(Sabotage::Slot) && index == 0;
         let slot = Arc::new(Slot::new(index, self.vm.vcpus(), self.vm.epoch, sabotaged));
         let device = slot.clone();
         let called = self.vm.nanos();

@@ -1,6 +1,11 @@
 //! What devices and guests agree on: where a register is, what it reads as, and which accesses
 //! check it. The guest under KVM and the one without are both made from this file.
 
+mod bars;
+mod belts;
+
+pub(crate) use self::{bars::*, belts::*};
+
 /// How many vCPUs there can be: each has registers of its own in every device.
 pub(crate) const MAX_VCPUS: u32 = 64;
 /// How many devices can be hot-added.
@@ -50,8 +55,12 @@ pub(crate) const FIRST_ADDRESS: u16 = 0x0c;
 pub(crate) const FIRST_GOT: u16 = 0x10;
 /// Of the first wrong value: what should have been.
 pub(crate) const FIRST_EXPECTED: u16 = 0x14;
-/// To be read with four bytes: not zero once the guest is to halt.
-pub(crate) const STOP: u16 = 0x18;
+/// To be read with four bytes: what the guest is to do, [`HALT`] and [`MOVE`].
+pub(crate) const ORDERS: u16 = 0x18;
+/// Order: to halt.
+pub(crate) const HALT: u32 = 1;
+/// Order, given once each time: to move its device.
+pub(crate) const MOVE: u32 = 2;
 
 /// What four bytes read as that nobody drives. No id is that.
 pub(crate) const FLOATING: u32 = u32::MAX;
@@ -76,7 +85,7 @@ pub(crate) const fn pattern(seed: u32, vcpu: u32) -> u32 {
     seed ^ (vcpu * SALT)
 }
 
-/// A guest reports, and asks whether to halt, each time it has done so many rounds.
+/// A guest reports each time it has done so many rounds.
 pub(crate) const ROUNDS_PER_REPORT: u32 = 16;
 /// A guest prints a line each time it has done so many rounds, a multiple of the above.
 pub(crate) const ROUNDS_PER_LINE: u32 = 64;

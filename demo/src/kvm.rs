@@ -57,19 +57,28 @@ extern "C" fn on_kick(_: c_int, _: *mut siginfo_t, _: *mut c_void) {}
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::{
+        thread,
+        time::{Duration, Instant},
+    };
 
-    /// Runs `code` on two vCPUs, whose guests are told to halt if `stop`, and returns the error; or
-    /// says that it cannot.
+    use super::*;
+    use crate::{
+        contract::{Belt, CHECKS, MAILBOX},
+        devices::{Card, Mortal},
+    };
+
+    /// A machine; or says that there is none.
+    fn machine() -> Option<VmFd> {
+        open()
+            .inspect_err(|why| eprintln!("skipped: no KVM ({why:#})"))
+            .ok()
+    }
+
+    /// Runs `code` on two vCPUs, whose guests are told to halt if `stop`, and returns the error.
     fn failure_of(code: &[u8], stop: bool) -> Option<String> {
-        let machine = match open() {
-            Ok(machine) => machine,
-            Err(why) => {
-                eprintln!("skipped: no KVM ({why:#})");
-                return None;
-            }
-        };
-        let vm = Arc::new(Vm::new(2).unwrap());
+        let machine = machine()?;
+        let vm = Arc::new(Vm::new(2, None).unwrap());
         let vcpus = start_with(&vm, machine, code).unwrap();
         while !stop && !vcpus.any_ended() {
             std::thread::yield_now();
@@ -108,5 +117,34 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    #[test]
+    fn a_kick_has_a_busy_guest_let_go_of_a_removed_device() {
+        let Some(machine) = machine() else { return };
+        let vm = Arc::new(Vm::new(1, None).unwrap());
+        let card = Card::new(Belt::Loose, 1, false, vm.noticed.clone());
+        let card = Arc::new(Mortal::new(card, vm.late.clone()));
+        let id = vm.devices.add_mmio_dev(card).unwrap();
+
+        // mov eax, 1; mov edx, a port; out dx, eax; jmp to itself.
+        let [low, high] = (MAILBOX + CHECKS).to_le_bytes();
+        let code = [0xb8, 1, 0, 0, 0, 0xba, low, high, 0, 0, 0xef, 0xeb, 0xfe];
+        let vcpus = start_with(&vm, machine, &code).unwrap();
+        while vm.mailbox.checks(0) == 0 && !vcpus.any_ended() {
+            thread::yield_now();
+        }
+        let removed = vm.devices.remove(id).unwrap();
+        let quiescent_within = |limit, kick: &dyn Fn()| {
+            let deadline = Instant::now() + limit;
+            while !removed.is_quiescent() && Instant::now() < deadline {
+                kick();
+                thread::sleep(Duration::from_millis(1));
+            }
+            removed.is_quiescent()
+        };
+        assert!(!quiescent_within(Duration::from_millis(100), &|| {}));
+        assert!(quiescent_within(Duration::from_secs(10), &|| vcpus.kick()));
+        vcpus.stop().unwrap_err();
     }
 }

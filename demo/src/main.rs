@@ -1,8 +1,10 @@
 //! An SMP virtual machine on one `SharedVmDevices`: every vCPU is a thread, the registry answers
-//! every VM exit, and devices are hot-added meanwhile, where the guests already look for them. The
-//! guests check every value that they read.
+//! every VM exit, and meanwhile devices are hot-added, where the guests already look for them, moved
+//! and removed. The guests check every value that they read, and the devices that nobody comes late.
 
 mod adder;
+mod belts;
+mod changer;
 mod contract;
 mod devices;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
@@ -12,6 +14,7 @@ mod kvm;
 mod kvm;
 mod options;
 mod plot;
+mod removals;
 mod report;
 mod session;
 mod threads;
@@ -31,7 +34,7 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Parser as _;
 
-use crate::{options::Options, session::Record, vcpus::Vcpus, vm::Vm};
+use crate::{changer::Changer, options::Options, session::Record, vcpus::Vcpus, vm::Vm};
 
 fn main() -> ExitCode {
     match run(&Options::parse()) {
@@ -45,17 +48,23 @@ fn main() -> ExitCode {
 
 fn run(options: &Options) -> Result<()> {
     options.adds()?;
+    options.check_changes()?;
     let plot = options.plot_file()?;
     // Now, not when there is something to lose.
     File::create(&plot).with_context(|| format!("the plot, {}", plot.display()))?;
     let interrupted = end_on_ctrl_c()?;
 
-    let vm = Arc::new(Vm::new(options.vcpus)?);
+    let vm = Arc::new(Vm::new(options.vcpus, options.sabotage)?);
+    let changer = Changer::new(&vm, options.changes_per_second)?;
     let (mode, vcpus) = start(options, &vm)?;
-    let record = session::conduct(options, &vm, vcpus, &interrupted)?;
+    let record = session::conduct(options, changer, &vm, vcpus, &interrupted)?;
 
     let text = report::text(&vm, &record)?;
-    let title = format!("{} vCPUs on one registry, as {mode}", options.vcpus);
+    let title = format!(
+        "{} vCPUs on one registry, as {mode}, under {} changes/s",
+        options.vcpus,
+        report::changes_per_second(&record),
+    );
     plot::write(&plot, &title, &record).with_context(|| format!("the plot, {}", plot.display()))?;
     write!(stdout(), "\n{text}\nplot: {}\n", plot.display())?;
     verdict(&vm, record)
@@ -89,6 +98,18 @@ fn verdict(vm: &Vm, record: Record) -> Result<()> {
     record.ended?;
     if report::wrong(vm) > 0 {
         bail!("the guests read wrong values");
+    }
+    if report::late(vm) > 0 {
+        bail!("vCPUs were inside devices that should have been out of use");
+    }
+    if report::astray(vm) > 0 {
+        bail!("accesses came to devices that they were not for");
+    }
+    if record.changes.pending > 0 {
+        bail!(
+            "{} removed devices are still in use",
+            record.changes.pending
+        );
     }
     if let Some((vcpu, seen)) = blind {
         bail!("vCPU {vcpu} saw only {seen} of the hot-added devices");

@@ -3,12 +3,12 @@
 use std::{env::current_exe, path::PathBuf};
 
 use anyhow::{Result, ensure};
-use clap::{Parser, value_parser};
+use clap::{Parser, ValueEnum, value_parser};
 
-use crate::contract::{MAX_SLOTS, MAX_VCPUS};
+use crate::contract::{MAX_CARDS, MAX_SLOTS, MAX_VCPUS};
 
 /// Runs an SMP virtual machine whose guests check every value that they read, while devices are
-/// hot-added at addresses that the guests already poll.
+/// hot-added at addresses that the guests already poll, and others are moved and removed.
 #[derive(Clone, Debug, Parser)]
 #[command(version)]
 pub(crate) struct Options {
@@ -24,6 +24,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = value_parser!(u32).range(1..=i64::from(MAX_SLOTS)))]
     pub(crate) adds_per_second: u32,
 
+    /// How many changes to make in a second, besides: moves, removals, additions, and several at once
+    #[arg(long, value_name = "N", default_value_t = 300, value_parser = value_parser!(u32).range(1..=100_000))]
+    pub(crate) changes_per_second: u32,
+
     /// Run the guests' work on plain threads, even where there is KVM
     #[arg(long)]
     pub(crate) threads: bool,
@@ -32,12 +36,37 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FILE")]
     pub(crate) plot: Option<PathBuf>,
 
-    /// Have the first hot-added device answer wrongly, to show that the guests' check sees it
-    #[arg(long, hide = true)]
-    pub(crate) sabotage: bool,
+    /// Have something go wrong, to show that it is seen
+    #[arg(long, value_name = "WHAT", hide = true)]
+    pub(crate) sabotage: Option<Sabotage>,
+}
+
+/// What can be made to go wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Sabotage {
+    /// The first hot-added device answers wrongly.
+    Slot,
+    /// The new card of a shift is added after the others have moved.
+    Shift,
+    /// A removed card is poisoned at once.
+    Poison,
+    /// Devices that are to move themselves stay where they are.
+    Bar,
 }
 
 impl Options {
+    /// An error if there are not numbers enough for the cards of so many changes.
+    pub(crate) fn check_changes(&self) -> Result<()> {
+        let changes = self.seconds.saturating_mul(self.changes_per_second);
+        ensure!(
+            changes < MAX_CARDS,
+            "{} changes a second for {} seconds are {changes}; there are numbers for {MAX_CARDS}",
+            self.changes_per_second,
+            self.seconds,
+        );
+        Ok(())
+    }
+
     /// How many devices will be hot-added in all.
     pub(crate) fn adds(&self) -> Result<u32> {
         let adds = self.seconds.saturating_mul(self.adds_per_second);

@@ -4,13 +4,13 @@
 //! sights are noted by the devices: their latency includes what a guest takes to come round to the
 //! address, and what the host takes to run the vCPU at all.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{fmt::Write as _, sync::atomic::Ordering, time::Duration};
 
 use anyhow::Result;
 use comfy_table::{CellAlignment, Table, presets::ASCII_MARKDOWN};
 use hdrhistogram::Histogram;
 
-use crate::{session::Record, vm::Vm};
+use crate::{contract::BAYS, session::Record, vm::Vm};
 
 /// How many lines of the memory map are shown at each end, if not all of them.
 const MAP_ENDS: usize = 5;
@@ -40,6 +40,7 @@ pub(crate) fn text(vm: &Vm, record: &Record) -> Result<String> {
         "from the call to a vCPU's first sight, µs: {}",
         quantiles(sights(vm, record))?
     )?;
+    write_changes(&mut out, vm, record)?;
     let (lines, last) = vm.console.printed();
     writeln!(out, "UART lines: {lines}")?;
     writeln!(out, "UART, last line: {last}")?;
@@ -52,6 +53,44 @@ pub(crate) fn text(vm: &Vm, record: &Record) -> Result<String> {
     writeln!(out, "\nMemory map:")?;
     write_map(&mut out, &vm.devices.snapshot().to_string())?;
     Ok(out)
+}
+
+fn write_changes(out: &mut String, vm: &Vm, record: &Record) -> Result<()> {
+    let changes = &record.changes;
+    writeln!(out, "changes: {}", changes.total())?;
+    writeln!(out, "changes/s: {}", changes_per_second(record))?;
+    writeln!(out, "shifts, of {BAYS} devices each: {}", changes.shifts)?;
+    writeln!(out, "single moves: {}", changes.moved)?;
+    writeln!(out, "single removals: {}", changes.removed)?;
+    writeln!(out, "single additions: {}", changes.added)?;
+    let calls = changes.calls.iter().copied();
+    writeln!(out, "call that changes, µs: {}", quantiles(calls)?)?;
+    let moves: u64 = vm.bars.iter().map(|bar| bar.moves()).sum();
+    writeln!(out, "moves by a device's own handler: {moves}")?;
+    let quiescent = changes.quiescent.iter().copied();
+    let quiescent = quantiles(quiescent)?;
+    writeln!(out, "from removal to quiescence, µs: {quiescent}")?;
+    let caught = vm.noticed.caught.load(Ordering::Relaxed);
+    writeln!(out, "removals with a vCPU inside: {caught}")?;
+    writeln!(out, "removed devices still in use: {}", changes.pending)?;
+    writeln!(out, "late accesses: {}", late(vm))?;
+    writeln!(out, "accesses astray: {}", astray(vm))?;
+    Ok(())
+}
+
+/// How many changes were made in a second, besides hot-adds and what guests moved.
+pub(crate) fn changes_per_second(record: &Record) -> u64 {
+    per_second(record.changes.total().into(), record.ran)
+}
+
+/// How many accesses came to devices that should have been out of use.
+pub(crate) fn late(vm: &Vm) -> u64 {
+    vm.late.load(Ordering::Relaxed)
+}
+
+/// How many accesses came to devices that they were not for.
+pub(crate) fn astray(vm: &Vm) -> u64 {
+    vm.noticed.astray.load(Ordering::Relaxed)
 }
 
 /// How many values were wrong.

@@ -1,18 +1,19 @@
-//! The run as the main thread sees it: it hot-adds, samples the counters and shows progress, until
-//! time is up, the user ends it, or a vCPU does.
+//! The run as the main thread sees it: it hot-adds, samples the counters and shows progress, beside a
+//! thread that changes devices, until time is up, the user ends it, or a vCPU does.
 
 use std::{
     io::{IsTerminal as _, stderr},
     sync::atomic::{AtomicBool, Ordering},
-    thread,
+    thread::{self, ScopedJoinHandle},
     time::{Duration, Instant},
 };
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::{
     adder::{Added, Adder},
+    changer::{Changer, Changes},
     options::Options,
     vcpus::Vcpus,
     vm::Vm,
@@ -32,6 +33,7 @@ pub(crate) struct Record {
     /// How long the vCPUs ran.
     pub(crate) ran: Duration,
     pub(crate) added: Vec<Added>,
+    pub(crate) changes: Changes,
     pub(crate) samples: Vec<Sample>,
     /// What went wrong, if anything did.
     pub(crate) ended: Result<()>,
@@ -54,36 +56,45 @@ impl Sample {
     }
 }
 
-/// Hot-adds to `vm` while `vcpus` run, then ends them.
+/// Hot-adds to `vm`, and has `changer` change its devices, while `vcpus` run; then ends them.
 pub(crate) fn conduct(
     options: &Options,
+    changer: Changer<'_>,
     vm: &Vm,
     vcpus: Vcpus,
     interrupted: &AtomicBool,
 ) -> Result<Record> {
     let length = Duration::from_secs(options.seconds.into());
-    let mut adder = Adder::new(
-        vm,
-        options.adds_per_second,
-        options.adds()?,
-        options.sabotage,
-    );
+    let mut adder = Adder::new(vm, options.adds_per_second, options.adds()?);
     let mut samples = vec![Sample::of(vm)];
-    let going_on = || !interrupted.load(Ordering::Relaxed) && !vcpus.any_ended();
+    let over = AtomicBool::new(false);
 
     let start = Instant::now();
-    let added = hot_add(&mut adder, &mut samples, length, going_on);
-    let settled = Instant::now() + SETTLING;
-    while !adder.all_seen() && !vcpus.any_ended() && Instant::now() < settled {
-        thread::sleep(TICK);
-    }
+    let (added, changed) = thread::scope(|scope| {
+        let changing = scope.spawn(|| changer.run(&over, || vcpus.kick()));
+        let failed = || vcpus.any_ended() || changing.is_finished();
+        let going_on = || !interrupted.load(Ordering::Relaxed) && !failed();
+        let added = hot_add(&mut adder, &mut samples, length, going_on);
+        let settled = Instant::now() + SETTLING;
+        while !adder.all_seen() && !failed() && Instant::now() < settled {
+            thread::sleep(TICK);
+        }
+        over.store(true, Ordering::Relaxed);
+        (added, joined(changing))
+    });
     let ended = vcpus.stop();
     Ok(Record {
         ran: start.elapsed(),
         added: adder.into_added(),
+        changes: changed?,
         samples,
         ended: ended.and(added),
     })
+}
+
+fn joined<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
+    let panicked = |_| anyhow!("the thread that changes devices panicked");
+    thread.join().map_err(panicked)?
 }
 
 /// Hot-adds for `length`, with samples of the counters.

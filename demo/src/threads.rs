@@ -1,6 +1,9 @@
 //! vCPUs without KVM: a thread each, which makes the accesses that the guest in `kvm/guest.rs`
 //! makes, in the same order, and checks what that checks.
 
+mod bars;
+mod belts;
+
 use std::{
     fmt::Write as _,
     sync::{
@@ -41,6 +44,12 @@ struct Guest<'vm> {
     next: u32,
     /// The slot to visit again.
     again: u32,
+    /// The number of the card seen last on the belt that is looked at.
+    behind: u32,
+    /// The numbers seen in the bays of all belts.
+    seen: [u32; BELTS.len() * BAYS as usize],
+    /// Where this vCPU's own device is.
+    place: u32,
     rounds: u32,
     checks: u32,
     misses: u32,
@@ -81,6 +90,9 @@ impl<'vm> Guest<'vm> {
             console,
             next: 0,
             again: 0,
+            behind: 0,
+            seen: Default::default(),
+            place: first_place(vcpu),
             rounds: 0,
             checks: 0,
             misses: 0,
@@ -107,9 +119,18 @@ impl<'vm> Guest<'vm> {
             self.poll()?;
             self.miss(At::Mmio(MMIO_NOBODY))?;
             self.miss(At::Port(PORT_NOBODY))?;
+            self.poll()?;
+            self.walk()?;
             self.rounds = self.rounds.wrapping_add(1);
-            if self.rounds.is_multiple_of(ROUNDS_PER_REPORT) && self.report()? {
+            if self.rounds.is_multiple_of(ROUNDS_PER_REPORT) {
+                self.report()?;
+            }
+            let orders = self.read(self.mailbox(ORDERS), Width::Dword)?;
+            if orders & HALT != 0 {
                 return Ok(());
+            }
+            if orders & MOVE != 0 {
+                self.relocate()?;
             }
             if self.rounds.is_multiple_of(ROUNDS_PER_LINE) {
                 self.print()?;
@@ -186,13 +207,13 @@ impl<'vm> Guest<'vm> {
         Ok(())
     }
 
-    /// Reports, and returns whether to halt.
-    fn report(&mut self) -> Result<bool> {
+    /// Reports.
+    fn report(&mut self) -> Result<()> {
         self.tell(CHECKS, self.checks)?;
         self.tell(MISSES, self.misses)?;
         self.tell(WRONG, self.wrong)?;
         (self.checks, self.misses, self.wrong) = (0, 0, 0);
-        Ok(self.read(self.mailbox(STOP), Width::Dword)? != 0)
+        Ok(())
     }
 
     /// Prints a line, unless another guest prints just now.

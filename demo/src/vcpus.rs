@@ -25,7 +25,7 @@ pub(crate) struct Vcpus {
 }
 
 impl Vcpus {
-    /// No vCPUs yet. `kick` interrupts one, so that it sees that its VM is abandoned.
+    /// No vCPUs yet. `kick` interrupts one, so that it leaves its guest.
     pub(crate) fn new(vm: Arc<Vm>, kick: fn(&JoinHandle<Result<()>>)) -> Self {
         Self {
             vm,
@@ -51,6 +51,12 @@ impl Vcpus {
     /// Whether a vCPU has ended. None does before it is told to, unless it failed.
     pub(crate) fn any_ended(&self) -> bool {
         self.threads.iter().any(JoinHandle::is_finished)
+    }
+
+    /// Has each vCPU leave its guest and let go of older tables. One that is about to enter its guest
+    /// may miss this.
+    pub(crate) fn kick(&self) {
+        self.threads.iter().for_each(self.kick);
     }
 
     /// Tells the guests to halt, waits until they have, and returns what went wrong, if anything.

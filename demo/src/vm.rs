@@ -8,17 +8,28 @@ use std::{
     time::Instant,
 };
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use axdevice::{Serialized, SharedVmDevices, Unmapped};
 use crossbeam_utils::CachePadded;
 
-use crate::devices::{Console, Latch, Mailbox, Uart};
+use crate::{
+    devices::{Bar, Console, Latch, Mailbox, Noticed, Uart},
+    options::Sabotage,
+};
 
 /// What all vCPUs share.
 pub(crate) struct Vm {
-    pub(crate) devices: SharedVmDevices,
+    pub(crate) devices: Arc<SharedVmDevices>,
     pub(crate) mailbox: Arc<Mailbox>,
     pub(crate) console: Arc<Console>,
+    /// A vCPU each.
+    pub(crate) bars: Vec<Arc<Bar>>,
+    /// What cards noticed.
+    pub(crate) noticed: Arc<Noticed>,
+    /// Accesses to devices that should have been out of use.
+    pub(crate) late: Arc<AtomicU64>,
+    /// What is to go wrong, if anything.
+    pub(crate) sabotage: Option<Sabotage>,
     pub(crate) exits: Box<[CachePadded<Exits>]>,
     /// Set when vCPUs are to return at once, whatever their guest does.
     pub(crate) abandoned: AtomicBool,
@@ -28,20 +39,34 @@ pub(crate) struct Vm {
 
 impl Vm {
     /// A VM with its devices, but nothing to run.
-    pub(crate) fn new(vcpus: u32) -> Result<Self> {
+    pub(crate) fn new(vcpus: u32, sabotage: Option<Sabotage>) -> Result<Self> {
         let mailbox = Arc::new(Mailbox::new(vcpus));
         let console = Arc::new(Console::default());
 
-        let devices = SharedVmDevices::default().with_unmapped(Unmapped::Float);
+        let devices = Arc::new(SharedVmDevices::default().with_unmapped(Unmapped::Float));
         devices.add_mmio_dev(Arc::new(Latch::new(vcpus)))?;
         devices.add_port_dev(Arc::new(Latch::new(vcpus)))?;
         devices.add_port_dev(mailbox.clone())?;
         devices.add_port_dev(Arc::new(Serialized::new(Uart::new(console.clone()))))?;
 
+        let mut bars = Vec::new();
+        for vcpu in 0..vcpus {
+            let stays = sabotage == Some(Sabotage::Bar);
+            let bar = Arc::new(Bar::new(vcpu, Arc::downgrade(&devices), stays));
+            let name = devices.add_mmio_dev(bar.clone())?;
+            bar.named(name)
+                .map_err(|name| anyhow!("device {name} has a name already"))?;
+            bars.push(bar);
+        }
+
         Ok(Self {
             devices,
             mailbox,
             console,
+            bars,
+            noticed: Arc::default(),
+            late: Arc::default(),
+            sabotage,
             exits: (0..vcpus).map(|_| CachePadded::default()).collect(),
             abandoned: AtomicBool::new(false),
             epoch: Instant::now(),

@@ -42,6 +42,14 @@ static WAYS: LazyLock<Vec<&[&str]>> = LazyLock::new(|| {
     vec![&["--threads"]]
 });
 
+/// The lines that count changes by kind.
+const CHANGES: [&str; 4] = [
+    "shifts, of 8 devices each",
+    "single moves",
+    "single removals",
+    "single additions",
+];
+
 /// The text after `name: `.
 fn value<'t>(text: &'t str, name: &str) -> &'t str {
     let prefix = format!("{name}: ");
@@ -100,15 +108,90 @@ fn every_vcpu_sees_every_device_and_nothing_wrong() {
 }
 
 #[test]
-fn a_wrong_value_is_found() {
+fn devices_move_and_go_and_nobody_comes_late() {
     for way in WAYS.iter() {
-        let (mut demo, _) = demo("sabotage", &["--seconds", "1", "--sabotage"]);
+        let (mut demo, _) = demo(
+            "changes",
+            &["--seconds", "3", "--changes-per-second", "400"],
+        );
+        let (output, text) = output(demo.args(*way));
+        assert!(output.status.success());
+        for never in [
+            "wrong values",
+            "late accesses",
+            "accesses astray",
+            "removed devices still in use",
+        ] {
+            assert_eq!(number(&text, never), 0, "{never}");
+        }
+        let changes = CHANGES.map(|kind| number(&text, kind));
+        assert!(changes.iter().all(|count| *count > 0), "{changes:?}");
+        assert_eq!(number(&text, "changes"), changes.iter().sum());
+        assert!(number(&text, "changes/s") >= 200);
+        let removals = changes[0] + number(&text, "single removals");
+        let quiescent = value(&text, "from removal to quiescence, µs");
+        assert!(quiescent.ends_with(&format!("(of {removals})")));
+        assert!(number(&text, "removals with a vCPU inside") > 0);
+        assert!(number(&text, "moves by a device's own handler") > 0);
+    }
+}
+
+#[test]
+fn a_rate_that_cannot_be_kept_up_with_ends_in_time() {
+    for way in WAYS.iter() {
+        let (mut demo, _) = demo(
+            "rate",
+            &["--seconds", "1", "--changes-per-second", "100000"],
+        );
+        let started = Instant::now();
+        let (output, text) = output(demo.args(*way));
+        assert!(output.status.success());
+        assert!(started.elapsed() < Duration::from_secs(20));
+        assert!((200..100_000).contains(&number(&text, "changes/s")));
+    }
+}
+
+/// Runs the demo with something going wrong, in every way, and gives what each printed.
+fn sabotaged(what: &'static str) -> impl Iterator<Item = String> {
+    WAYS.iter().map(move |way| {
+        let (mut demo, _) = demo(what, &["--seconds", "1", "--sabotage", what]);
         let (output, text) = output(demo.args(*way));
         assert_eq!(output.status.code(), Some(1));
+        text
+    })
+}
+
+#[test]
+fn a_wrong_value_is_found() {
+    for text in sabotaged("slot") {
         assert!(number(&text, "wrong values") > 0);
         assert!(rows(&text).iter().all(|row| row[6] > 0));
         let first = value(&text, "first wrong value, vCPU 0");
         assert!(first.starts_with("MMIO 0xd0000004 read as "));
+    }
+}
+
+#[test]
+fn a_change_that_is_not_made_at_one_instant_is_found() {
+    for text in sabotaged("shift") {
+        assert!(number(&text, "wrong values") > 0);
+        assert!(text.contains(": MMIO 0xc1000000 read as 0xffffffff, not as "));
+    }
+}
+
+#[test]
+fn a_device_that_does_not_move_itself_is_found() {
+    for text in sabotaged("bar") {
+        assert!(number(&text, "wrong values") > 0);
+        assert!(text.contains(": MMIO 0xc80") && text.contains(", not as 0xffffffff\n"));
+    }
+}
+
+#[test]
+fn a_late_access_is_counted() {
+    for text in sabotaged("poison") {
+        assert!(number(&text, "late accesses") > 0);
+        assert_eq!(number(&text, "wrong values"), 0);
     }
 }
 
@@ -152,6 +235,19 @@ fn bad_options_are_refused() {
             &["--seconds", "3600", "--adds-per-second", "5"],
             "there is room for 16384",
         ),
+        (&["--changes-per-second", "0"], "--changes-per-second"),
+        (
+            &[
+                "--seconds",
+                "3600",
+                "--adds-per-second",
+                "1",
+                "--changes-per-second",
+                "2000",
+            ],
+            "there are numbers for 4194303",
+        ),
+        (&["--sabotage", "all"], "--sabotage"),
         (&["--frobnicate"], "--frobnicate"),
     ] {
         let (output, text) = output(&mut demo("refused", options).0);
@@ -181,6 +277,7 @@ fn help_names_every_option() {
         "--seconds",
         "--vcpus",
         "--adds-per-second",
+        "--changes-per-second",
         "--threads",
         "--plot",
     ] {

@@ -1,4 +1,4 @@
-//! The port device by which guests report what they checked, and are told to halt.
+//! The port device by which guests report what they checked, and are told what to do.
 
 use std::{
     fmt,
@@ -12,7 +12,8 @@ use axvmconfig::EmulatedDeviceType;
 use crossbeam_utils::CachePadded;
 
 use crate::contract::{
-    CHECKS, FIRST_ADDRESS, FIRST_EXPECTED, FIRST_GOT, MAILBOX, MAILBOX_BANK, MISSES, WRONG,
+    CHECKS, FIRST_ADDRESS, FIRST_EXPECTED, FIRST_GOT, HALT, MAILBOX, MAILBOX_BANK, MISSES, MOVE,
+    WRONG,
 };
 
 /// A mailbox for each vCPU. All counts are `Relaxed`: they are read for good when the vCPUs'
@@ -28,6 +29,8 @@ struct Bank {
     misses: AtomicU64,
     wrong: AtomicU64,
     first: [AtomicU32; 3],
+    /// Whether the guest is to move its device.
+    to_move: AtomicBool,
 }
 
 /// The first value that a guest found wrong.
@@ -75,6 +78,29 @@ impl Mailbox {
         self.stop.load(Ordering::Relaxed)
     }
 
+    /// Tells the guest of `vcpu` to move its device.
+    pub(crate) fn order_move(&self, vcpu: usize) {
+        self.banks[vcpu].to_move.store(true, Ordering::Relaxed);
+    }
+
+    fn orders(&self, bank: &Bank) -> u32 {
+        let halt = if self.stopped() { HALT } else { 0 };
+        // Only this vCPU takes the order, so that none is taken twice.
+        if bank.to_move.load(Ordering::Relaxed) {
+            bank.to_move.store(false, Ordering::Relaxed);
+            return halt | MOVE;
+        }
+        halt
+    }
+
+    fn bank(&self, port: Port) -> (&Bank, u16) {
+        let offset = port.0 - MAILBOX;
+        (
+            &self.banks[usize::from(offset / MAILBOX_BANK)],
+            offset % MAILBOX_BANK,
+        )
+    }
+
     /// How many values `vcpu` checked.
     pub(crate) fn checks(&self, vcpu: usize) -> u64 {
         self.banks[vcpu].checks.load(Ordering::Relaxed)
@@ -112,18 +138,18 @@ impl BaseDeviceOps<PortRange> for Mailbox {
         PortRange::new(Port(MAILBOX), Port(MAILBOX + ports - 1))
     }
 
-    fn handle_read(&self, _: Port, _: AccessWidth) -> AxResult<usize> {
-        Ok(self.stopped().into())
+    fn handle_read(&self, port: Port, _: AccessWidth) -> AxResult<usize> {
+        let (bank, _) = self.bank(port);
+        Ok(self.orders(bank) as usize)
     }
 
     fn handle_write(&self, port: Port, _: AccessWidth, val: usize) -> AxResult {
-        let offset = port.0 - MAILBOX;
-        let bank = &self.banks[usize::from(offset / MAILBOX_BANK)];
+        let (bank, word) = self.bank(port);
         let count = |counter: &AtomicU64| {
             counter.fetch_add(val as u64, Ordering::Relaxed);
         };
-        let note = |word: usize| bank.first[word].store(val as u32, Ordering::Relaxed);
-        match offset % MAILBOX_BANK {
+        let note = |index: usize| bank.first[index].store(val as u32, Ordering::Relaxed);
+        match word {
             CHECKS => count(&bank.checks),
             MISSES => count(&bank.misses),
             WRONG => count(&bank.wrong),

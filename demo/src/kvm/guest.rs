@@ -30,6 +30,12 @@ pub(crate) enum Var {
     Next,
     /// The slot to visit again.
     Again,
+    /// Where the belt is that is looked at.
+    OnBelt,
+    /// The number of the card seen last on it.
+    Behind,
+    /// The lowest number that the card seen now can have, or its own.
+    Number,
     Rounds,
     Checks,
     Misses,
@@ -44,7 +50,14 @@ pub(crate) enum Var {
     Mailbox,
     /// Where this vCPU's bank of slot 0 is.
     Slots,
+    /// Where this vCPU's own device is.
+    Place,
 }
+
+/// Where the table is, from the start of the variables, of the numbers seen in the bays of all belts.
+const SEEN: u32 = 0x100;
+
+const _: () = assert!(Place.offset() + 4 <= SEEN);
 
 impl Var {
     /// Where it is, from the start of the variables.
@@ -80,6 +93,9 @@ struct Parts {
     exercise_mmio: CodeLabel,
     exercise_port: CodeLabel,
     miss: CodeLabel,
+    walk: CodeLabel,
+    look: CodeLabel,
+    relocate: CodeLabel,
     report: CodeLabel,
     print: CodeLabel,
     put_number: CodeLabel,
@@ -96,11 +112,15 @@ macro_rules! asm {
     };
 }
 
+mod bars;
+mod belts;
 mod console;
 mod registers;
 mod slots;
 
 use self::{
+    bars::relocate,
+    belts::{look, walk},
     console::{print, put, put_number},
     registers::{exercise, miss},
     slots::{id_of, poll, revisit},
@@ -120,6 +140,9 @@ fn program() -> Result<Vec<u8>, IcedError> {
         exercise_mmio: a.create_label(),
         exercise_port: a.create_label(),
         miss: a.create_label(),
+        walk: a.create_label(),
+        look: a.create_label(),
+        relocate: a.create_label(),
         report: a.create_label(),
         print: a.create_label(),
         put_number: a.create_label(),
@@ -133,6 +156,9 @@ fn program() -> Result<Vec<u8>, IcedError> {
     exercise(&mut a, Bus::Mmio, &mut parts.exercise_mmio, parts.check)?;
     exercise(&mut a, Bus::Port, &mut parts.exercise_port, parts.check)?;
     miss(&mut a, &mut parts)?;
+    walk(&mut a, &mut parts)?;
+    look(&mut a, &mut parts)?;
+    relocate(&mut a, &mut parts)?;
     report(&mut a, &mut parts)?;
     print(&mut a, &mut parts)?;
     put_number(&mut a, &mut parts)?;
@@ -143,7 +169,8 @@ fn program() -> Result<Vec<u8>, IcedError> {
 
 /// Where the guest starts: what it does round by round, until it is told to halt.
 fn run(a: &mut CodeAssembler, parts: &Parts) -> Assembled {
-    let (mut round, mut halt) = (a.create_label(), a.create_label());
+    let (mut round, mut reported) = (a.create_label(), a.create_label());
+    let (mut stays, mut halt) = (a.create_label(), a.create_label());
     asm! { a:
         mov(esi, var(MmioLatch));
         mov(eax, MMIO_LATCH_SEED);
@@ -169,12 +196,24 @@ fn run(a: &mut CodeAssembler, parts: &Parts) -> Assembled {
         call(parts.revisit);
         call(parts.poll);
         call(parts.miss);
+        call(parts.poll);
+        call(parts.walk);
         inc(var(Rounds));
         test(var(Rounds), ROUNDS_PER_REPORT - 1);
-        jnz(round);
+        jnz(reported);
         call(parts.report);
-        test(eax, eax);
+
+        set_label(&mut reported);
+        mov(edx, var(Mailbox));
+        add(edx, u32::from(ORDERS));
+        in_(eax, dx);
+        test(eax, HALT);
         jnz(halt);
+        test(eax, MOVE);
+        jz(stays);
+        call(parts.relocate);
+
+        set_label(&mut stays);
         test(var(Rounds), ROUNDS_PER_LINE - 1);
         jnz(round);
         call(parts.print);
@@ -187,7 +226,7 @@ fn run(a: &mut CodeAssembler, parts: &Parts) -> Assembled {
     Ok(())
 }
 
-/// Reports; `eax`: out, whether to halt.
+/// Reports.
 fn report(a: &mut CodeAssembler, parts: &mut Parts) -> Assembled {
     asm! { a: set_label(&mut parts.report) }
     for (word, count) in [(CHECKS, Checks), (MISSES, Misses), (WRONG, Wrong)] {
@@ -197,12 +236,7 @@ fn report(a: &mut CodeAssembler, parts: &mut Parts) -> Assembled {
         }
         tell(a, word)?;
     }
-    asm! { a:
-        mov(edx, var(Mailbox));
-        add(edx, u32::from(STOP));
-        in_(eax, dx);
-        ret();
-    }
+    asm! { a: ret() }
     Ok(())
 }
 

@@ -7,7 +7,9 @@ use kvm_ioctls::VmFd;
 use vm_memory::{Address as _, Bytes as _, GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap};
 
 use super::guest::Var;
-use crate::contract::{MAILBOX, MAILBOX_BANK, MMIO_LATCH, PORT_LATCH, SALT, SLOT_BANK, SLOTS};
+use crate::contract::{
+    MAILBOX, MAILBOX_BANK, MMIO_LATCH, PORT_LATCH, SALT, SLOT_BANK, SLOTS, first_place,
+};
 
 /// Where the word is that the guest which prints takes.
 pub(crate) const CONSOLE_LOCK: u32 = 0x800;
@@ -59,6 +61,7 @@ impl Memory {
                 u32::from(MAILBOX) + u32::from(MAILBOX_BANK) * vcpu,
             ),
             (Var::Slots, SLOTS + SLOT_BANK * vcpu),
+            (Var::Place, first_place(vcpu)),
         ];
         for (var, value) in values {
             let at = variables(vcpu) + var.offset();

@@ -43,8 +43,11 @@ fn run(vcpu: &mut VcpuFd, vm: &Vm, exits: &Exits) -> Result<()> {
             }
             Ok(VcpuExit::Hlt) if vm.mailbox.stopped() => return Ok(()),
             Ok(unexpected) => bail!("the guest ended with exit {unexpected:?}"),
-            // A signal: to look whether the VM is abandoned, or another.
-            Err(error) if error.errno() == EINTR => Ok(()),
+            // A kick: a device was removed, or the VM is abandoned.
+            Err(error) if error.errno() == EINTR => {
+                devices.refresh();
+                Ok(())
+            }
             Err(error) => return Err(error).context("KVM_RUN"),
         };
         answered.map_err(|error| anyhow!("a device failed: {error}"))?;
