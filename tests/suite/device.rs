@@ -68,7 +68,7 @@ pub(crate) const fn answer(device: usize, at: usize) -> usize {
 /// A device that notes how it is called.
 pub(crate) struct Probe<R> {
     number: usize,
-    range: R,
+    range: Mutex<R>,
     journal: Journal,
 }
 
@@ -76,9 +76,14 @@ impl<R: Bus> Probe<R> {
     pub(crate) fn new(number: usize, range: R, journal: &Journal) -> Arc<Self> {
         Arc::new(Self {
             number,
-            range,
+            range: range.into(),
             journal: journal.clone(),
         })
+    }
+
+    /// Gives the device another idea of its range.
+    pub(crate) fn set_range(&self, range: R) {
+        *self.range.lock().unwrap() = range;
     }
 
     /// One whose calls nobody reads.
@@ -104,7 +109,7 @@ impl<R: Bus> BaseDeviceOps<R> for Probe<R> {
     }
 
     fn address_range(&self) -> R {
-        self.range
+        *self.range.lock().unwrap()
     }
 
     fn handle_read(&self, addr: R::Addr, width: AccessWidth) -> AxResult<usize> {

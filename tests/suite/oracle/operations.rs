@@ -111,6 +111,14 @@ pub(super) enum Step {
     Move(On, usize, Extent),
 }
 
+impl Step {
+    pub(super) fn on(&self) -> On {
+        match *self {
+            Self::Add(on, _) | Self::Remove(on, _) | Self::Move(on, ..) => on,
+        }
+    }
+}
+
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         3 => (on(), lengths()).prop_map(|(on, extent)| Step::Add(on, extent)),
