@@ -60,6 +60,8 @@ pub(crate) struct Census {
     late: AtomicUsize,
     /// Devices that a thread dropped which only reads.
     misplaced: AtomicUsize,
+    /// How many removals were left.
+    left: AtomicUsize,
     /// Devices that were removed, and are perhaps not quiescent yet.
     leaving: Mutex<Vec<Removed<ThreadSafe>>>,
     /// Poisoned ones, which stay for a while, so that they can be seen.
@@ -83,22 +85,25 @@ impl Census {
         self.born.load(Acquire) - self.dead.load(Acquire)
     }
 
-    /// Leaves a removed device to [`bury_left`](Self::bury_left): for who cannot wait.
+    /// Leaves a removed device to [`bury_left`](Self::bury_left): for who cannot wait. Of every third
+    /// nothing is kept, so that it goes with the last table that lists it.
     pub(crate) fn leave(&self, removed: Removed<ThreadSafe>) {
-        self.leaving.lock().unwrap().push(removed);
+        if !self.left.fetch_add(1, Relaxed).is_multiple_of(3) {
+            self.leaving.lock().unwrap().push(removed);
+        }
     }
 
     /// Poisons what was left and is quiescent by now; tells how many are not.
     pub(crate) fn bury_left(&self) -> usize {
         // Not under the lock: a sweep drops devices.
-        let leaving = mem::take(&mut *self.leaving.lock().unwrap());
-        for removed in leaving {
-            match removed.wait(0) {
-                Ok(device) => self.poison(device),
-                Err(removed) => self.leave(removed),
-            }
+        let mut leaving = mem::take(&mut *self.leaving.lock().unwrap());
+        let quiescent = leaving.extract_if(.., |removed| removed.is_quiescent());
+        for removed in quiescent {
+            self.poison(removed.wait(0).expect("what is quiescent stays it"));
         }
-        self.leaving.lock().unwrap().len()
+        let mut left = self.leaving.lock().unwrap();
+        left.append(&mut leaving);
+        left.len()
     }
 
     fn poison(&self, device: Device<ThreadSafe>) {

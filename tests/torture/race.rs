@@ -30,8 +30,9 @@ fn span(first: usize, length: usize) -> Span {
     Span::new(first, first + length - 1).unwrap()
 }
 
-/// Moves the wanderer there, and back as soon as no rival is in its place.
-fn wander(devices: &SharedVmDevices, wanderer: DeviceId) {
+/// Moves the wanderer there, and back as soon as no rival is in its place; not back where the rivals
+/// have failed and will not go.
+fn wander(devices: &SharedVmDevices, wanderer: DeviceId, failed: impl Fn() -> bool) {
     assert_eq!(devices.move_to(wanderer, range(THERE, LENGTH)), Ok(()));
     loop {
         match devices.move_to(wanderer, range(HERE, LENGTH)) {
@@ -44,6 +45,9 @@ fn wander(devices: &SharedVmDevices, wanderer: DeviceId) {
                 assert!(owner > wanderer, "a rival");
                 assert_eq!(wanted, span(HERE, LENGTH));
                 assert!(wanted.overlaps(owned) && wanted != owned);
+                if failed() {
+                    return;
+                }
                 thread::yield_now();
             }
             Err(refusal) => panic!("{refusal}"),
@@ -153,7 +157,7 @@ fn a_range_has_one_owner_and_its_neighbours_theirs() {
             came
         });
         for _ in Budget::new(2_000, 12).rounds() {
-            wander(&devices, wanderer);
+            wander(&devices, wanderer, || rivals.is_finished());
         }
         drop(stops);
         let came = rivals.join().unwrap();
