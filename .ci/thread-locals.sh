@@ -17,8 +17,9 @@ export CARGO_TARGET_DIR=$out
 sysroot=$(rustc --print sysroot)
 tools=$sysroot/lib/rustlib/$(rustc -vV | sed -n 's/^host: //p')/bin
 
-# Each public method must be among those that src/probe.rs has compiled.
-missing=$(git ls-files 'src/*.rs' | xargs sed -nE 's/^ *pub (const |unsafe )*fn ([a-z_0-9]+).*/\2/p' |
+# Each public method must be among those that src/probe.rs has compiled. (The public functions of
+# src/arch are for benches.)
+missing=$(git ls-files 'src/*.rs' ':!src/arch' | xargs sed -nE 's/^ *pub (const |unsafe )*fn ([a-z_0-9]+).*/\2/p' |
     sort -u | while read -r method; do grep -qw -- "$method" src/probe.rs || echo "$method"; done)
 [ -z "$missing" ] || { echo "error: src/probe.rs lacks" $missing >&2; exit 1; }
 

@@ -16,7 +16,7 @@ use crate::{
     registry::VmDevices,
     span::Span,
     sync::Arc,
-    table::{Entry, Mount, Table},
+    table::{Entry, Mount, Table, reserve},
     tables::{Edit, Tables},
 };
 
@@ -157,6 +157,7 @@ fn list<B: DeviceBound, R: BusRange>(
             Version::Now | Version::Before => (place.span, place.mount.clone()),
         };
         let entry = Entry::new(span, place.id, place.name.clone(), mount);
+        reserve(edits, 1)?;
         edits.push(Edit::Add(R::on(entry)));
     }
     Ok(())

@@ -53,6 +53,7 @@ fn methods<B: DeviceBound>() {
     compile!(Span: new, first, last, contains, overlaps);
     compile!(AxVmDeviceConfig: new);
     compile!(VmDevicesBuilder<'_, B>: new, config, unmapped, build);
+    compile!(VmDevicesBuilder<'_, B>: trust_guest_its, with_virtual_timer);
     let factory = |_: &_, batch: &mut Batch<'_, B>| {
         black_box(batch);
         Ok(())
@@ -78,7 +79,10 @@ fn vcpu<B: DeviceBound, V: Deref<Target = VmDevices<B>> + Clone>() {
 }
 
 fn on<B: DeviceBound, R: BusRange>() {
-    black_box((B::shared::<R, _>(Idle), B::serialised::<R, _>(Idle)));
+    black_box((
+        B::shared::<R, _, _>(Idle, ()),
+        B::serialised::<R, _, _>(Idle, ()),
+    ));
     let serialized: &dyn BaseDeviceOps<R> = &Serialized::new(Idle);
     black_box(serialized);
     compile!(VmDevices<B>: move_to::<R>);

@@ -65,6 +65,19 @@ pub type SharedVmDevices = VmDevices<ThreadSafe>;
 /// What happens before a change happens before every dispatch that sees the change. When a method
 /// that changes the registry returns, every vCPU that learns of it by any synchronisation sees the
 /// change.
+///
+/// # Without memory
+///
+/// A change that finds no memory for what grows with the number of devices (the tables, the record
+/// of an [`update`](Self::update), the list of what it removes) gives
+/// [`Refusal::NoMemory`](crate::Refusal::NoMemory) and leaves everything as it was. These abort, or
+/// do what the global allocator's error handler does:
+///
+/// - the objects of fixed size, each of a few words: for each device that is added two, for each
+///   publication two;
+/// - [`Dispatcher::new`](crate::Dispatcher::new), and what makes a registry;
+/// - the lists that `iter_*`, `iter_mut_*` and [`snapshot`](Self::snapshot) make, and one node for
+///   each registration that `iter_*` lends.
 pub struct VmDevices<B: DeviceBound> {
     pub(crate) tables: SnapshotCell<Tables<B>>,
     pub(crate) ids: DeviceIds,
@@ -143,8 +156,7 @@ impl<B: DeviceBound> Default for VmDevices<B> {
 /// All give the device back, and say why it was [refused](crate::Refusal): for an empty or wrapping range,
 /// an overlap with another device, or for want of memory for the tables. The tables are then as
 /// they were. A refusal is logged at `error!` too, for callers written for 0.4.10, whose methods
-/// returned nothing. Some small objects of fixed size are allocated by `Arc::new` and `Box::new`,
-/// which abort when there is no memory.
+/// returned nothing.
 impl<B: DeviceBound> VmDevices<B> {
     /// Adds a device to guest physical memory.
     pub fn add_mmio_dev(

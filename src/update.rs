@@ -295,13 +295,20 @@ impl<B: DeviceBound> fmt::Debug for Batch<'_, B> {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    use core::cell::{Cell, OnceCell};
+    use std::rc::{Rc, Weak};
+
+    use ax_errno::{AxError, AxResult};
+    use axaddrspace::device::{AccessWidth, Port};
+
     use super::*;
     use crate::{
         bus::{OnBus, sealed::Bus},
         device::Unbound,
-        registry::SharedVmDevices,
+        registry::{AxVmDevices, SharedVmDevices},
         span::Span,
         testing::Probe,
+        unmapped::Unmapped,
     };
 
     fn probe(first: usize, last: usize) -> Arc<Probe<PortRange>> {
@@ -344,5 +351,67 @@ mod tests {
             (entry.id(), entry.registration.name.as_deref()),
             (id, Some("uart"))
         );
+    }
+
+    const WIDTH: AccessWidth = AccessWidth::Byte;
+
+    std::thread_local! {
+        /// Where the one [`Bar`] of this thread's test is. A built-in device is `Send`, so that it
+        /// cannot say itself.
+        static REGISTERED: OnceCell<(Weak<AxVmDevices>, DeviceId)> = const { OnceCell::new() };
+    }
+
+    fn registered() -> (Rc<AxVmDevices>, DeviceId) {
+        REGISTERED.with(|registered| {
+            let (devices, id) = registered.get().unwrap();
+            (devices.upgrade().unwrap(), *id)
+        })
+    }
+
+    /// A built-in device whose one port is where it was last written to be.
+    struct Bar(Cell<u16>);
+
+    impl BaseDeviceOps<PortRange> for Bar {
+        fn emu_type(&self) -> axvmconfig::EmulatedDeviceType {
+            axvmconfig::EmulatedDeviceType::Dummy
+        }
+
+        fn address_range(&self) -> PortRange {
+            PortRange::new(Port(self.0.get()), Port(self.0.get()))
+        }
+
+        fn handle_read(&self, _: Port, _: AccessWidth) -> AxResult<usize> {
+            let (devices, id) = registered();
+            let removed = devices.remove(id)?;
+            assert!(removed.wait(3).is_err(), "it is inside");
+            Ok(0)
+        }
+
+        fn handle_write(&self, _: Port, _: AccessWidth, port: usize) -> AxResult {
+            let (devices, id) = registered();
+            self.0.set(port as u16);
+            // The gate is shut meanwhile; the registry asks the device behind it.
+            Ok(devices.reindex(id)?)
+        }
+    }
+
+    #[test]
+    fn a_gated_device_moves_and_removes_itself_in_its_own_handler() {
+        let devices = Rc::new(AxVmDevices::default().with_unmapped(Unmapped::Error));
+        let mut batch = Batch::new(&devices.ids, None);
+        let mount = Unbound::serialised::<PortRange, _, _>(Bar(8.into()), ());
+        let bar = Arc::downgrade(&mount.device);
+        let id = batch.mount(mount).unwrap();
+        devices.make(&batch.edits).unwrap();
+        drop(batch);
+        let set = REGISTERED.with(|registered| registered.set((Rc::downgrade(&devices), id)));
+        assert!(set.is_ok());
+        let write = |port, to| devices.handle_port_write(Port(port), WIDTH, to);
+        assert_eq!(write(8, 0x10), Ok(()));
+        assert_eq!(write(8, 0x10), Err(AxError::NotFound));
+        assert_eq!(devices.handle_port_read(Port(0x10), WIDTH), Ok(0));
+        assert!(devices.find_port_dev(Port(0x10)).is_none());
+        devices.reclaim();
+        assert_eq!(bar.strong_count(), 0, "nor does its gate hold it");
     }
 }

@@ -8,7 +8,7 @@ use axaddrspace::{
     device::{AccessWidth, Port, PortRange, SysRegAddr, SysRegAddrRange},
 };
 use axdevice::{
-    AddError, BusAddr, BusCounters, BusRange, DeviceBound, DeviceId, Dispatcher,
+    AddError, Batch, BusAddr, BusCounters, BusRange, Device, DeviceBound, DeviceId, Dispatcher,
     DispatcherCounters, Snapshot, VmDevices,
 };
 
@@ -48,6 +48,12 @@ pub(crate) trait Bus: BusRange<Addr = Self::Address> + PartialEq {
     fn covering(first: usize, last: usize) -> Self;
 
     fn add<B: DeviceBound>(on: &VmDevices<B>, device: Arc<B::Dev<Self>>) -> Added<B, Self>;
+
+    /// Records in a batch.
+    fn record<B: DeviceBound>(in_: &mut Batch<'_, B>, device: Arc<B::Dev<Self>>) -> Added<B, Self>;
+
+    /// The device, if it is of this bus.
+    fn unwrapped<B: DeviceBound>(device: Device<B>) -> Option<Arc<B::Dev<Self>>>;
 
     fn find<B: DeviceBound>(on: &VmDevices<B>, number: usize) -> Option<Arc<B::Dev<Self>>>;
 
@@ -111,9 +117,26 @@ pub(crate) fn floating<R: Bus>(width: AccessWidth) -> usize {
 
 /// The methods of [`Bus`] that only pass a call on.
 macro_rules! calls {
-    ($add:ident $find:ident $iter:ident $iter_mut:ident $read:ident $write:ident $listed:ident) => {
+    (
+        $device:ident $add:ident $find:ident $iter:ident $iter_mut:ident $read:ident $write:ident
+        $listed:ident
+    ) => {
         fn add<B: DeviceBound>(on: &VmDevices<B>, device: Arc<B::Dev<Self>>) -> Added<B, Self> {
             on.$add(device)
+        }
+
+        fn record<B: DeviceBound>(
+            in_: &mut Batch<'_, B>,
+            device: Arc<B::Dev<Self>>,
+        ) -> Added<B, Self> {
+            in_.$add(device)
+        }
+
+        fn unwrapped<B: DeviceBound>(device: Device<B>) -> Option<Arc<B::Dev<Self>>> {
+            match device {
+                Device::$device(device) => Some(device),
+                _ => None,
+            }
         }
 
         fn find<B: DeviceBound>(on: &VmDevices<B>, number: usize) -> Option<Arc<B::Dev<Self>>> {
@@ -200,7 +223,7 @@ impl Bus for GuestPhysAddrRange {
     }
 
     calls!(
-        add_mmio_dev find_mmio_dev iter_mmio_dev iter_mut_mmio_dev handle_mmio_read
+        Mmio add_mmio_dev find_mmio_dev iter_mmio_dev iter_mut_mmio_dev handle_mmio_read
         handle_mmio_write mmio
     );
 }
@@ -228,7 +251,7 @@ impl Bus for SysRegAddrRange {
     }
 
     calls!(
-        add_sys_reg_dev find_sys_reg_dev iter_sys_reg_dev iter_mut_sys_reg_dev handle_sys_reg_read
+        SysReg add_sys_reg_dev find_sys_reg_dev iter_sys_reg_dev iter_mut_sys_reg_dev handle_sys_reg_read
         handle_sys_reg_write sys_reg
     );
 }
@@ -256,7 +279,7 @@ impl Bus for PortRange {
     }
 
     calls!(
-        add_port_dev find_port_dev iter_port_dev iter_mut_port_dev handle_port_read
+        Port add_port_dev find_port_dev iter_port_dev iter_mut_port_dev handle_port_read
         handle_port_write port
     );
 }

@@ -1,12 +1,16 @@
-//! Devices for the tests, on any bus: one that notes how it is called, one made of a closure.
+//! Devices for the tests: one that notes how it is called, one made of a closure, one whose death is
+//! noted.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicBool, Ordering::Release},
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::Release},
+    },
+    thread::{self, ThreadId},
 };
 
 use ax_errno::AxResult;
-use axaddrspace::device::{AccessWidth, DeviceAddrRange};
+use axaddrspace::device::{AccessWidth, DeviceAddrRange, Port, PortRange};
 use axdevice::{AxVmDevices, SharedVmDevices, Unmapped};
 use axdevice_base::BaseDeviceOps;
 use axvmconfig::EmulatedDeviceType;
@@ -64,7 +68,7 @@ pub(crate) const fn answer(device: usize, at: usize) -> usize {
 /// A device that notes how it is called.
 pub(crate) struct Probe<R> {
     number: usize,
-    range: R,
+    range: Mutex<R>,
     journal: Journal,
 }
 
@@ -72,9 +76,14 @@ impl<R: Bus> Probe<R> {
     pub(crate) fn new(number: usize, range: R, journal: &Journal) -> Arc<Self> {
         Arc::new(Self {
             number,
-            range,
+            range: range.into(),
             journal: journal.clone(),
         })
+    }
+
+    /// Gives the device another idea of its range.
+    pub(crate) fn set_range(&self, range: R) {
+        *self.range.lock().unwrap() = range;
     }
 
     /// One whose calls nobody reads.
@@ -100,7 +109,7 @@ impl<R: Bus> BaseDeviceOps<R> for Probe<R> {
     }
 
     fn address_range(&self) -> R {
-        self.range
+        *self.range.lock().unwrap()
     }
 
     fn handle_read(&self, addr: R::Addr, width: AccessWidth) -> AxResult<usize> {
@@ -157,5 +166,48 @@ where
         val: usize,
     ) -> AxResult {
         (self.act)(R::place(addr), Some(val)).map(drop)
+    }
+}
+
+/// The threads on which the devices that share it were dropped.
+pub(crate) type Graves = Arc<Mutex<Vec<ThreadId>>>;
+
+/// A device with eight ports that notes which thread drops it.
+pub(crate) struct Mortal {
+    first: u16,
+    graves: Graves,
+}
+
+impl Mortal {
+    pub(crate) fn new(first: u16, graves: &Graves) -> Arc<Self> {
+        let graves = graves.clone();
+        Arc::new(Self { first, graves })
+    }
+}
+
+impl Drop for Mortal {
+    fn drop(&mut self) {
+        // In a test that has failed, a second panic would take the others down too.
+        if let Ok(mut graves) = self.graves.lock() {
+            graves.push(thread::current().id());
+        }
+    }
+}
+
+impl BaseDeviceOps<PortRange> for Mortal {
+    fn emu_type(&self) -> EmulatedDeviceType {
+        EmulatedDeviceType::Dummy
+    }
+
+    fn address_range(&self) -> PortRange {
+        PortRange::new(Port(self.first), Port(self.first + 7))
+    }
+
+    fn handle_read(&self, port: Port, _: AccessWidth) -> AxResult<usize> {
+        Ok(port.0.into())
+    }
+
+    fn handle_write(&self, _: Port, _: AccessWidth, _: usize) -> AxResult {
+        Ok(())
     }
 }

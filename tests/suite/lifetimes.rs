@@ -2,23 +2,20 @@
 
 use std::{
     sync::{
-        Arc, Mutex, RwLock,
+        Arc, RwLock,
         atomic::{
             AtomicBool,
             Ordering::{Acquire, Release},
         },
     },
-    thread::{self, ThreadId},
+    thread,
 };
 
-use ax_errno::AxResult;
 use axaddrspace::device::{AccessWidth, Port, PortRange};
-use axdevice_base::BaseDeviceOps;
-use axvmconfig::EmulatedDeviceType;
 
 use crate::{
     bus::Bus,
-    device::{Probe, Script, Sets, shared_registry},
+    device::{Graves, Mortal, Probe, Script, Sets, shared_registry},
 };
 
 #[test]
@@ -60,44 +57,11 @@ fn a_vcpu_in_a_handler_neither_delays_a_change_nor_frees_a_table() {
     });
 }
 
-/// A device that notes the threads on which devices of its kind are dropped.
-struct Mortal {
-    first: u16,
-    graves: Arc<Mutex<Vec<ThreadId>>>,
-}
-
-impl Drop for Mortal {
-    fn drop(&mut self) {
-        self.graves.lock().unwrap().push(thread::current().id());
-    }
-}
-
-impl BaseDeviceOps<PortRange> for Mortal {
-    fn emu_type(&self) -> EmulatedDeviceType {
-        EmulatedDeviceType::Dummy
-    }
-
-    fn address_range(&self) -> PortRange {
-        PortRange::new(Port(self.first), Port(self.first + 7))
-    }
-
-    fn handle_read(&self, port: Port, _: AccessWidth) -> AxResult<usize> {
-        Ok(port.0.into())
-    }
-
-    fn handle_write(&self, _: Port, _: AccessWidth, _: usize) -> AxResult {
-        Ok(())
-    }
-}
-
 #[test]
 fn devices_die_on_the_writer_s_thread_although_readers_dispatch_first_afterwards() {
     const ROUNDS: u16 = if cfg!(miri) { 3 } else { 300 };
-    let graves = Arc::new(Mutex::new(Vec::new()));
-    let mortal = |first| {
-        let graves = graves.clone();
-        Arc::new(Mortal { first, graves })
-    };
+    let graves = Graves::default();
+    let mortal = |first| Mortal::new(first, &graves);
     let devices = shared_registry();
     for n in 0..4 {
         devices.add_port_dev(mortal(n * 0x10)).unwrap();
@@ -144,11 +108,8 @@ fn devices_die_on_the_writer_s_thread_although_readers_dispatch_first_afterwards
 
 #[test]
 fn a_refused_device_dies_with_its_adder_and_a_found_one_with_its_finder() {
-    let graves = Arc::new(Mutex::new(Vec::new()));
-    let mortal = || {
-        let graves = graves.clone();
-        Arc::new(Mortal { first: 0, graves })
-    };
+    let graves = Graves::default();
+    let mortal = || Mortal::new(0, &graves);
     let devices = shared_registry();
     devices.add_port_dev(mortal()).unwrap();
     thread::scope(|scope| {

@@ -12,7 +12,7 @@ use ax_errno::AxError;
 use axaddrspace::{GuestPhysAddrRange, device::PortRange};
 use axdevice::{
     AddError, AxVmDeviceConfig, AxVmDevices, Batch, ConfigError, Device, DeviceBound, DeviceId,
-    Refusal, Serialized, SharedVmDevices, Snapshot, ThreadSafe, Unbound, Unmapped,
+    Refusal, Removed, Serialized, SharedVmDevices, Snapshot, ThreadSafe, Unbound, Unmapped,
 };
 use axdevice_base::{BaseDeviceOps, BaseMmioDeviceOps};
 use static_assertions::{assert_impl_all, assert_not_impl_any, assert_type_eq_all};
@@ -29,6 +29,10 @@ assert_not_impl_any!(Device<Unbound>: Send, Sync);
 
 assert_impl_all!(Batch<'static, ThreadSafe>: Send);
 assert_not_impl_any!(Batch<'static, Unbound>: Send, Sync);
+
+// Whoever waits for a removed device may be another than who removed it.
+assert_impl_all!(Removed<ThreadSafe>: Send, Sync, Debug);
+assert_not_impl_any!(Removed<Unbound>: Send, Sync);
 
 // A lock makes what can be sent shareable, and nothing else.
 assert_impl_all!(Serialized<Cell<u8>>: Send, Sync);

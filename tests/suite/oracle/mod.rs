@@ -12,13 +12,14 @@ use axaddrspace::{
     GuestPhysAddrRange,
     device::{AccessWidth, PortRange, SysRegAddrRange},
 };
-use axdevice::{AxVmDevices, Dispatcher, Unbound};
+use axdevice::{AxVmDevices, Batch, DeviceId, Dispatcher, Refusal, Removed, Unbound};
+use axdevice_base::BaseDeviceOps;
 use proptest::{collection::vec, prelude::*};
 
 use self::{
     differences::{MISSED, is_taken, is_whole, passed},
     model::{Model, Owned, owner},
-    operations::{Extent, On, Op, Place, number, op, range},
+    operations::{Extent, On, Op, Place, Step, number, op, range},
     published::Published,
 };
 use crate::{
@@ -36,6 +37,8 @@ struct Trio {
     oracle: axdevice_0_4_10::AxVmDevices,
     journal: Journal,
     devices: usize,
+    /// The ids of what was removed, from among which the unknown ones are taken.
+    gone: Vec<DeviceId>,
     /// What was replaced since the last use.
     pending: Vec<Deferred>,
 }
@@ -50,6 +53,7 @@ impl Trio {
             oracle: axdevice_0_4_10::AxVmDevices::new(config),
             journal: Journal::default(),
             devices: 0,
+            gone: Vec::new(),
             pending: Vec::new(),
         }
     }
@@ -73,11 +77,190 @@ impl Trio {
         }
         let added = R::add::<Unbound>(&self.ours, device.clone());
         prop_assert_eq!(added.is_ok(), taken, "{:?}", range);
-        if taken {
-            R::owned_mut(&mut self.model).push(Owned { number, range });
-            R::old_add(&mut self.oracle, device);
+        if let Ok(id) = added {
+            R::old_add(&mut self.oracle, device.clone());
+            R::owned_mut(&mut self.model).push(Owned {
+                id,
+                number,
+                range,
+                device,
+            });
         }
         Ok(())
+    }
+
+    fn remove<R: Published>(&mut self, index: usize) -> Result<(), TestCaseError> {
+        let Some(index) = place::<R>(&self.model, index) else {
+            let Some(&id) = self.gone.last() else {
+                return Ok(());
+            };
+            let refused = self.ours.remove(id).map(drop);
+            prop_assert_eq!(refused, Err(Refusal::Unknown { id }));
+            return Ok(());
+        };
+        let Owned { id, device, .. } = R::owned_mut(&mut self.model).remove(index);
+        let removed = self.ours.remove(id).unwrap();
+        self.gone.push(id);
+        // The handle is all that may hold it.
+        if let Some(vcpu) = &mut self.vcpu {
+            prop_assert!(removed.holders() <= 1);
+            vcpu.refresh();
+        }
+        let given = removed.wait(0).ok().and_then(R::unwrapped::<Unbound>);
+        prop_assert!(given.is_some_and(|given| Arc::ptr_eq(&given, &(device as _))));
+        self.rebuild();
+        Ok(())
+    }
+
+    fn relocate<R: Published>(
+        &mut self,
+        index: usize,
+        extent: Extent,
+    ) -> Result<(), TestCaseError> {
+        let range = range::<R>(extent);
+        if !is_taken(&[range]) {
+            // As in `add`.
+            drop(self.ours.snapshot());
+        }
+        let Some(index) = place::<R>(&self.model, index) else {
+            let id = self.gone.last().copied();
+            let moved = id.map(|id| self.ours.move_to(id, range));
+            prop_assert!(moved.is_none_or(|moved| moved.is_err()));
+            return Ok(());
+        };
+        let mut changed = self.model.clone();
+        let owned = &mut R::owned_mut(&mut changed)[index];
+        owned.range = range;
+        let moved = self.ours.move_to(owned.id, range);
+        prop_assert_eq!(moved.is_ok(), changed.fits(), "{:?}", range);
+        if moved.is_ok() {
+            self.model = changed;
+            self.rebuild();
+        }
+        Ok(())
+    }
+
+    /// Makes a step of an update, in the record of ours and in the model.
+    fn step<R: Published>(
+        &self,
+        batch: &mut Batch<'_, Unbound>,
+        planned: &mut Planned,
+        change: Change<R>,
+    ) -> Result<(), TestCaseError> {
+        let index = |index| place::<R>(&planned.model, index);
+        let made = match change {
+            Change::Add(number, device) => {
+                let range = device.address_range();
+                let id = R::record(batch, device.clone());
+                prop_assert_eq!(id.is_ok(), is_taken(&[range]), "{:?}", range);
+                // What cannot be recorded is given back, and the batch goes on.
+                let Ok(id) = id else { return Ok(()) };
+                let owned = Owned {
+                    id,
+                    number,
+                    range,
+                    device,
+                };
+                R::owned_mut(&mut planned.model).push(owned);
+                true
+            }
+            Change::Remove(at) => match index(at) {
+                Some(index) => {
+                    let Owned { id, .. } = R::owned_mut(&mut planned.model).remove(index);
+                    planned.removed.push(id);
+                    batch.remove(id).is_ok()
+                }
+                None => match self.gone.last() {
+                    // It is recorded, and refused when the update is made.
+                    Some(&id) => batch.remove(id).is_err(),
+                    None => true,
+                },
+            },
+            Change::Move(at, range) => match index(at) {
+                Some(index) => {
+                    let owned = &mut R::owned_mut(&mut planned.model)[index];
+                    let recorded = batch.move_to(owned.id, range).is_ok();
+                    prop_assert_eq!(recorded, is_taken(&[range]), "{:?}", range);
+                    if recorded {
+                        owned.range = range;
+                    }
+                    true
+                }
+                None => true,
+            },
+        };
+        planned.fits &= made && planned.model.fits();
+        Ok(())
+    }
+
+    fn update(&mut self, steps: Vec<Step>) -> Result<(), TestCaseError> {
+        let mut planned = Planned {
+            model: self.model.clone(),
+            removed: Vec::new(),
+            fits: true,
+        };
+        let ours = self.ours.clone();
+        let updated = ours.update(|batch| {
+            for step in steps {
+                match step.on() {
+                    On::Mmio => {
+                        let change = self.change::<GuestPhysAddrRange>(step);
+                        self.step(batch, &mut planned, change)?;
+                    }
+                    On::SysReg => {
+                        let change = self.change::<SysRegAddrRange>(step);
+                        self.step(batch, &mut planned, change)?;
+                    }
+                    On::Port => {
+                        let change = self.change::<PortRange>(step);
+                        self.step(batch, &mut planned, change)?;
+                    }
+                }
+            }
+            Ok::<_, Failed>(())
+        });
+        match updated {
+            Ok(((), removed)) => {
+                prop_assert!(planned.fits, "made, although it does not fit");
+                let ids: Vec<_> = removed.iter().map(Removed::id).collect();
+                prop_assert_eq!(&ids, &planned.removed);
+                self.gone.extend(ids);
+                self.model = planned.model;
+                self.rebuild();
+            }
+            Err(Failed::Refused(refusal)) => prop_assert!(!planned.fits, "{}", refusal),
+            Err(Failed::Test(error)) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// What a step means on its bus.
+    fn change<R: Published>(&mut self, step: Step) -> Change<R> {
+        match step {
+            Step::Add(_, extent) => {
+                let (number, device) = self.device(range::<R>(extent));
+                Change::Add(number, device)
+            }
+            Step::Remove(_, index) => Change::Remove(index),
+            Step::Move(_, index, extent) => Change::Move(index, range::<R>(extent)),
+        }
+    }
+
+    /// Makes 0.4.10 anew of the devices of the model, since it has neither removal nor moves: it asks
+    /// the devices for their ranges.
+    fn rebuild(&mut self) {
+        let config = axdevice_0_4_10::AxVmDeviceConfig::new(vec![]);
+        self.oracle = axdevice_0_4_10::AxVmDevices::new(config);
+        self.rebuild_bus::<GuestPhysAddrRange>();
+        self.rebuild_bus::<SysRegAddrRange>();
+        self.rebuild_bus::<PortRange>();
+    }
+
+    fn rebuild_bus<R: Published>(&mut self) {
+        for owned in R::owned(&self.model) {
+            owned.device.set_range(owned.range);
+            R::old_add(&mut self.oracle, owned.device.clone());
+        }
     }
 
     fn find<R: Published>(&self, place: Place) -> Result<(), TestCaseError> {
@@ -169,8 +352,10 @@ impl Trio {
         let index = index % count.max(1);
         let (number, device) = self.device(range::<R>(extent));
         let owned = Owned {
+            id: R::owned(&self.model).get(index)?.id,
             number,
             range: range::<R>(extent),
+            device: device.clone(),
         };
         self.vcpu = None;
         let ours = Rc::get_mut(&mut self.ours).expect("the vCPU's handle is gone");
@@ -178,7 +363,7 @@ impl Trio {
         assert_eq!(items.len(), count);
         **items.get_mut(index)? = device.clone();
         Some(Deferred {
-            model: Box::new(move |model| R::owned_mut(model)[index] = owned),
+            model: Box::new(move |model| R::owned_mut(model)[index] = owned.clone()),
             oracle: Box::new(move |oracle| *R::old_all_mut(oracle)[index] = device),
         })
     }
@@ -233,6 +418,9 @@ impl Trio {
                 self.replace_all(items);
                 Ok(())
             }
+            Op::Remove(bus, index) => on!(bus, remove, index),
+            Op::Move(bus, index, extent) => on!(bus, relocate, index, extent),
+            Op::Update(steps) => self.update(steps),
         }
     }
 }
@@ -241,6 +429,45 @@ impl Trio {
 struct Deferred {
     model: Box<dyn Fn(&mut Model)>,
     oracle: Box<dyn FnOnce(&mut axdevice_0_4_10::AxVmDevices)>,
+}
+
+/// What an update is to come to.
+struct Planned {
+    model: Model,
+    removed: Vec<DeviceId>,
+    /// Whether all the steps so far can be made.
+    fits: bool,
+}
+
+/// A step of an update, on one bus.
+enum Change<R> {
+    Add(usize, Arc<Probe<R>>),
+    Remove(usize),
+    Move(usize, R),
+}
+
+/// Why an update was not made.
+enum Failed {
+    Refused(Refusal),
+    Test(TestCaseError),
+}
+
+impl From<Refusal> for Failed {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<TestCaseError> for Failed {
+    fn from(error: TestCaseError) -> Self {
+        Self::Test(error)
+    }
+}
+
+/// Which device of the model is meant: one of them, or none, as often as each of them.
+fn place<R: Published>(model: &Model, index: usize) -> Option<usize> {
+    let count = R::owned(model).len();
+    Some(index % (count + 1)).filter(|&index| index < count)
 }
 
 proptest! {

@@ -1,12 +1,15 @@
 //! The naive model: lists of ranges in the order of registration.
 
+use std::sync::Arc;
+
 use axaddrspace::{
     GuestPhysAddrRange,
     device::{PortRange, SysRegAddrRange},
 };
+use axdevice::DeviceId;
 
 use super::{differences::is_taken, published::Published};
-use crate::bus::Bus;
+use crate::{bus::Bus, device::Probe};
 
 /// The model: what was added, in the order of registration.
 #[derive(Clone, Default)]
@@ -16,17 +19,20 @@ pub(super) struct Model {
     pub(super) port: Vec<Owned<PortRange>>,
 }
 
-/// A device of the model: its number and its range, which says by itself what it contains.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// A device of the model: the id that ours gave it, its number, and its range, which says by itself
+/// what it contains.
+#[derive(Clone)]
 pub(super) struct Owned<R> {
+    pub(super) id: DeviceId,
     pub(super) number: usize,
     pub(super) range: R,
+    pub(super) device: Arc<Probe<R>>,
 }
 
 /// The device that owns an address.
 pub(super) fn owner<R: Published>(model: &Model, at: usize) -> Option<Owned<R>> {
     let owns = |owned: &&Owned<R>| owned.range.contains(R::at(at));
-    R::owned(model).iter().find(owns).copied()
+    R::owned(model).iter().find(owns).cloned()
 }
 
 impl Model {

@@ -95,6 +95,37 @@ pub(super) enum Op {
     Iter(On),
     /// Replaces, one after the other, the items at these places in the order of registration.
     Replace(Vec<(On, usize, Extent)>),
+    /// Removes the item at this place in the order of registration.
+    Remove(On, usize),
+    /// Moves it.
+    Move(On, usize, Extent),
+    /// Makes several changes at one instant, or none.
+    Update(Vec<Step>),
+}
+
+/// A step of an update.
+#[derive(Clone, Debug)]
+pub(super) enum Step {
+    Add(On, Extent),
+    Remove(On, usize),
+    Move(On, usize, Extent),
+}
+
+impl Step {
+    pub(super) fn on(&self) -> On {
+        match *self {
+            Self::Add(on, _) | Self::Remove(on, _) | Self::Move(on, ..) => on,
+        }
+    }
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        3 => (on(), lengths()).prop_map(|(on, extent)| Step::Add(on, extent)),
+        2 => (on(), 0..40_usize).prop_map(|(on, index)| Step::Remove(on, index)),
+        2 => (on(), 0..40_usize, lengths())
+            .prop_map(|(on, index, extent)| Step::Move(on, index, extent)),
+    ]
 }
 
 pub(super) fn op() -> impl Strategy<Value = Op> {
@@ -106,5 +137,9 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(on, at, width, value)| Op::Write(on, at, width, value)),
         1 => on().prop_map(Op::Iter),
         2 => vec((on(), 0..40_usize, lengths()), 0..4).prop_map(Op::Replace),
+        2 => (on(), 0..40_usize).prop_map(|(on, index)| Op::Remove(on, index)),
+        3 => (on(), 0..40_usize, lengths())
+            .prop_map(|(on, index, extent)| Op::Move(on, index, extent)),
+        2 => vec(step(), 0..5).prop_map(Op::Update),
     ]
 }

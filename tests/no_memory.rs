@@ -1,0 +1,257 @@
+//! What a change does when there is no memory for the tables: nothing, and says so.
+//!
+//! The allocator fails, on the thread that asks for it, the n-th of the large allocations: those
+//! that grow with the number of devices. What the crate allocates besides is small and of fixed
+//! size, and aborts when it fails, as `Arc::new` and `Box::new` do.
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    cell::Cell,
+    ptr,
+    sync::Arc,
+};
+
+use ax_errno::{AxError, AxResult};
+use axaddrspace::device::{AccessWidth, Port, PortRange};
+use axdevice::{DeviceId, Refusal, SharedVmDevices, Unmapped};
+use axdevice_base::BaseDeviceOps;
+use axvmconfig::EmulatedDeviceType;
+
+/// How large an allocation is that can fail: larger than all that are of fixed size.
+const LARGE: usize = 512;
+
+thread_local! {
+    /// How many more large allocations succeed, or none fails.
+    static LEFT: Cell<Option<usize>> = const { Cell::new(None) };
+    /// How many have failed.
+    static FAILED: Cell<usize> = const { Cell::new(0) };
+}
+
+struct Failing;
+
+impl Failing {
+    /// Whether this allocation is to fail.
+    fn fails(size: usize) -> bool {
+        let Some(left) = LEFT.get().filter(|_| size >= LARGE) else {
+            return false;
+        };
+        // All that follow succeed: each is tried in its turn.
+        LEFT.set(left.checked_sub(1));
+        FAILED.set(FAILED.get() + usize::from(left == 0));
+        left == 0
+    }
+}
+
+// SAFETY: every call goes to the system's allocator as it is, or gives null, which an allocation may.
+// The thread-locals need no memory: they are constants at first, and have no destructor.
+unsafe impl GlobalAlloc for Failing {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if Self::fails(layout.size()) {
+            return ptr::null_mut();
+        }
+        // SAFETY: the caller's promise is the one that is asked for.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        if Self::fails(size) {
+            return ptr::null_mut();
+        }
+        // SAFETY: the caller's promise is the one that is asked for.
+        unsafe { System.realloc(ptr, layout, size) }
+    }
+
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise is the one that is asked for.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Failing = Failing;
+
+/// Makes `change` again and again, the n-th time with the n-th large allocation failing, until one
+/// succeeds. Asserts that before each failed; gives how many did.
+fn until_it_succeeds(
+    mut change: impl FnMut() -> Result<(), Refusal>,
+    unchanged: impl Fn(),
+) -> usize {
+    for n in 0.. {
+        FAILED.set(0);
+        LEFT.set(Some(n));
+        let made = change();
+        LEFT.set(None);
+        if FAILED.get() == 0 {
+            assert_eq!(made, Ok(()));
+            return n;
+        }
+        assert_eq!(made, Err(Refusal::NoMemory), "allocation {n}");
+        unchanged();
+    }
+    unreachable!("an allocation more succeeds each time")
+}
+
+/// How many devices there are: enough that each of a table's vectors is large.
+const DEVICES: usize = 200;
+
+/// A device with eight ports.
+struct Ports(u16);
+
+impl BaseDeviceOps<PortRange> for Ports {
+    fn emu_type(&self) -> EmulatedDeviceType {
+        EmulatedDeviceType::Dummy
+    }
+
+    fn address_range(&self) -> PortRange {
+        ports(self.0)
+    }
+
+    fn handle_read(&self, _: Port, _: AccessWidth) -> AxResult<usize> {
+        Ok(self.0.into())
+    }
+
+    fn handle_write(&self, _: Port, _: AccessWidth, _: usize) -> AxResult {
+        Ok(())
+    }
+}
+
+fn ports(first: u16) -> PortRange {
+    PortRange::new(Port(first), Port(first + 7))
+}
+
+/// Where device `n` is.
+fn first(n: usize) -> u16 {
+    n as u16 * 8
+}
+
+/// A registry with [`DEVICES`] devices, and one of them.
+fn registry() -> (SharedVmDevices, Vec<DeviceId>, Arc<Ports>) {
+    let devices = SharedVmDevices::default().with_unmapped(Unmapped::Error);
+    let witness = Arc::new(Ports(first(0)));
+    let mut ids = vec![devices.add_port_dev(witness.clone()).unwrap()];
+    ids.extend((1..DEVICES).map(|n| devices.add_port_dev(Arc::new(Ports(first(n)))).unwrap()));
+    (devices, ids, witness)
+}
+
+/// Checks that the registry stays as it is now, and keeps nothing.
+fn unchanged<'a>(devices: &'a SharedVmDevices, witness: &'a Arc<Ports>) -> impl Fn() + use<'a> {
+    let map = devices.snapshot().to_string();
+    let counts = Arc::strong_count(witness);
+    move || {
+        assert_eq!(devices.snapshot().to_string(), map);
+        assert_eq!(Arc::strong_count(witness), counts, "a table was leaked");
+        let read = devices.handle_port_read(Port(first(0)), AccessWidth::Byte);
+        assert_eq!(read, Ok(0));
+    }
+}
+
+#[test]
+fn a_device_that_is_not_added_comes_back() {
+    let (devices, _, witness) = registry();
+    let device = Arc::new(Ports(first(DEVICES)));
+    let add = || {
+        let error = match devices.add_port_dev(device.clone()) {
+            Ok(_) => return Ok(()),
+            Err(error) => error,
+        };
+        let refusal = error.refusal();
+        drop(error.into_device());
+        assert_eq!(Arc::strong_count(&device), 1, "nothing keeps it");
+        Err(refusal)
+    };
+    // The copies of both of a table's vectors.
+    assert_eq!(until_it_succeeds(add, unchanged(&devices, &witness)), 2);
+    assert!(devices.find_port_dev(Port(first(DEVICES))).is_some());
+    assert_eq!(AxError::from(Refusal::NoMemory), AxError::NoMemory);
+}
+
+#[test]
+fn a_device_that_is_not_removed_stays() {
+    let (devices, ids, witness) = registry();
+    let remove = || devices.remove(ids[7]).map(drop);
+    assert_eq!(until_it_succeeds(remove, unchanged(&devices, &witness)), 2);
+    assert!(devices.find_port_dev(Port(first(7))).is_none());
+}
+
+#[test]
+fn a_device_that_is_not_moved_stays() {
+    let (devices, ids, witness) = registry();
+    let moved = || devices.move_to(ids[7], ports(first(DEVICES)));
+    assert_eq!(until_it_succeeds(moved, unchanged(&devices, &witness)), 2);
+    let reindexed = || devices.reindex(ids[7]);
+    assert_eq!(
+        until_it_succeeds(reindexed, unchanged(&devices, &witness)),
+        2
+    );
+    assert!(devices.find_port_dev(Port(first(DEVICES))).is_none());
+}
+
+/// So large an update that its record and the list of what it removes can fail too.
+#[test]
+fn an_update_that_is_not_made_changes_nothing() {
+    let (devices, ids, witness) = registry();
+    let heirs: Vec<_> = (1..DEVICES).map(|n| Arc::new(Ports(first(n)))).collect();
+    let update = || {
+        let updated = devices.update(|batch| -> Result<(), Refusal> {
+            for (&id, heir) in ids[1..].iter().zip(&heirs) {
+                batch.remove(id)?;
+                batch.add_port_dev(heir.clone())?;
+            }
+            Ok(())
+        });
+        updated.map(|((), removed)| assert_eq!(removed.len(), DEVICES - 1))
+    };
+    let unchanged = unchanged(&devices, &witness);
+    let recorded = || {
+        unchanged();
+        assert!(
+            heirs.iter().all(|heir| Arc::strong_count(heir) == 1),
+            "nothing keeps it"
+        );
+    };
+    let failed = until_it_succeeds(update, recorded);
+    // The record as it grows, the removals that are given, the tables, the removals as they grow.
+    assert!(failed > 8, "{failed}");
+    assert!(heirs.iter().all(|heir| Arc::strong_count(heir) > 1));
+}
+
+#[test]
+fn what_is_given_back_by_a_batch_can_be_recorded_again() {
+    let (devices, ..) = registry();
+    let added: Vec<_> = (DEVICES..2 * DEVICES)
+        .map(|n| Arc::new(Ports(first(n))))
+        .collect();
+    let mut refused = 0;
+    let ((), removed) = devices
+        .update(|batch| -> Result<(), Refusal> {
+            for device in &added {
+                LEFT.set(Some(0));
+                let error = batch.add_port_dev(device.clone()).err();
+                LEFT.set(None);
+                if let Some(error) = error {
+                    assert_eq!(error.refusal(), Refusal::NoMemory);
+                    refused += 1;
+                    batch.add_port_dev(error.into_device())?;
+                }
+            }
+            Ok(())
+        })
+        .unwrap();
+    assert!(refused > 2 && removed.is_empty(), "{refused}");
+    assert_eq!(devices.snapshot().port().count(), 2 * DEVICES);
+}
+
+#[test]
+fn what_iter_mut_lent_waits_until_there_is_memory() {
+    let (mut devices, ids, _) = registry();
+    let heir = Arc::new(Ports(first(DEVICES)));
+    *devices.iter_mut_port_dev().nth(7).unwrap() = heir.clone();
+    let remove = || devices.remove(ids[9]).map(drop);
+    // What is put back, twice over: to see whether it fits, and to publish it.
+    let failed = until_it_succeeds(remove, || ());
+    assert!(failed > 6, "{failed}");
+    assert!(devices.find_port_dev(Port(first(DEVICES))).is_some());
+    assert!(devices.find_port_dev(Port(first(7))).is_none());
+    assert!(devices.find_port_dev(Port(first(9))).is_none());
+    assert_eq!(devices.snapshot().port().count(), DEVICES - 1);
+}

@@ -1,0 +1,292 @@
+//! The devices that a test makes: what is seen in them too late, and where they end.
+
+use std::{
+    any::Any,
+    cell::Cell,
+    collections::VecDeque,
+    mem,
+    sync::{
+        Arc, Mutex,
+        atomic::{
+            AtomicBool, AtomicU64, AtomicUsize,
+            Ordering::{Acquire, Relaxed, Release},
+        },
+    },
+    thread,
+};
+
+use ax_errno::AxResult;
+use axaddrspace::{GuestPhysAddr, GuestPhysAddrRange, device::AccessWidth};
+use axdevice::{Device, Dispatcher, Removed, SharedVmDevices, ThreadSafe, Unmapped};
+use axdevice_base::BaseDeviceOps;
+use axvmconfig::EmulatedDeviceType;
+
+/// The width of every access: a whole generation passes.
+const WIDTH: AccessWidth = AccessWidth::Qword;
+
+thread_local! {
+    /// Whether this thread never changes the registry, and so must never drop a device.
+    static READS_ONLY: Cell<bool> = const { Cell::new(false) };
+}
+
+/// What this thread drops from now on is a mistake.
+pub(crate) fn only_reads() {
+    READS_ONLY.set(true);
+}
+
+/// Sets a flag when it goes, so that whoever waits for the flag ends even where a test fails.
+pub(crate) struct Sets<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for Sets<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Release);
+    }
+}
+
+/// A registry in which a miss is an error.
+pub(crate) fn registry() -> SharedVmDevices {
+    SharedVmDevices::default().with_unmapped(Unmapped::Error)
+}
+
+/// A poisoned device.
+type Body = Arc<dyn BaseDeviceOps<GuestPhysAddrRange> + Send + Sync>;
+
+/// Counts devices, and what went wrong with them.
+#[derive(Default)]
+pub(crate) struct Census {
+    born: AtomicU64,
+    dead: AtomicU64,
+    /// Looks that saw poison.
+    late: AtomicUsize,
+    /// Devices that a thread dropped which only reads.
+    misplaced: AtomicUsize,
+    /// How many removals were left.
+    left: AtomicUsize,
+    /// Devices that were removed, and are perhaps not quiescent yet.
+    leaving: Mutex<Vec<Removed<ThreadSafe>>>,
+    /// Poisoned ones, which stay for a while, so that they can be seen.
+    morgue: Mutex<VecDeque<Body>>,
+}
+
+/// How many poisoned devices stay.
+const MORGUE: usize = 64;
+
+impl Census {
+    pub(crate) fn late(&self) -> usize {
+        self.late.load(Acquire)
+    }
+
+    pub(crate) fn misplaced(&self) -> usize {
+        self.misplaced.load(Acquire)
+    }
+
+    /// How many devices have been made and not been dropped.
+    pub(crate) fn alive(&self) -> u64 {
+        self.born.load(Acquire) - self.dead.load(Acquire)
+    }
+
+    /// Leaves a removed device to [`bury_left`](Self::bury_left): for who cannot wait. Of every third
+    /// nothing is kept, so that it goes with the last table that lists it.
+    pub(crate) fn leave(&self, removed: Removed<ThreadSafe>) {
+        if !self.left.fetch_add(1, Relaxed).is_multiple_of(3) {
+            self.leaving.lock().unwrap().push(removed);
+        }
+    }
+
+    /// Poisons what was left and is quiescent by now; tells how many are not.
+    pub(crate) fn bury_left(&self) -> usize {
+        // Not under the lock: a sweep drops devices.
+        let mut leaving = mem::take(&mut *self.leaving.lock().unwrap());
+        let quiescent = leaving.extract_if(.., |removed| removed.is_quiescent());
+        for removed in quiescent {
+            self.poison(removed.wait(0).expect("what is quiescent stays it"));
+        }
+        let mut left = self.leaving.lock().unwrap();
+        left.append(&mut leaving);
+        left.len()
+    }
+
+    fn poison(&self, device: Device<ThreadSafe>) {
+        let body = poisoned(device);
+        let mut morgue = self.morgue.lock().unwrap();
+        morgue.push_back(body);
+        let oldest = (morgue.len() > MORGUE).then(|| morgue.pop_front());
+        drop(morgue);
+        drop(oldest);
+    }
+
+    /// Asserts that all went well, now that the registry is gone.
+    pub(crate) fn close(&self) {
+        assert_eq!(
+            self.bury_left(),
+            0,
+            "nobody is left to be inside of a device"
+        );
+        self.morgue.lock().unwrap().clear();
+        assert_eq!(self.late(), 0, "accesses to devices that were quiescent");
+        assert_eq!(self.misplaced(), 0, "devices dropped by readers");
+        assert_eq!(self.alive(), 0, "devices never dropped");
+        assert!(self.born.load(Acquire) > 0, "nothing was tested");
+    }
+}
+
+/// What a living device's marks hold.
+const ALIVE: u64 = 0xa11e_a11e_a11e_a11e;
+const POISON: u64 = 0xdead_dead_dead_dead;
+
+/// What a device does in an access besides: it gets the address, and what is written in a write.
+type Act = dyn Fn(usize, Option<usize>) + Send + Sync;
+
+/// A device that counts who looks into it too late.
+pub(crate) struct Victim {
+    first: usize,
+    length: usize,
+    /// What it reads as.
+    generation: usize,
+    mark: AtomicU64,
+    /// The same without atomics, so that tools see a race where nothing orders an access before the
+    /// poison.
+    plain: u64,
+    census: Arc<Census>,
+    act: Box<Act>,
+}
+
+impl Victim {
+    /// A device that is entered, left after a while, and does nothing besides.
+    pub(crate) fn idle(
+        first: usize,
+        length: usize,
+        generation: usize,
+        census: &Arc<Census>,
+    ) -> Arc<Self> {
+        Self::new(first, length, generation, census, |at, _| {
+            // Some stay longer.
+            if at % 4 == 3 {
+                thread::yield_now();
+            }
+        })
+    }
+
+    pub(crate) fn new(
+        first: usize,
+        length: usize,
+        generation: usize,
+        census: &Arc<Census>,
+        act: impl Fn(usize, Option<usize>) + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        census.born.fetch_add(1, Relaxed);
+        Arc::new(Self {
+            first,
+            length,
+            generation,
+            mark: ALIVE.into(),
+            plain: ALIVE,
+            census: census.clone(),
+            act: Box::new(act),
+        })
+    }
+
+    fn look(&self) {
+        if self.mark.load(Acquire) != ALIVE || self.plain != ALIVE {
+            self.census.late.fetch_add(1, Relaxed);
+        }
+    }
+
+    fn access(&self, addr: GuestPhysAddr, written: Option<usize>) {
+        self.look();
+        (self.act)(addr.into(), written);
+        self.look();
+    }
+
+    /// Poisons the device although others may be inside it.
+    pub(crate) fn poison_early(&self) {
+        self.mark.store(POISON, Release);
+    }
+}
+
+/// Poisons a device that is quiescent; gives it back.
+fn poisoned(device: Device<ThreadSafe>) -> Body {
+    let Device::Mmio(mut device) = device else {
+        panic!("all victims are on one bus");
+    };
+    let alone: &mut dyn Any = Arc::get_mut(&mut device).expect("nobody else has it");
+    let victim = alone.downcast_mut::<Victim>().expect("a victim");
+    victim.plain = POISON;
+    victim.mark = POISON.into();
+    device
+}
+
+impl Drop for Victim {
+    fn drop(&mut self) {
+        self.census.dead.fetch_add(1, Release);
+        let misplaced = usize::from(READS_ONLY.get());
+        self.census.misplaced.fetch_add(misplaced, Release);
+    }
+}
+
+impl BaseDeviceOps<GuestPhysAddrRange> for Victim {
+    fn emu_type(&self) -> EmulatedDeviceType {
+        EmulatedDeviceType::Dummy
+    }
+
+    fn address_range(&self) -> GuestPhysAddrRange {
+        range(self.first, self.length)
+    }
+
+    fn handle_read(&self, addr: GuestPhysAddr, _: AccessWidth) -> AxResult<usize> {
+        self.access(addr, None);
+        Ok(self.generation)
+    }
+
+    fn handle_write(&self, addr: GuestPhysAddr, _: AccessWidth, written: usize) -> AxResult {
+        self.access(addr, Some(written));
+        Ok(())
+    }
+}
+
+/// The `length` addresses from `first` on.
+pub(crate) fn range(first: usize, length: usize) -> GuestPhysAddrRange {
+    GuestPhysAddrRange::from_start_size(first.into(), length)
+}
+
+/// The kinds of vCPU: what each of them dispatches by.
+pub(crate) enum Vcpu<'r> {
+    /// The registry itself.
+    Registry(&'r SharedVmDevices),
+    /// A handle of its own.
+    Handle(Dispatcher<&'r SharedVmDevices>),
+}
+
+impl<'r> Vcpu<'r> {
+    /// The `nth` vCPU: of each kind every other.
+    pub(crate) fn new(devices: &'r SharedVmDevices, nth: usize) -> Self {
+        match nth % 2 {
+            0 => Self::Registry(devices),
+            _ => Self::Handle(devices.dispatcher()),
+        }
+    }
+
+    pub(crate) fn read(&mut self, at: usize) -> AxResult<usize> {
+        match self {
+            Self::Registry(devices) => devices.handle_mmio_read(at.into(), WIDTH),
+            Self::Handle(vcpu) => vcpu.handle_mmio_read(at.into(), WIDTH),
+        }
+    }
+
+    pub(crate) fn write(&mut self, at: usize, value: usize) -> AxResult {
+        match self {
+            Self::Registry(devices) => devices.handle_mmio_write(at.into(), WIDTH, value),
+            Self::Handle(vcpu) => vcpu.handle_mmio_write(at.into(), WIDTH, value),
+        }
+    }
+
+    /// As at the end of a run in the guest.
+    pub(crate) fn park(&mut self) {
+        if let Self::Handle(vcpu) = self {
+            vcpu.park();
+        }
+    }
+}
+
+/// How many vCPUs there are, half of either kind.
+pub(crate) const VCPUS: usize = if cfg!(miri) { 2 } else { 4 };

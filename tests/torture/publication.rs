@@ -1,0 +1,105 @@
+//! vCPUs under constant publication: each sees every place as it was at some instant during its
+//! access, and no device that is quiescent.
+
+use std::{
+    array,
+    sync::{
+        Arc,
+        atomic::{
+            AtomicBool, AtomicUsize,
+            Ordering::{Acquire, Release, SeqCst},
+        },
+    },
+    thread,
+};
+
+use ax_errno::AxError;
+
+use crate::{
+    budget::Budget,
+    census::{Census, Sets, VCPUS, Vcpu, Victim, only_reads, registry},
+};
+
+const PLACES: usize = 8;
+const LENGTH: usize = 0x10;
+
+/// What was published about a place. The numbers of its changes: after an odd one a device is there,
+/// of which the number is the generation; after an even one nobody is.
+#[derive(Default)]
+struct Place {
+    begun: AtomicUsize,
+    done: AtomicUsize,
+}
+
+impl Place {
+    /// Makes the next change, which gets its number.
+    fn change(&self, make: impl FnOnce(usize)) {
+        let number = self.begun.fetch_add(1, SeqCst) + 1;
+        make(number);
+        self.done.store(number, Release);
+    }
+
+    /// Asserts that what a vCPU sees was there at some instant while it looked.
+    fn check(&self, see: impl FnOnce() -> Result<usize, AxError>) {
+        let earliest = self.done.load(Acquire);
+        let seen = see();
+        let latest = self.begun.load(SeqCst);
+        let possible = earliest..=latest;
+        match seen {
+            Ok(generation) => assert!(
+                generation % 2 == 1 && possible.contains(&generation),
+                "generation {generation}, between changes {possible:?}"
+            ),
+            Err(error) => {
+                assert_eq!(error, AxError::NotFound);
+                let empty = possible.clone().any(|change| change % 2 == 0);
+                assert!(empty, "nobody, between changes {possible:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn vcpus_see_what_is_there_and_nothing_that_is_gone() {
+    let (census, devices) = (Arc::new(Census::default()), registry());
+    let places: [Place; PLACES] = array::from_fn(|_| Place::default());
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let stops = Sets(&done);
+        for nth in 0..VCPUS {
+            let (devices, places, done) = (&devices, &places, &done);
+            scope.spawn(move || {
+                only_reads();
+                let mut vcpu = Vcpu::new(devices, nth);
+                let mut pick = nth;
+                while !done.load(Acquire) {
+                    pick = pick.wrapping_mul(25_214_903_917).wrapping_add(11);
+                    let (place, offset) = (pick >> 16 & (PLACES - 1), pick >> 24 & 7);
+                    places[place].check(|| vcpu.read(place * LENGTH + offset));
+                    if pick >> 32 & 63 == 0 {
+                        vcpu.park();
+                        thread::yield_now();
+                    }
+                }
+            });
+        }
+        let mut ids = [None; PLACES];
+        for round in Budget::new(2_000, 16).rounds() {
+            let place = round * 5 % PLACES;
+            places[place].change(|number| match ids[place].take() {
+                None => {
+                    let device = Victim::idle(place * LENGTH, LENGTH, number, &census);
+                    ids[place] = Some(devices.add_mmio_dev(device).unwrap());
+                }
+                Some(id) => census.leave(devices.remove(id).unwrap()),
+            });
+            // Removals pile up for a while, so that publication does not wait for the vCPUs.
+            if census.bury_left() > 32 {
+                thread::yield_now();
+            }
+        }
+        drop(stops);
+    });
+    drop(devices);
+    census.close();
+}
