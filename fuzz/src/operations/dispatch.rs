@@ -150,10 +150,14 @@ impl Session {
     }
 
     fn write_bytes<R: OnBus>(&mut self, by: By, at: usize, length: usize, value: u128) {
-        let Some(expected) = self.expected_of::<R>(at, length, Some(value as usize)) else {
+        // Only as many bytes as there are, which says more than the width on system registers.
+        let mut data = value.to_le_bytes();
+        data[length..].fill(0);
+        let written = u128::from_le_bytes(data) as usize;
+        let Some(expected) = self.expected_of::<R>(at, length, Some(written)) else {
             return;
         };
-        let data = &value.to_le_bytes()[..length];
+        let data = &data[..length];
         let result = match by {
             By::Registry => self.devices.write_bytes(R::at(at), data),
             By::Vcpu(vcpu) => self.handle(vcpu).write_bytes(R::at(at), data),
