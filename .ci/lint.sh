@@ -14,6 +14,7 @@ forbid() {
 }
 
 cargo fmt --all --check
+(cd fuzz && cargo fmt --check)
 cargo clippy --workspace --all-targets -- -D warnings
 cargo clippy --all-targets --features float-unmapped -- -D warnings
 cargo clippy --all-targets --features slot-cell -- -D warnings

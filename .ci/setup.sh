@@ -5,20 +5,23 @@ cd "$(dirname "$0")/.."
 
 # The sources are for the core library of loongarch64, the tools for .ci/thread-locals.sh.
 rustup component add rustfmt clippy rust-src llvm-tools
-rustup toolchain install nightly --profile minimal --component miri,rust-src
+# Miri, ThreadSanitizer and the fuzzers are nightly's.
+rustup toolchain list | grep -q '^nightly' || rustup toolchain install nightly --profile minimal
+rustup component add miri rust-src --toolchain nightly
+command -v cargo-fuzz >/dev/null || cargo install cargo-fuzz --version 0.13.2 --locked
 rustup target add aarch64-unknown-linux-gnu riscv64gc-unknown-linux-gnu \
     aarch64-unknown-none-softfloat riscv64gc-unknown-none-elf x86_64-unknown-none
 
-# The emulators and linkers of .ci/emulated.sh, the disassembler of .ci/objects.sh, and the counter
-# of .ci/instructions.sh.
+# The emulators and linkers of .ci/emulated.sh, the disassembler of .ci/objects.sh, the counter of
+# .ci/instructions.sh, and the compiler for libFuzzer.
 missing=
 for tool in qemu-aarch64-static aarch64-linux-gnu-gcc aarch64-linux-gnu-objdump \
-    qemu-riscv64-static riscv64-linux-gnu-gcc valgrind; do
+    qemu-riscv64-static riscv64-linux-gnu-gcc valgrind c++; do
     command -v "$tool" >/dev/null || missing=yes
 done
 if [ -n "$missing" ]; then
     sudo=$([ "$(id -u)" -eq 0 ] || echo sudo)
     $sudo apt-get update -qq
     $sudo apt-get install -y -qq --no-install-recommends qemu-user-static \
-        gcc-aarch64-linux-gnu libc6-dev-arm64-cross gcc-riscv64-linux-gnu libc6-dev-riscv64-cross valgrind
+        gcc-aarch64-linux-gnu libc6-dev-arm64-cross gcc-riscv64-linux-gnu libc6-dev-riscv64-cross valgrind g++
 fi

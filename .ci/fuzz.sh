@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Fuzzes each target on either cell, for five seconds each or as many as the argument says, from the
+# committed seeds on. What is found grows the corpus in the target folder; a failing input is left in
+# fuzz/artifacts.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+seconds=${1:-5}
+
+# Absolute: cargo-fuzz changes its folder.
+CARGO_TARGET_DIR=$(realpath -m "${CARGO_TARGET_DIR:-target}/fuzz")
+export CARGO_TARGET_DIR
+
+for features in '' slot-cell; do
+    for target in operations config; do
+        echo "-- $target ${features:-(no features)}"
+        corpus=$CARGO_TARGET_DIR/corpus/$target
+        mkdir -p "$corpus"
+        cargo +nightly fuzz run --features "$features" "$target" "$corpus" "fuzz/seeds/$target" -- \
+            -max_total_time="$seconds" -len_control=0 -max_len=1024 -timeout=10 -print_final_stats=1
+    done
+done

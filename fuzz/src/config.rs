@@ -1,0 +1,384 @@
+//! Configurations, given to `try_new`, `new` and a builder with factories.
+//!
+//! The host is one for which the crate builds no controller, so that the model knows of every device.
+//! What the arguments of the built-in controllers may be is tested under emulation (`tests/config`).
+
+#[cfg(any(target_arch = "aarch64", target_arch = "riscv64"))]
+compile_error!("the model knows nothing of the controllers that are built here");
+
+use std::{cell::RefCell, collections::BTreeMap, sync::Arc};
+
+use arbitrary::Arbitrary;
+use ax_errno::{AxError, AxResult};
+use axaddrspace::GuestPhysAddr;
+use axdevice::{
+    AxVmDeviceConfig, Batch, ConfigError, ConfigFault, DeviceId, Refusal, SharedVmDevices, Span,
+    ThreadSafe,
+};
+use axvmconfig::{EmulatedDeviceConfig, EmulatedDeviceType};
+
+use crate::{
+    model::{Model, Step, ends},
+    on::{BUSES, On, OnBus, on_bus, range},
+    probe::{Journal, Known, probe},
+};
+
+/// All of it.
+#[derive(Arbitrary, Debug)]
+pub struct Input {
+    entries: Vec<Entry>,
+    /// For which types there is a factory, a bit each.
+    factories: u16,
+}
+
+/// An entry of the configuration.
+#[derive(Arbitrary, Debug)]
+struct Entry {
+    name: u8,
+    base: Number,
+    length: Number,
+    irq_id: u8,
+    emu_type: u8,
+    arguments: Vec<Number>,
+}
+
+/// An address, a length or an argument.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+enum Number {
+    Small(u8),
+    Pages(u8),
+    /// So many GiB.
+    Large(u8),
+    /// So far below the end of the address space.
+    Below(u8),
+    Any(usize),
+}
+
+impl Number {
+    fn value(self) -> usize {
+        match self {
+            Self::Small(n) => n.into(),
+            Self::Pages(n) => usize::from(n) * PAGE,
+            Self::Large(n) => usize::from(n) << 30,
+            Self::Below(n) => usize::MAX - usize::from(n),
+            Self::Any(n) => n,
+        }
+    }
+}
+
+const PAGE: usize = 0x1000;
+
+/// The longest range for IVC channels.
+const LONGEST_IVC: usize = 64 << 30;
+
+const TYPES: [EmulatedDeviceType; 11] = [
+    EmulatedDeviceType::Dummy,
+    EmulatedDeviceType::InterruptController,
+    EmulatedDeviceType::Console,
+    EmulatedDeviceType::IVCChannel,
+    EmulatedDeviceType::GPPTRedistributor,
+    EmulatedDeviceType::GPPTDistributor,
+    EmulatedDeviceType::GPPTITS,
+    EmulatedDeviceType::PPPTGlobal,
+    EmulatedDeviceType::VirtioBlk,
+    EmulatedDeviceType::VirtioNet,
+    EmulatedDeviceType::VirtioConsole,
+];
+
+impl Input {
+    fn config(&self) -> Vec<EmulatedDeviceConfig> {
+        let configs = self.entries.iter().map(|entry| EmulatedDeviceConfig {
+            name: "device".get(..usize::from(entry.name % 7)).unwrap().into(),
+            base_gpa: entry.base.value(),
+            length: entry.length.value(),
+            irq_id: entry.irq_id.into(),
+            emu_type: TYPES[usize::from(entry.emu_type) % TYPES.len()],
+            cfg_list: entry.arguments.iter().map(|n| n.value()).collect(),
+        });
+        configs.collect()
+    }
+
+    fn has_factory(&self, emu_type: EmulatedDeviceType) -> bool {
+        let bit = TYPES.iter().position(|&of| of == emu_type);
+        bit.is_some_and(|bit| self.factories & 1 << bit != 0)
+    }
+}
+
+/// Makes registries of the configuration in every way.
+pub fn run(input: &Input) {
+    let configs = input.config();
+    check_built(input, &configs);
+    check_strict(&configs);
+    check_lenient(&configs);
+}
+
+/// What a factory has recorded: the devices' ids, until one was refused, and the devices made.
+type Recorded = (Vec<DeviceId>, Vec<Arc<Known>>);
+
+/// The ranges that the factory of an entry records, on their buses: one on the bus that the IRQ
+/// names, and one for each argument on the next buses.
+fn wanted(config: &EmulatedDeviceConfig) -> impl Iterator<Item = (On, usize)> {
+    let buses = BUSES.into_iter().cycle();
+    let bases = std::iter::once(config.base_gpa).chain(config.cfg_list.iter().copied());
+    buses.skip(config.irq_id % 3).zip(bases)
+}
+
+/// Whether the factory of an entry fails at its end.
+fn fails(config: &EmulatedDeviceConfig) -> bool {
+    config.irq_id > 0xf0
+}
+
+fn factory(
+    config: &EmulatedDeviceConfig,
+    batch: &mut Batch<'_, ThreadSafe>,
+    recorded: &mut Recorded,
+) -> AxResult {
+    for (on, base) in wanted(config) {
+        on_bus!(on, R => {
+            let range = range::<R>(base, config.length);
+            let (known, device) = probe::<R>(0, range, &Journal::default());
+            recorded.1.push(known);
+            recorded.0.push(R::record(batch, device)?);
+        });
+    }
+    if fails(config) {
+        Err(AxError::Io)
+    } else {
+        Ok(())
+    }
+}
+
+/// Checks what a builder with factories makes.
+fn check_built(input: &Input, configs: &[EmulatedDeviceConfig]) {
+    let calls = RefCell::new(Vec::new());
+    let mut builder = SharedVmDevices::builder().config(AxVmDeviceConfig::new(configs.to_vec()));
+    for emu_type in TYPES.into_iter().filter(|&of| input.has_factory(of)) {
+        builder = builder.factory(emu_type, |config, batch| {
+            let mut recorded = Recorded::default();
+            let result = factory(config, batch, &mut recorded);
+            calls.borrow_mut().push(recorded);
+            result
+        });
+    }
+    let built = builder.build();
+    let calls = calls.into_inner();
+    let mut ids = calls.iter().map(|(ids, _)| ids.as_slice());
+    let expected = Machine::default().build(input, configs, &mut ids);
+    assert_eq!(ids.next(), None, "a factory was called that should not be");
+
+    let drops = |times| {
+        let mut made = calls.iter().flat_map(|(_, made)| made);
+        assert!(made.all(|known| known.drops() == times));
+    };
+    match (built, expected) {
+        (Ok(devices), Ok(machine)) => {
+            machine.check(&devices);
+            drops(0);
+            drop(devices);
+        }
+        (Err(error), Err(expected)) => check_error(error, expected),
+        (built, expected) => panic!("{built:?}, and not {:?}", expected.err()),
+    }
+    drops(1);
+}
+
+/// Checks `try_new`: without factories, only an IVC range can be wrong.
+fn check_strict(configs: &[EmulatedDeviceConfig]) {
+    let expected = Machine::default().build_ivc(configs);
+    match (
+        SharedVmDevices::try_new(AxVmDeviceConfig::new(configs.to_vec())),
+        expected,
+    ) {
+        (Ok(devices), Ok(machine)) => machine.check(&devices),
+        (Err(error), Err(expected)) => check_error(error, expected),
+        (built, expected) => panic!("{built:?}, and not {:?}", expected.err()),
+    }
+}
+
+/// Checks `new`, which leaves out the IVC ranges that are wrong, as 0.4.10 did not panic there.
+fn check_lenient(configs: &[EmulatedDeviceConfig]) {
+    let ivc = |config: &&EmulatedDeviceConfig| config.emu_type == EmulatedDeviceType::IVCChannel;
+    let machine = Machine {
+        ivc: configs
+            .iter()
+            .filter(ivc)
+            .find_map(|config| ivc_range(config).ok()),
+        ..Machine::default()
+    };
+    machine.check(&SharedVmDevices::new(AxVmDeviceConfig::new(
+        configs.to_vec(),
+    )));
+}
+
+fn check_error(error: ConfigError, expected: ConfigError) {
+    assert_eq!(error, expected);
+    let (index, name, emu_type) = (error.index, &error.name, error.emu_type);
+    let named = format!("device {index} \"{name}\" ({emu_type}): ");
+    assert!(error.to_string().starts_with(&named));
+    let kind = match &error.fault {
+        ConfigFault::Overlap { .. } => AxError::AlreadyExists,
+        ConfigFault::Factory(error) => *error,
+        _ => AxError::InvalidInput,
+    };
+    assert_eq!(AxError::from(error), kind);
+}
+
+/// The model of a registry in the making.
+#[derive(Default)]
+struct Machine {
+    model: Model,
+    names: BTreeMap<DeviceId, String>,
+    /// The base and the length of the range for IVC channels.
+    ivc: Option<(usize, usize)>,
+}
+
+impl Machine {
+    /// Makes every entry, or gives the first that cannot be made. The ids are those that each factory
+    /// in turn has got.
+    fn build<'i>(
+        mut self,
+        input: &Input,
+        configs: &[EmulatedDeviceConfig],
+        ids: &mut impl Iterator<Item = &'i [DeviceId]>,
+    ) -> Result<Self, ConfigError> {
+        for (index, config) in configs.iter().enumerate() {
+            let made = if config.emu_type == EmulatedDeviceType::IVCChannel {
+                self.set_ivc(config)
+            } else if input.has_factory(config.emu_type) {
+                self.add(config, ids.next().expect("its factory was called"))
+            } else {
+                Ok(())
+            };
+            made.map_err(|fault| error(index, config, fault))?;
+        }
+        Ok(self)
+    }
+
+    /// As [`build`](Self::build), without any factory.
+    fn build_ivc(self, configs: &[EmulatedDeviceConfig]) -> Result<Self, ConfigError> {
+        let none = Input {
+            entries: Vec::new(),
+            factories: 0,
+        };
+        self.build(&none, configs, &mut std::iter::empty())
+    }
+
+    fn set_ivc(&mut self, config: &EmulatedDeviceConfig) -> Result<(), ConfigFault> {
+        if self.ivc.is_none() {
+            self.ivc = Some(ivc_range(config)?);
+        }
+        Ok(())
+    }
+
+    /// Adds what the entry's factory has recorded, with these ids.
+    fn add(&mut self, config: &EmulatedDeviceConfig, ids: &[DeviceId]) -> Result<(), ConfigFault> {
+        let wanted = wanted(config).map(|(on, base)| {
+            let ends = on_bus!(on, R => ends::<R>(range::<R>(base, config.length)));
+            ends.map(|ends| (on, ends))
+        });
+        let ranges: Vec<_> = wanted.map_while(Result::ok).collect();
+        assert_eq!(ids.len(), ranges.len());
+        if ranges.len() <= config.cfg_list.len() {
+            return Err(ConfigFault::Factory(AxError::InvalidInput));
+        }
+        if fails(config) {
+            return Err(ConfigFault::Factory(AxError::Io));
+        }
+        let steps = ids.iter().zip(ranges);
+        let steps: Vec<_> = steps
+            .map(|(&id, (on, ends))| Step::Add(on, ends, id, 0))
+            .collect();
+        self.names
+            .extend(ids.iter().map(|&id| (id, config.name.clone())));
+        match self.model.with(&steps) {
+            Ok((model, _)) => self.model = model,
+            Err(Refusal::Overlap {
+                wanted,
+                owner,
+                owned,
+            }) => {
+                return Err(ConfigFault::Overlap {
+                    wanted,
+                    owner: self.names[&owner].clone(),
+                    owned,
+                });
+            }
+            Err(refusal) => panic!("{refusal} of a device that is added"),
+        }
+        Ok(())
+    }
+
+    /// Checks the devices, which do not overlap, and the IVC range.
+    fn check(&self, devices: &SharedVmDevices) {
+        let mut map = String::new();
+        for (on, bus) in [
+            (On::Mmio, "mmio"),
+            (On::SysReg, "sys_reg"),
+            (On::Port, "port"),
+        ] {
+            for (&first, owner) in self.model.on(on) {
+                let span = Span::new(first, owner.last).expect("a range");
+                map += &format!("{bus:<8} {span} {} {}\n", owner.id, self.names[&owner.id]);
+            }
+        }
+        assert_eq!(devices.snapshot().to_string(), map);
+
+        let Some((base, length)) = self.ivc else {
+            assert_eq!(devices.alloc_ivc_channel(PAGE), Err(AxError::InvalidInput));
+            return;
+        };
+        assert_eq!(
+            devices.alloc_ivc_channel(length + PAGE),
+            Err(AxError::NoMemory)
+        );
+        // All of it, unless that takes long.
+        let size = length.min(1 << 20);
+        assert_eq!(
+            devices.alloc_ivc_channel(size),
+            Ok(GuestPhysAddr::from(base))
+        );
+        let next = match length - size {
+            0 => Err(AxError::NoMemory),
+            _ => Ok(GuestPhysAddr::from(base + size)),
+        };
+        assert_eq!(devices.alloc_ivc_channel(PAGE), next);
+        let end = GuestPhysAddr::from(base.wrapping_add(length));
+        assert_eq!(
+            devices.release_ivc_channel(end, PAGE),
+            Err(AxError::InvalidInput)
+        );
+        assert_eq!(devices.release_ivc_channel(base.into(), size), Ok(()));
+        let again = devices.release_ivc_channel(base.into(), size);
+        assert_eq!(again, Err(AxError::InvalidInput));
+    }
+}
+
+fn error(index: usize, config: &EmulatedDeviceConfig, fault: ConfigFault) -> ConfigError {
+    ConfigError {
+        index,
+        name: config.name.clone(),
+        emu_type: config.emu_type,
+        fault,
+    }
+}
+
+/// The base and the length of an IVC range, or what is wrong with it.
+fn ivc_range(config: &EmulatedDeviceConfig) -> Result<(usize, usize), ConfigFault> {
+    let (start, length) = (config.base_gpa, config.length);
+    if length == 0 {
+        return Err(Refusal::Empty { at: start }.into());
+    }
+    if start.checked_add(length).is_none() {
+        let end = start.wrapping_add(length);
+        return Err(Refusal::Wrapping { start, end }.into());
+    }
+    if (start | length) % PAGE != 0 {
+        return Err(ConfigFault::IvcUnaligned);
+    }
+    if length > LONGEST_IVC {
+        return Err(ConfigFault::IvcTooLong {
+            at_most: LONGEST_IVC,
+        });
+    }
+    Ok((start, length))
+}

@@ -1,0 +1,86 @@
+//! What the shared [`Bus`] does not tell of a bus: which of the three it is, what its
+//! ranges' ends mean, and what a batch calls it.
+
+use std::sync::Arc;
+
+use arbitrary::Arbitrary;
+use axaddrspace::{
+    GuestPhysAddrRange,
+    device::{PortRange, SysRegAddrRange},
+};
+use axdevice::{Batch, DeviceBound, ThreadSafe};
+
+use crate::bus::{Added, Bus};
+
+/// A bus, told at run time.
+#[derive(Arbitrary, Clone, Copy, Debug, PartialEq)]
+pub(crate) enum On {
+    Mmio,
+    SysReg,
+    Port,
+}
+
+pub(crate) const BUSES: [On; 3] = [On::Mmio, On::SysReg, On::Port];
+
+/// Has `$body` done with `$R` as the range type of a bus.
+macro_rules! on_bus {
+    ($on:expr, $R:ident => $body:expr) => {
+        match $on {
+            $crate::on::On::Mmio => {
+                type $R = axaddrspace::GuestPhysAddrRange;
+                $body
+            }
+            $crate::on::On::SysReg => {
+                type $R = axaddrspace::device::SysRegAddrRange;
+                $body
+            }
+            $crate::on::On::Port => {
+                type $R = axaddrspace::device::PortRange;
+                $body
+            }
+        }
+    };
+}
+pub(crate) use on_bus;
+
+/// A device on the bus with range type `R`.
+pub(crate) type Dev<R> = <ThreadSafe as DeviceBound>::Dev<R>;
+
+/// A bus, told at compile time.
+pub(crate) trait OnBus: Bus {
+    const ON: On;
+
+    /// Whether the end of a range is one beyond its last address.
+    const HALF_OPEN: bool;
+
+    /// Records a device.
+    fn record(batch: &mut Batch<'_, ThreadSafe>, device: Arc<Dev<Self>>)
+    -> Added<ThreadSafe, Self>;
+}
+
+/// The range from an address on, in its bus's own terms. One that goes past the end of the bus wraps.
+pub(crate) fn range<R: OnBus>(start: usize, length: usize) -> (usize, usize) {
+    let beyond = start.wrapping_add(length);
+    let end = beyond.wrapping_sub(usize::from(!R::HALF_OPEN));
+    (R::place(R::at(start)), R::place(R::at(end)))
+}
+
+macro_rules! on {
+    ($range:ty, $on:ident, $half_open:literal, $add:ident) => {
+        impl OnBus for $range {
+            const ON: On = On::$on;
+            const HALF_OPEN: bool = $half_open;
+
+            fn record(
+                batch: &mut Batch<'_, ThreadSafe>,
+                device: Arc<Dev<Self>>,
+            ) -> Added<ThreadSafe, Self> {
+                batch.$add(device)
+            }
+        }
+    };
+}
+
+on!(GuestPhysAddrRange, Mmio, true, add_mmio_dev);
+on!(SysRegAddrRange, SysReg, false, add_sys_reg_dev);
+on!(PortRange, Port, false, add_port_dev);

@@ -1,0 +1,170 @@
+//! What is done to the registry, as the fuzzer writes it.
+
+use arbitrary::Arbitrary;
+use axaddrspace::device::AccessWidth;
+use axdevice::Unmapped;
+
+use crate::{
+    bus::{Bus, WIDTHS},
+    on::{On, OnBus, range},
+};
+
+/// All of it.
+#[derive(Arbitrary, Debug)]
+pub struct Input {
+    pub(crate) unmapped: Policy,
+    /// How long the range for IVC channels is, in pages. Without pages there is none.
+    pub(crate) ivc_pages: u8,
+    /// Whether at the end the registry goes before what was removed from it, or after.
+    pub(crate) registry_first: bool,
+    pub(crate) ops: Vec<Op>,
+}
+
+#[derive(Arbitrary, Clone, Copy, Debug)]
+pub(crate) enum Policy {
+    Panic,
+    Error,
+    Float,
+}
+
+impl From<Policy> for Unmapped {
+    fn from(policy: Policy) -> Self {
+        match policy {
+            Policy::Panic => Self::Panic,
+            Policy::Error => Self::Error,
+            Policy::Float => Self::Float,
+        }
+    }
+}
+
+#[derive(Arbitrary, Debug)]
+pub(crate) enum Op {
+    Add(On, Extent),
+    Remove(Which),
+    Move(Which, On, Extent),
+    /// The device changes its own range, and is asked for it.
+    Reindex(Which, Extent),
+    Update(Vec<Change>, Ending),
+    Access(By, On, Place, Access),
+    Find(On, Place),
+    Iter(On),
+    /// Through `iter_mut_*`, by their places; then a first use.
+    Replace(Vec<(On, u8, Extent)>, FirstUse),
+    /// Checks what is listed and what lives.
+    Check,
+    /// Takes a snapshot in place of that taken before.
+    KeepSnapshot,
+    Refresh(u8),
+    Park(u8),
+    /// Waits for one of the removed devices, at so many looks.
+    Wait(u8, u8),
+    Alloc(Size),
+    /// From an offset into the IVC range, in pages and bytes.
+    Release(i8, Odd, Size),
+}
+
+/// A step of an update.
+#[derive(Arbitrary, Debug)]
+pub(crate) enum Change {
+    Add(On, Extent),
+    Remove(Which),
+    Move(Which, On, Extent),
+}
+
+/// How the recording of an update ends.
+#[derive(Arbitrary, Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Ending {
+    /// At the first change that cannot be recorded, if there is one.
+    Strict,
+    /// It goes on without those that cannot be recorded.
+    Lenient,
+    /// It fails when all is recorded.
+    Abandoned,
+}
+
+/// One of the ids that were ever given.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+pub(crate) struct Which(pub(crate) u8);
+
+/// Who makes an access: the registry itself, or a vCPU's handle.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+pub(crate) enum By {
+    Registry,
+    Vcpu(u8),
+}
+
+#[derive(Arbitrary, Clone, Copy, Debug)]
+pub(crate) enum Access {
+    Read(Width),
+    Write(Width, usize),
+    ReadBytes(u8),
+    WriteBytes(u8, u128),
+}
+
+#[derive(Arbitrary, Clone, Copy, Debug)]
+pub(crate) struct Width(u8);
+
+impl From<Width> for AccessWidth {
+    fn from(width: Width) -> Self {
+        WIDTHS[usize::from(width.0) % WIDTHS.len()]
+    }
+}
+
+/// What follows a replacement by `iter_mut_*`, and has the devices put back.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+pub(crate) enum FirstUse {
+    Access(By, On, Place, Access),
+    Find(On, Place),
+    Snapshot,
+}
+
+/// An address: in which of four stretches, and how far into it.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+pub(crate) struct Place(u8);
+
+impl Place {
+    pub(crate) fn number<R: Bus>(self) -> usize {
+        let offset = usize::from(self.0 % 64);
+        // The highest address, which is one past what an MMIO device can own.
+        let end = R::place(R::at(usize::MAX));
+        match self.0 / 64 {
+            0 => offset,
+            1 => 0x1000 - 32 + offset,
+            2 => end / 2 - 31 + offset,
+            _ => end - offset,
+        }
+    }
+}
+
+/// A range: where it starts, and how many addresses it has, none perhaps.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+pub(crate) struct Extent(Place, u8);
+
+impl Extent {
+    /// The range in its bus's own terms.
+    pub(crate) fn range<R: OnBus>(self) -> (usize, usize) {
+        let length = match self.1 {
+            short @ 0..240 => usize::from(short % 24),
+            // From one stretch into the next.
+            long => usize::from(long - 239) * 0x200,
+        };
+        range::<R>(self.0.number::<R>(), length)
+    }
+}
+
+/// A size for the IVC allocator.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+pub(crate) enum Size {
+    Pages(u8, Odd),
+    Any(usize),
+}
+
+/// A few bytes beyond a page, seldom.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+pub(crate) struct Odd(u8);
+
+impl Odd {
+    pub(crate) fn bytes(self) -> usize {
+        usize::from(self.0.saturating_sub(224))
+    }
+}
