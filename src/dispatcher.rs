@@ -344,7 +344,7 @@ mod tests {
     const WIDTH: AccessWidth = AccessWidth::Byte;
 
     /// Of what the registry shares. The handle's own memory has no atomics, and those of the hosted
-    /// cell are arc-swap's: `.ci/instructions.sh` looks at the instructions themselves.
+    /// cell are arc-swap's: `.ci/stores.sh` traces every store on either.
     #[test]
     fn a_warm_dispatch_writes_nothing_shared() {
         let devices = SharedVmDevices::default();
