@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
     thread,
@@ -27,8 +27,8 @@ use crate::{
     bare::{self, Case},
     host,
     sweep::{
-        Row, Twin, Twins, WIDTHS, Write, from_two_vcpus, in_full, plain, read_only, row, step,
-        values, watch,
+        Row, Twin, Twins, WIDTHS, Write, from_two_vcpus, in_full, in_turn, plain, read_only, row,
+        step, values, watch,
     },
 };
 
@@ -353,21 +353,26 @@ fn sweep_gicr(trusted: bool) {
     from_two_vcpus(&devices, GICR, GICR_LENGTH, &rows, &LPI_VALUES);
 }
 
-/// A host's ITS that executes at once: while the value lives, CREADR follows CWRITER.
+/// The registers of the host's ITS. There is one: the device keeps the first that it is given.
+static HOST_ITS: LazyLock<usize> = LazyLock::new(|| {
+    let base = host::noisy_registers(ITS_LENGTH);
+    for register in HOST_ITS_REGISTERS {
+        host::poke(base + register, 0);
+    }
+    base
+});
+
+/// The host's ITS at work: while the value lives, it executes at once, so that CREADR follows CWRITER.
 pub(crate) struct HostIts {
     pub(crate) base: usize,
     on: Arc<AtomicBool>,
 }
 
 impl HostIts {
+    /// Not yet enabled.
     pub(crate) fn new() -> Self {
-        let (base, on) = (
-            host::noisy_registers(ITS_LENGTH),
-            Arc::new(AtomicBool::new(true)),
-        );
-        for register in HOST_ITS_REGISTERS {
-            host::poke(base + register, 0);
-        }
+        let (base, on) = (*HOST_ITS, Arc::new(AtomicBool::new(true)));
+        host::poke(base, 0);
         let working = on.clone();
         thread::spawn(move || {
             while working.load(SeqCst) {
@@ -402,8 +407,8 @@ fn sweep_its() {
             .collect();
         let write = |offset: usize, width, value| {
             let addr = (ITS + offset).into();
-            devices.handle_mmio_write(addr, width, value).unwrap();
-            let read = devices.handle_mmio_read(addr, width).unwrap();
+            in_turn(|| devices.handle_mmio_write(addr, width, value));
+            let read = in_turn(|| devices.handle_mmio_read(addr, width));
             assert!(read == 0 || is_its_register(offset, width), "{offset:#x}");
             step();
         };

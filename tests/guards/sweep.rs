@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use ax_errno::{AxError, AxResult};
 use axaddrspace::{
     GuestPhysAddr, GuestPhysAddrRange,
     device::AccessWidth::{self, Byte, Dword, Qword, Word},
@@ -241,10 +242,11 @@ pub(crate) fn from_two_vcpus(
                     continue;
                 }
                 let addr = (base + offset).into();
-                devices.handle_mmio_read(addr, width).unwrap();
+                let read = || devices.handle_mmio_read(addr, width);
+                in_turn(read);
                 for value in values(width, special) {
-                    devices.handle_mmio_write(addr, width, value).unwrap();
-                    devices.handle_mmio_read(addr, width).unwrap();
+                    in_turn(|| devices.handle_mmio_write(addr, width, value));
+                    in_turn(read);
                     step();
                 }
             }
@@ -255,6 +257,16 @@ pub(crate) fn from_two_vcpus(
         vcpu(false);
     });
     assert!(host::is_whole());
+}
+
+/// Makes an access again until the other vCPU, which may be preempted there, has left the device.
+pub(crate) fn in_turn<T>(access: impl Fn() -> AxResult<T>) -> T {
+    loop {
+        match access() {
+            Err(AxError::ResourceBusy) => {}
+            result => return result.unwrap(),
+        }
+    }
 }
 
 /// Whether each reserved offset is to be tried, however long that takes.
