@@ -1,6 +1,5 @@
 //! [`Removed`]: a device on its way out.
 
-use alloc::sync::Weak;
 use core::fmt;
 
 use crossbeam_utils::Backoff;
@@ -9,7 +8,7 @@ use crate::{
     bus::OnBus,
     device::{Device, DeviceBound, DeviceId},
     publish::RetireList,
-    sync::{Arc, Ordering, fence},
+    sync::{Arc, Ordering, Weak, fence},
     table::Entry,
     tables::{EntryOf, Tables},
 };

@@ -2,7 +2,7 @@
 //! under `cfg(loom)`. No other file names them.
 
 /// What counts devices. Their type is part of the API, and so never loom's.
-pub(crate) use alloc::sync::Arc;
+pub(crate) use alloc::sync::{Arc, Weak};
 
 pub(crate) use self::imp::*;
 
