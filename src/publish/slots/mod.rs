@@ -126,8 +126,8 @@ impl<P: Counted, const N: usize> SlotCell<P, N> {
     /// Claims a slot with a debt on `ptr`, if one is free.
     #[inline]
     fn claim(&self, ptr: *mut P::Target) -> Option<&Slot<P::Target>> {
-        let start = start();
-        let mut slots = (0..N).map(|i| &*self.slots[start.wrapping_add(i) % N]);
+        let start = start(N);
+        let mut slots = (0..N).map(|i| &*self.slots[(start + i) % N]);
         slots.find(|slot| slot.claim(ptr))
     }
 
@@ -281,18 +281,26 @@ impl<P: Counted> Drop for SlotGuard<'_, P> {
     }
 }
 
-/// Where to look for a slot first: vCPUs that run on stacks of their own look in different places.
+/// Which of `slots` to look at first: vCPUs that run on stacks of their own look in different places.
 ///
 /// A hint that only spreads the accesses: any slot will do.
 #[inline]
-fn start() -> usize {
+fn start(slots: usize) -> usize {
     if cfg!(loom) {
         return 0;
     }
     let local = 0_u8;
-    let stack = (&raw const local).addr() >> STACK_SHIFT;
-    // Fibonacci hashing: the high bits of the product depend on all of the stack's.
-    stack.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32
+    spread((&raw const local).addr() >> STACK_SHIFT, slots)
+}
+
+/// Spreads numbers over `0..places`, those at even distances evenly.
+///
+/// Fibonacci hashing. The *top* bits of the product are the ones that do so: the middle ones give
+/// stacks that are 2 MiB apart, which are threads', places that are 63 or 64 apart.
+#[inline]
+const fn spread(number: usize, places: usize) -> usize {
+    let hash = (number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    (hash as usize * places) >> 32
 }
 
 /// Stacks are at least this far apart, in powers of two of bytes.
@@ -315,5 +323,27 @@ mod probe {
     #[unsafe(no_mangle)]
     fn probe_drop(guard: SlotGuard<'_, Snapshot<usize>>) {
         drop(guard);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Stacks as threads have them, with a guard page each, and as vCPUs on bare metal.
+    #[test]
+    fn neighbouring_stacks_begin_at_different_slots() {
+        for size in [0x4000, 0x1_0000, 0x4_0000, 0x20_1000, 0x80_1000] {
+            let slots =
+                |stack: usize| spread((0x7f00_0000_0000 + stack * size) >> STACK_SHIFT, SLOTS);
+            for first in 0..1_000 {
+                let vcpus = (first..first + 16).map(slots);
+                let different: BTreeSet<_> = vcpus.collect();
+                assert!(different.len() >= 8, "{size:#x}, {first}: {different:?}");
+                assert_ne!(slots(first), slots(first + 1), "{size:#x}, {first}");
+            }
+        }
     }
 }
