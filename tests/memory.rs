@@ -4,8 +4,11 @@ use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::Cell,
     sync::{
-        Arc, Weak,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        Arc, Barrier, Weak,
+        atomic::{
+            AtomicBool,
+            Ordering::{Acquire, Relaxed, Release},
+        },
     },
     thread,
 };
@@ -89,7 +92,7 @@ struct Sets<'a>(&'a AtomicBool);
 
 impl Drop for Sets<'_> {
     fn drop(&mut self) {
-        self.0.store(true, Relaxed);
+        self.0.store(true, Release);
     }
 }
 
@@ -397,13 +400,17 @@ fn nor_does_it_while_the_tables_are_replaced() {
 fn nor_does_a_vcpus_handle_that_renews_its_tables() {
     const HITS: usize = 4;
     let devices = on_every_bus(HITS);
-    let done = AtomicBool::new(false);
+    let (started, done) = (Barrier::new(2), AtomicBool::new(false));
     thread::scope(|scope| {
         let vcpu = scope.spawn(|| {
             warm_up();
             let mut vcpu = devices.dispatcher();
+            started.wait();
             let before = heap();
-            while !done.load(Relaxed) {
+            // The last time it has all the changes before it.
+            let mut last = false;
+            while !last {
+                last = done.load(Acquire);
                 for at in (0..2 * HITS).map(|n| n * 16) {
                     let answer = if at < HITS * 16 { at } else { usize::MAX };
                     let read = vcpu.handle_mmio_read(at.into(), AccessWidth::Qword);
@@ -416,6 +423,7 @@ fn nor_does_a_vcpus_handle_that_renews_its_tables() {
             assert_eq!(heap(), before);
             vcpu.counters().mmio.refreshes
         });
+        started.wait();
         let stops = Sets(&done);
         for n in 0..SOME {
             let at = 0x10_0000 + n * 16;

@@ -64,6 +64,12 @@ impl Trio {
         (self.devices, device)
     }
 
+    /// Uses ours, which makes the replacements, where an operation might end without a use of it:
+    /// the model makes them before every operation.
+    fn make_replacements(&self) {
+        drop(self.ours.snapshot());
+    }
+
     fn add<R: Published>(&mut self, extent: Extent) -> Result<(), TestCaseError> {
         let range = range::<R>(extent);
         let (number, device) = self.device(range);
@@ -71,9 +77,8 @@ impl Trio {
         ranges.push(range);
         let taken = is_taken(&ranges);
         if !is_taken(&[range]) {
-            // Such a range may be refused before the tables are looked at, so that adding it need
-            // not be the use that makes replacements. This is one.
-            drop(self.ours.snapshot());
+            // Such a range may be refused before the tables are looked at.
+            self.make_replacements();
         }
         let added = R::add::<Unbound>(&self.ours, device.clone());
         prop_assert_eq!(added.is_ok(), taken, "{:?}", range);
@@ -92,6 +97,7 @@ impl Trio {
     fn remove<R: Published>(&mut self, index: usize) -> Result<(), TestCaseError> {
         let Some(index) = place::<R>(&self.model, index) else {
             let Some(&id) = self.gone.last() else {
+                self.make_replacements();
                 return Ok(());
             };
             let refused = self.ours.remove(id).map(drop);
@@ -120,12 +126,14 @@ impl Trio {
         let range = range::<R>(extent);
         if !is_taken(&[range]) {
             // As in `add`.
-            drop(self.ours.snapshot());
+            self.make_replacements();
         }
         let Some(index) = place::<R>(&self.model, index) else {
-            let id = self.gone.last().copied();
-            let moved = id.map(|id| self.ours.move_to(id, range));
-            prop_assert!(moved.is_none_or(|moved| moved.is_err()));
+            let Some(&id) = self.gone.last() else {
+                self.make_replacements();
+                return Ok(());
+            };
+            prop_assert!(self.ours.move_to(id, range).is_err());
             return Ok(());
         };
         let mut changed = self.model.clone();
