@@ -18,6 +18,8 @@ cargo fmt --all --check
 cargo clippy --workspace --all-targets -- -D warnings
 cargo clippy --all-targets --features float-unmapped -- -D warnings
 cargo clippy --all-targets --features slot-cell -- -D warnings
+cargo clippy --locked --manifest-path fuzz/Cargo.toml --target-dir "${CARGO_TARGET_DIR:-target}/fuzz" \
+    --all-targets -- -D warnings
 RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps
 RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --document-private-items
 

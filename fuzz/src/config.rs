@@ -18,8 +18,9 @@ use axdevice::{
 use axvmconfig::{EmulatedDeviceConfig, EmulatedDeviceType};
 
 use crate::{
+    bus::Bus,
     model::{Model, Step, ends},
-    on::{BUSES, On, OnBus, on_bus, range},
+    on::{BUSES, On, on_bus, range},
     probe::{Journal, Known, probe},
 };
 

@@ -1,16 +1,14 @@
 //! What the shared [`Bus`] does not tell of a bus: which of the three it is, what its
-//! ranges' ends mean, and what a batch calls it.
-
-use std::sync::Arc;
+//! ranges' ends mean.
 
 use arbitrary::Arbitrary;
 use axaddrspace::{
     GuestPhysAddrRange,
     device::{PortRange, SysRegAddrRange},
 };
-use axdevice::{Batch, DeviceBound, ThreadSafe};
+use axdevice::{DeviceBound, ThreadSafe};
 
-use crate::bus::{Added, Bus};
+use crate::bus::Bus;
 
 /// A bus, told at run time.
 #[derive(Arbitrary, Clone, Copy, Debug, PartialEq)]
@@ -52,10 +50,6 @@ pub(crate) trait OnBus: Bus {
 
     /// Whether the end of a range is one beyond its last address.
     const HALF_OPEN: bool;
-
-    /// Records a device.
-    fn record(batch: &mut Batch<'_, ThreadSafe>, device: Arc<Dev<Self>>)
-    -> Added<ThreadSafe, Self>;
 }
 
 /// The range from an address on, in its bus's own terms. One that goes past the end of the bus wraps.
@@ -66,21 +60,14 @@ pub(crate) fn range<R: OnBus>(start: usize, length: usize) -> (usize, usize) {
 }
 
 macro_rules! on {
-    ($range:ty, $on:ident, $half_open:literal, $add:ident) => {
+    ($range:ty, $on:ident, $half_open:literal) => {
         impl OnBus for $range {
             const ON: On = On::$on;
             const HALF_OPEN: bool = $half_open;
-
-            fn record(
-                batch: &mut Batch<'_, ThreadSafe>,
-                device: Arc<Dev<Self>>,
-            ) -> Added<ThreadSafe, Self> {
-                batch.$add(device)
-            }
         }
     };
 }
 
-on!(GuestPhysAddrRange, Mmio, true, add_mmio_dev);
-on!(SysRegAddrRange, SysReg, false, add_sys_reg_dev);
-on!(PortRange, Port, false, add_port_dev);
+on!(GuestPhysAddrRange, Mmio, true);
+on!(SysRegAddrRange, SysReg, false);
+on!(PortRange, Port, false);

@@ -7,7 +7,7 @@ use axaddrspace::{
     device::{PortRange, SysRegAddrRange},
 };
 use axdevice::{
-    AxVmDeviceConfig, Device, DeviceId, Dispatcher, Removed, SharedVmDevices, Snapshot, ThreadSafe,
+    AxVmDeviceConfig, DeviceId, Dispatcher, Removed, SharedVmDevices, Snapshot, ThreadSafe,
 };
 use axvmconfig::{EmulatedDeviceConfig, EmulatedDeviceType::IVCChannel};
 
@@ -18,7 +18,7 @@ use super::{
 use crate::{
     bus::Bus,
     model::Model,
-    on::{BUSES, Dev, OnBus, on_bus},
+    on::{BUSES, Dev, On, OnBus, on_bus},
     probe::{Journal, Known, probe},
 };
 
@@ -44,6 +44,7 @@ pub(crate) struct Session {
 /// A device that was made.
 pub(crate) struct Made {
     pub(crate) known: Arc<Known>,
+    on: On,
     /// Where it lies, to tell it from the others that live.
     place: *const (),
 }
@@ -180,7 +181,11 @@ impl Session {
         let number = self.made.len();
         let (known, device) = probe::<R>(number, range, &self.journal);
         let place = Arc::as_ptr(&device).cast();
-        self.made.push(Made { known, place });
+        self.made.push(Made {
+            known,
+            on: R::ON,
+            place,
+        });
         (number, device)
     }
 
@@ -230,13 +235,10 @@ impl Session {
         match removed.wait(usize::from(spins % 4)) {
             Ok(device) => {
                 assert_eq!(holders, 0);
-                let (place, count) = match &device {
-                    Device::Mmio(device) => (Arc::as_ptr(device).cast(), Arc::strong_count(device)),
-                    Device::SysReg(device) => {
-                        (Arc::as_ptr(device).cast(), Arc::strong_count(device))
-                    }
-                    Device::Port(device) => (Arc::as_ptr(device).cast(), Arc::strong_count(device)),
-                };
+                let (place, count) = on_bus!(self.made[number].on, R => {
+                    let device = R::unwrapped(device).expect("it is on its own bus");
+                    (Arc::as_ptr(&device).cast::<()>(), Arc::strong_count(&device))
+                });
                 let in_snapshot =
                     (self.snapshot.iter()).any(|(_, model)| model.numbers().contains(&number));
                 assert_eq!(place, self.made[number].place);

@@ -336,8 +336,7 @@ mod tests {
     #[test]
     fn neighbouring_stacks_begin_at_different_slots() {
         for size in [0x4000, 0x1_0000, 0x4_0000, 0x20_1000, 0x80_1000] {
-            let slots =
-                |stack: usize| spread((0x7f00_0000_0000 + stack * size) >> STACK_SHIFT, SLOTS);
+            let slots = |stack: usize| spread((0x7f00_0000_0000 + stack * size) >> STACK_SHIFT, 64);
             for first in 0..1_000 {
                 let vcpus = (first..first + 16).map(slots);
                 let different: BTreeSet<_> = vcpus.collect();
