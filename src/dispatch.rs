@@ -5,14 +5,14 @@ use core::fmt;
 use ax_errno::{AxError, AxResult};
 use axaddrspace::device::AccessWidth;
 use axdevice_base::BaseDeviceOps;
-use log::{Level, log_enabled, trace};
+use log::{LevelFilter, trace};
 
 use crate::{
     bus::{BusAddr, BusRange, sealed::Bus},
     device::DeviceBound,
     registry::VmDevices,
     span::Span,
-    table::Entry,
+    table::Row,
     tables::Tables,
     unmapped::Unmapped,
 };
@@ -20,13 +20,13 @@ use crate::{
 /// One access of a guest.
 #[derive(Clone, Copy)]
 pub(crate) struct Access<R: BusRange> {
-    addr: R::Addr,
-    width: AccessWidth,
-    direction: Direction,
+    pub(crate) addr: R::Addr,
+    pub(crate) width: AccessWidth,
+    pub(crate) direction: Direction,
 }
 
 #[derive(Clone, Copy)]
-enum Direction {
+pub(crate) enum Direction {
     Read,
     Write,
 }
@@ -56,22 +56,31 @@ impl<R: BusRange> Access<R> {
         R::number(self.addr)
     }
 
-    /// What handles the access if `entry` owns *all* of it.
+    /// What handles the access if `row` owns *all* of it.
     #[inline]
-    pub(crate) fn handler_of<'t, D: ?Sized>(&self, entry: &'t Entry<D>) -> Option<&'t D> {
-        if !entry.span.holds(self.first(), R::beyond(self.width)) {
+    pub(crate) fn handler_of<'t, D: ?Sized>(&self, row: &'t Row<D>) -> Option<&'t D> {
+        if !row.span.holds(self.first(), R::beyond(self.width)) {
             return None;
         }
-        if log_enabled!(Level::Trace) {
-            self.trace(entry.span);
+        // What the level is compared with first is all that an access costs that is not logged.
+        if log::max_level() >= LevelFilter::Trace {
+            Self::trace(self.addr, self.width, self.direction, &row.span);
         }
-        Some(entry.handler())
+        Some(row.handler())
     }
 
-    /// Logs the access. Out of the way of those that are not logged.
+    /// Logs an access, if it is still so.
+    ///
+    /// By its parts, which are in registers, so that those that are not logged need no memory.
     #[cold]
-    fn trace(&self, span: Span) {
-        trace!("emu_device {self} in range {span}");
+    #[inline(never)]
+    fn trace(addr: R::Addr, width: AccessWidth, direction: Direction, span: &Span) {
+        let access = Self {
+            addr,
+            width,
+            direction,
+        };
+        trace!("emu_device {access} in range {span}");
     }
 
     /// What handles the access: the device that owns *all* of it.
@@ -81,7 +90,7 @@ impl<R: BusRange> Access<R> {
     }
 
     /// The device that owns the first byte of the access.
-    fn starts_in<'t, B: DeviceBound>(&self, tables: &'t Tables<B>) -> Option<&'t Entry<B::Dev<R>>> {
+    fn starts_in<'t, B: DeviceBound>(&self, tables: &'t Tables<B>) -> Option<&'t Row<B::Dev<R>>> {
         tables.of::<R>().find(self.first())
     }
 }
@@ -142,7 +151,7 @@ impl<B: DeviceBound> VmDevices<B> {
         access: Access<R>,
         tables: &Tables<B>,
     ) -> AxResult {
-        let crossed = access.starts_in(tables).map(|owner| owner.span);
+        let crossed = access.starts_in(tables).map(|row| row.span);
         match crossed {
             Some(span) => self.misses.error(format_args!("{access} runs past {span}")),
             None => self.misses.error(access),

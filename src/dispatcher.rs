@@ -12,7 +12,7 @@ use axdevice_base::BaseDeviceOps;
 use crate::{
     bus::{BusAddr, BusRange, Family, PerBus, sealed::Bus},
     device::DeviceBound,
-    dispatch::{Access, fill, value_of},
+    dispatch::{Access, Direction, fill, value_of},
     publish::{Hold, SnapshotCell},
     recent::Recents,
     registry::VmDevices,
@@ -213,43 +213,59 @@ impl<B: DeviceBound, V: Deref<Target = VmDevices<B>> + Clone> Dispatcher<V> {
             self.seen = at;
             counters.refreshes += 1;
         }
-        let guess = R::of(&self.recents).guess::<R, _>(tables.of::<R>(), access.first());
-        if let Some(handler) = guess.and_then(|entry| access.handler_of(entry)) {
+        let guess = R::of(&self.recents).guess::<R>(access.first());
+        let rows = tables.of::<R>().rows();
+        if guess < rows.len()
+            && let Some(handler) = access.handler_of(&rows[guess])
+        {
             counters.hits += 1;
             return enter(handler);
         }
-        self.search(access, floating, enter)
+        match self.search::<R>(access.addr, access.width, access.direction)? {
+            Some(handler) => enter(handler),
+            None => Ok(floating),
+        }
     }
 
-    /// As [`dispatch`](Self::dispatch), for an access whose device is not remembered.
+    /// What handles an access whose device is not remembered, or that it floats.
+    ///
+    /// By the parts of the access, which are in registers, so that those whose device is remembered
+    /// need no memory.
     #[cold]
     #[inline(never)]
-    fn search<R: BusRange, T>(
+    fn search<R: BusRange>(
         &mut self,
-        access: Access<R>,
-        floating: T,
-        enter: impl FnOnce(&B::Dev<R>) -> AxResult<T>,
-    ) -> AxResult<T> {
+        addr: R::Addr,
+        width: AccessWidth,
+        direction: Direction,
+    ) -> AxResult<Option<&B::Dev<R>>> {
+        let access = Access::<R> {
+            addr,
+            width,
+            direction,
+        };
+        // Stale tables are empty, so that every access by them comes here.
+        self.devices.settled(tables(&mut self.hold, &self.devices));
         let tables = tables(&mut self.hold, &self.devices);
         let counters = R::of_mut(&mut self.counters);
         let table = tables.of::<R>();
         let index = table.nearest(access.first());
-        let found = table.entries().get(index);
-        if let Some(handler) = found.and_then(|entry| access.handler_of(entry)) {
+        if let Some(handler) = table
+            .rows()
+            .get(index)
+            .and_then(|row| access.handler_of(row))
+        {
             R::of_mut(&mut self.recents).remember::<R>(access.first(), index);
             counters.searches += 1;
-            return enter(handler);
-        }
-        if self.devices.settled(tables) {
-            return self.search(access, floating, enter);
+            return Ok(Some(handler));
         }
         counters.misses += 1;
-        self.devices.unanswered(access, tables).map(|()| floating)
+        self.devices.unanswered(access, tables).map(|()| None)
     }
 }
 
 /// The current tables, held from now on.
-#[inline]
+#[inline(always)]
 fn tables<'h, B: DeviceBound, V: Deref<Target = VmDevices<B>> + Clone>(
     hold: &'h mut Option<HoldOf<V>>,
     devices: &V,

@@ -23,15 +23,15 @@ impl<B: DeviceBound> VmDevices<B> {
 
     pub(crate) fn find<A: BusAddr>(&self, addr: A) -> Option<Arc<B::Dev<A::Range>>> {
         let tables = self.current();
-        let entry = tables.of::<A::Range>().find(A::Range::number(addr))?;
-        Some(entry.device().clone())
+        let owner = tables.of::<A::Range>().owner(A::Range::number(addr))?;
+        Some(owner.device().clone())
     }
 
     pub(crate) fn iter<R: BusRange>(&self) -> impl Iterator<Item = &Arc<B::Dev<R>>> {
         let tables = self.current();
         let ledger = R::of(&self.ledgers);
         let entries = tables.of::<R>().by_registration().into_iter();
-        let lent: Vec<_> = entries.map(|e| ledger.lend(&e.registration.loan)).collect();
+        let lent: Vec<_> = entries.map(|(_, of)| ledger.lend(&of.loan)).collect();
         lent.into_iter()
     }
 }

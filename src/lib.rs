@@ -27,6 +27,7 @@ mod limited_log;
 mod loom_tests;
 mod loose;
 pub mod orderings;
+mod owners;
 #[cfg(probe)]
 mod probe;
 mod publish;

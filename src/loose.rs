@@ -183,15 +183,15 @@ impl<D: ?Sized> Place<D> {
 
 fn places<D: ?Sized>(table: &Table<D>) -> Vec<Place<D>> {
     let entries = table.by_registration().into_iter();
-    let places = entries.map(|entry| Place {
-        id: entry.id(),
-        name: entry.registration.name.clone(),
-        span: entry.span,
+    let places = entries.map(|(span, of)| Place {
+        id: of.id,
+        name: of.name.clone(),
+        span,
         mount: Mount {
-            device: entry.device().clone(),
-            handler: entry.handler().clone(),
+            device: of.device().clone(),
+            handler: of.handler.clone(),
         },
-        device: entry.device().clone(),
+        device: of.device().clone(),
     });
     places.collect()
 }
@@ -308,9 +308,9 @@ mod tests {
         devices.tables.rcu(batched).unwrap();
         let gated = |devices: &AxVmDevices| {
             let tables = devices.current();
-            let entries = tables.of::<PortRange>().entries().iter();
+            let entries = tables.of::<PortRange>().entries();
             entries
-                .filter(|e| !Arc::ptr_eq(e.handler(), e.device()))
+                .filter(|(_, of)| !Arc::ptr_eq(&of.handler, of.device()))
                 .count()
         };
         assert_eq!(gated(&devices), 2);

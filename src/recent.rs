@@ -2,16 +2,13 @@
 
 use alloc::boxed::Box;
 
-use crate::{
-    bus::{BusRange, Family, PerBus},
-    table::{Entry, Table},
-};
+use crate::bus::{BusRange, Family, PerBus};
 
 /// How many places are remembered for each bus, as a power of two: enough for a thousand devices,
 /// and 4 KiB.
 const BITS: u32 = 11;
 
-/// What is remembered of a place where no access was. Also the index of an entry, which is guessed
+/// What is remembered of a place where no access was. Also the index of a row, which is guessed
 /// there then, as wrongly as any other.
 const NOWHERE: u16 = u16::MAX;
 
@@ -35,9 +32,9 @@ impl Recents {
     }
 }
 
-/// The indices of the entries that accesses were for, by where the accesses were.
+/// The indices of the rows that accesses were for, by where the accesses were.
 ///
-/// Only ever a guess, which the entry's own span confirms. So a place may be overwritten by another
+/// Only ever a guess, which the row's own span confirms. So a place may be overwritten by another
 /// one's, and tables may be replaced: a wrong guess costs a search, and nothing needs clearing. An
 /// index that does not fit is not remembered right; such a device is always searched.
 pub(crate) struct Recent(Box<[u16; 1 << BITS]>);
@@ -47,17 +44,13 @@ impl Recent {
         Self(Box::new([NOWHERE; _]))
     }
 
-    /// The entry that accesses near `addr` were for.
+    /// The index of the row that accesses near `addr` were for.
     #[inline]
-    pub(crate) fn guess<'t, R: BusRange, D: ?Sized>(
-        &self,
-        table: &'t Table<D>,
-        addr: usize,
-    ) -> Option<&'t Entry<D>> {
-        table.entries().get(usize::from(self.0[place::<R>(addr)]))
+    pub(crate) fn guess<R: BusRange>(&self, addr: usize) -> usize {
+        usize::from(self.0[place::<R>(addr)])
     }
 
-    /// Remembers the index of the entry that an access at `addr` was for.
+    /// Remembers the index of the row that an access at `addr` was for.
     #[inline]
     pub(crate) fn remember<R: BusRange>(&mut self, addr: usize, index: usize) {
         self.0[place::<R>(addr)] = index as u16;

@@ -73,8 +73,8 @@ pub type SharedVmDevices = VmDevices<ThreadSafe>;
 /// [`Refusal::NoMemory`](crate::Refusal::NoMemory) and leaves everything as it was. These abort, or
 /// do what the global allocator's error handler does:
 ///
-/// - the objects of fixed size, each of a few words: for each device that is added two, for each
-///   publication two;
+/// - the objects of fixed size, of 300 bytes at most: for each device that is added two, for each
+///   publication two, and one for each group of 32 devices in which something changes;
 /// - [`Dispatcher::new`](crate::Dispatcher::new), and what makes a registry;
 /// - the lists that `iter_*`, `iter_mut_*` and [`snapshot`](Self::snapshot) make, and one node for
 ///   each registration that `iter_*` lends.

@@ -15,7 +15,7 @@ use crate::{
 
 /// A device that is no longer registered, and that vCPUs may still be inside of.
 ///
-/// Each table that lists the device counts. The current one does not list it; each older one is held
+/// The tables that list the device count. The current one does not list it; each older one is held
 /// by a vCPU that is dispatching by it, or by a [`Dispatcher`](crate::Dispatcher), which keeps it
 /// until its next dispatch, `refresh` or `park`. So when no table lists the device any more, it is
 /// *quiescent*: no vCPU is inside it by way of `handle_*` or of a `Dispatcher`, and none will enter.
@@ -62,9 +62,10 @@ impl<B: DeviceBound> Removed<B> {
         self.holders() == 0 || cfg!(mutant = "removed-early")
     }
 
-    /// How many older tables still list the device. Sweeps, as [`is_quiescent`](Self::is_quiescent).
+    /// How many copies of its entry there are in older tables; none is left when the device is
+    /// quiescent. Sweeps, as [`is_quiescent`](Self::is_quiescent).
     ///
-    /// Several vCPUs may hold the same one.
+    /// Several tables may share one, and several vCPUs may hold the same table.
     pub fn holders(&self) -> usize {
         // Without a registry there is nothing left to sweep.
         if let Some(retired) = self.retired.upgrade() {
@@ -107,7 +108,7 @@ impl<B: DeviceBound> Removed<B> {
     }
 }
 
-/// How many tables list the device of `entry`, which itself is in none.
+/// How many chunks of owners list the device of `entry`, which itself is in none.
 fn listed<D: ?Sized>(entry: &Entry<D>) -> usize {
     Arc::strong_count(&entry.registration) - 1
 }

@@ -94,11 +94,11 @@ impl<B: DeviceBound> Snapshot<B> {
 }
 
 fn rows<D: ?Sized>(table: &Table<D>) -> Vec<Row<D>> {
-    let rows = table.entries().iter().map(|entry| Row {
-        id: entry.id(),
-        span: entry.span,
-        name: entry.registration.name.clone(),
-        device: entry.device().clone(),
+    let rows = table.entries().map(|(span, of)| Row {
+        id: of.id,
+        span,
+        name: of.name.clone(),
+        device: of.device().clone(),
     });
     rows.collect()
 }
@@ -159,8 +159,8 @@ mod tests {
             .unwrap();
         let snapshot = devices.snapshot();
         let tables = devices.current();
-        let entry = &tables.of::<PortRange>().entries()[0];
-        assert_eq!(Arc::strong_count(&entry.registration), 1);
+        let owner = tables.of::<PortRange>().owner(0).unwrap();
+        assert_eq!(Arc::strong_count(owner), 1);
         assert_eq!(snapshot.port().count(), 1);
     }
 }

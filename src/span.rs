@@ -44,7 +44,10 @@ impl Span {
     /// Whether an access of `1 + beyond` bytes at `addr` lies *wholly* in the span.
     #[inline]
     pub(crate) const fn holds(self, addr: usize, beyond: usize) -> bool {
-        self.contains(addr) && self.last - addr >= beyond
+        match self.last.checked_sub(addr) {
+            Some(left) => left >= beyond && self.first <= addr,
+            None => false,
+        }
     }
 
     /// Whether the two spans share an address.

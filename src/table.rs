@@ -1,14 +1,16 @@
 //! [`Table`]: the devices of one bus, sorted by address, immutable once published.
 
 use alloc::vec::Vec;
-use core::fmt;
+use core::{fmt, ptr::NonNull};
 
-use crate::{device::DeviceId, error::Refusal, ledger::Loan, span::Span, sync::Arc};
+use crate::{
+    device::DeviceId, error::Refusal, ledger::Loan, owners::Owners, span::Span, sync::Arc,
+};
 
 /// One registration of a device.
 ///
-/// Every table that lists the device holds one count of the same `Arc<Registration>`, and nothing
-/// else that lasts does: so the count tells how many tables still list it.
+/// The [`Owners`] of the tables that list the device hold counts of the same `Arc<Registration>`, and
+/// nothing else that lasts does: so the count tells whether a table still lists it.
 pub(crate) struct Registration<D: ?Sized> {
     pub(crate) id: DeviceId,
     /// The name that the configuration gave.
@@ -19,7 +21,14 @@ pub(crate) struct Registration<D: ?Sized> {
     pub(crate) loan: Arc<Loan<D>>,
 }
 
-/// A row of a table: who owns a span of addresses.
+impl<D: ?Sized> Registration<D> {
+    /// The device as it was added.
+    pub(crate) fn device(&self) -> &Arc<D> {
+        self.loan.device()
+    }
+}
+
+/// A device and the span that it owns, outside of any table.
 pub(crate) struct Entry<D: ?Sized> {
     pub(crate) span: Span,
     pub(crate) registration: Arc<Registration<D>>,
@@ -42,15 +51,9 @@ impl<D: ?Sized> Entry<D> {
         self.registration.id
     }
 
-    /// What a dispatch calls.
-    #[inline]
-    pub(crate) fn handler(&self) -> &Arc<D> {
-        &self.registration.handler
-    }
-
     /// The device as it was added.
     pub(crate) fn device(&self) -> &Arc<D> {
-        self.registration.loan.device()
+        self.registration.device()
     }
 }
 
@@ -60,12 +63,6 @@ impl<D: ?Sized> Clone for Entry<D> {
             span: self.span,
             registration: self.registration.clone(),
         }
-    }
-}
-
-impl<D: ?Sized> fmt::Debug for Entry<D> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.span, self.id())
     }
 }
 
@@ -100,6 +97,42 @@ impl<D: ?Sized> Clone for Mount<D> {
     }
 }
 
+/// A row of a [`Table`]: who owns a span of addresses, and all that a dispatch needs of it.
+///
+/// Without a count of its own, so that copying it is copying memory. Only ever in a table.
+pub(crate) struct Row<D: ?Sized> {
+    pub(crate) span: Span,
+    /// What a dispatch calls.
+    handler: NonNull<D>,
+    /// Where among the owners the registration is.
+    seat: usize,
+}
+
+// SAFETY: a row is used as the `Arc<D>` that it points into (Owned), by reference only.
+unsafe impl<D: ?Sized> Send for Row<D> where Arc<D>: Send {}
+
+// SAFETY: a row is used as the `Arc<D>` that it points into (Owned), by reference only.
+unsafe impl<D: ?Sized> Sync for Row<D> where Arc<D>: Sync {}
+
+impl<D: ?Sized> Row<D> {
+    /// What a dispatch calls.
+    #[inline]
+    pub(crate) fn handler(&self) -> &D {
+        // SAFETY: the registration has an `Arc` of it, which it never lends mutably; and the table
+        // that this row is borrowed from has the registration (Owned).
+        unsafe { self.handler.as_ref() }
+    }
+
+    /// The same row, for a table with the same owners.
+    const fn copied(&self) -> Self {
+        Self {
+            span: self.span,
+            handler: self.handler,
+            seat: self.seat,
+        }
+    }
+}
+
 /// The devices of one bus, sorted by address.
 ///
 /// Pure data: it knows of no other thread. Searching takes O(log n) steps over the spans' first
@@ -107,33 +140,41 @@ impl<D: ?Sized> Clone for Mount<D> {
 ///
 /// # Invariants
 ///
-/// - `firsts` ascends strictly, and `firsts[i] == entries[i].span.first()`.
-/// - No two spans overlap.
+/// - *Sorted*: `firsts` ascends strictly, and `firsts[i] == rows[i].span.first()`.
+/// - *Disjoint*: no two spans overlap.
+/// - *Owned*: for every row the registration that its handler is of is at its seat in `owners`.
 pub(crate) struct Table<D: ?Sized> {
     firsts: Vec<usize>,
-    entries: Vec<Entry<D>>,
+    rows: Vec<Row<D>>,
+    owners: Owners<D>,
 }
 
 impl<D: ?Sized> Table<D> {
     pub(crate) const fn new() -> Self {
         Self {
             firsts: Vec::new(),
-            entries: Vec::new(),
+            rows: Vec::new(),
+            owners: Owners::new(),
         }
     }
 
-    /// A copy with room for `more` entries.
+    /// A copy with room for `more` devices.
     ///
     /// # Errors
     ///
     /// [`Refusal::NoMemory`].
     pub(crate) fn try_clone(&self, more: usize) -> Result<Self, Refusal> {
         let mut firsts = reserved(self.firsts.len() + more)?;
-        let mut entries = reserved(self.entries.len() + more)?;
+        let mut rows = reserved(self.rows.len() + more)?;
         firsts.extend_from_slice(&self.firsts);
-        entries.extend_from_slice(&self.entries);
-        // INVARIANT: the same entries in the same order.
-        Ok(Self { firsts, entries })
+        rows.extend(self.rows.iter().map(Row::copied));
+        // INVARIANT (all): the same rows in the same order, and the same owners at the same seats.
+        let owners = self.owners.try_clone()?;
+        Ok(Self {
+            firsts,
+            rows,
+            owners,
+        })
     }
 
     /// Adds an entry.
@@ -143,22 +184,34 @@ impl<D: ?Sized> Table<D> {
     /// [`Refusal::Overlap`] with the lowest device that owns some of its span, or
     /// [`Refusal::NoMemory`]; the table is unchanged.
     pub(crate) fn insert(&mut self, entry: Entry<D>) -> Result<(), Refusal> {
-        let at = self.place(entry.span)?;
+        let Entry { span, registration } = entry;
+        let at = self.place(span)?;
         reserve(&mut self.firsts, 1)?;
-        reserve(&mut self.entries, 1)?;
-        // INVARIANT: everything below `at` starts at or below the new span's first address and,
-        // not overlapping it, ends below it; everything from `at` on starts above its last.
-        self.firsts.insert(at, entry.span.first());
-        self.entries.insert(at, entry);
+        reserve(&mut self.rows, 1)?;
+        let handler = NonNull::from(&*registration.handler);
+        // INVARIANT (Owned): the seat was vacant, and is this row's from now on.
+        let seat = self.owners.seat(registration)?;
+        let row = Row {
+            span,
+            handler,
+            seat,
+        };
+        // INVARIANT (Sorted, Disjoint): everything below `at` starts at or below the new span's first
+        // address and, not overlapping it, ends below it; everything from `at` on starts above its
+        // last.
+        self.firsts.insert(at, span.first());
+        self.rows.insert(at, row);
         Ok(())
     }
 
     /// Takes the entry of a device out.
     pub(crate) fn remove(&mut self, id: DeviceId) -> Option<Entry<D>> {
-        let at = self.entries.iter().position(|entry| entry.id() == id)?;
-        // INVARIANT: the rest stays in order.
+        let at = self.entries().position(|(_, owner)| owner.id == id)?;
+        // INVARIANT (all): the rest stays in order, and the row goes before its owner.
         self.firsts.remove(at);
-        Some(self.entries.remove(at))
+        let Row { span, seat, .. } = self.rows.remove(at);
+        let registration = self.owners.vacate(seat)?;
+        Some(Entry { span, registration })
     }
 
     /// Gives a device that is here another span.
@@ -179,52 +232,79 @@ impl<D: ?Sized> Table<D> {
     /// [`Refusal::Overlap`] with the lowest device that owns some of it.
     pub(crate) fn place(&self, span: Span) -> Result<usize, Refusal> {
         let at = self.rank(span.first());
-        let neighbours = &self.entries[at.saturating_sub(1)..self.entries.len().min(at + 1)];
+        let neighbours = &self.rows[at.saturating_sub(1)..self.rows.len().min(at + 1)];
         match neighbours.iter().find(|owner| owner.span.overlaps(span)) {
             Some(owner) => Err(Refusal::Overlap {
                 wanted: span,
-                owner: owner.id(),
+                owner: self.registration(owner).id,
                 owned: owner.span,
             }),
             None => Ok(at),
         }
     }
 
-    /// The entry whose span contains `addr`.
+    /// The row whose span contains `addr`.
     #[inline]
-    pub(crate) fn find(&self, addr: usize) -> Option<&Entry<D>> {
-        let entry = self.entries.get(self.nearest(addr))?;
-        entry.span.contains(addr).then_some(entry)
+    pub(crate) fn find(&self, addr: usize) -> Option<&Row<D>> {
+        let row = self.rows.get(self.nearest(addr))?;
+        row.span.contains(addr).then_some(row)
     }
 
-    /// The index of the one entry that can contain `addr`: the last that starts at or below it. If
-    /// there is none, an index out of range.
+    /// The index of the one row that can contain `addr`: the last that starts at or below it. If there
+    /// is none, an index out of range.
     #[inline]
     pub(crate) fn nearest(&self, addr: usize) -> usize {
         self.rank(addr).wrapping_sub(1)
     }
 
-    /// How many entries start at or below `addr`.
+    /// How many rows start at or below `addr`.
     #[inline]
     fn rank(&self, addr: usize) -> usize {
         self.firsts.partition_point(|&first| first <= addr)
     }
 
-    /// The entry of a device, if it is here.
-    pub(crate) fn of(&self, id: DeviceId) -> Option<&Entry<D>> {
-        self.entries.iter().find(|entry| entry.id() == id)
+    /// The rows by address.
+    #[inline]
+    pub(crate) fn rows(&self) -> &[Row<D>] {
+        &self.rows
     }
 
-    /// The entries by address.
-    pub(crate) fn entries(&self) -> &[Entry<D>] {
-        &self.entries
+    /// The device that owns `addr`.
+    pub(crate) fn owner(&self, addr: usize) -> Option<&Arc<Registration<D>>> {
+        self.find(addr).map(|row| self.registration(row))
     }
 
-    /// The entries in the order of their registration.
-    pub(crate) fn by_registration(&self) -> Vec<&Entry<D>> {
-        let mut entries: Vec<_> = self.entries.iter().collect();
-        entries.sort_unstable_by_key(|entry| entry.id());
+    /// A device, if it is here.
+    pub(crate) fn of(&self, id: DeviceId) -> Option<&Arc<Registration<D>>> {
+        self.entries()
+            .map(|(_, owner)| owner)
+            .find(|owner| owner.id == id)
+    }
+
+    /// The devices by address.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (Span, &Arc<Registration<D>>)> {
+        self.rows
+            .iter()
+            .map(|row| (row.span, self.registration(row)))
+    }
+
+    /// The devices in the order of their registration.
+    pub(crate) fn by_registration(&self) -> Vec<(Span, &Arc<Registration<D>>)> {
+        let mut entries: Vec<_> = self.entries().collect();
+        entries.sort_unstable_by_key(|(_, owner)| owner.id);
         entries
+    }
+
+    /// The registration of one of the table's rows.
+    fn registration(&self, row: &Row<D>) -> &Arc<Registration<D>> {
+        self.owners.get(row.seat).expect("a row has an owner")
+    }
+}
+
+impl<D: ?Sized> fmt::Debug for Table<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let entries = self.entries().map(|(span, owner)| (span, owner.id));
+        f.debug_map().entries(entries).finish()
     }
 }
 
@@ -258,7 +338,7 @@ mod tests {
     }
 
     fn owner(table: &Table<str>, addr: usize) -> Option<u64> {
-        let id = table.find(addr)?.id();
+        let id = table.owner(addr)?.id;
         (1..100).find(|&n| DeviceId::new(n) == id)
     }
 
@@ -304,7 +384,7 @@ mod tests {
             assert_eq!(wanted, Span::new(first, last).unwrap());
             assert_eq!(owner, DeviceId::new(id));
         }
-        assert_eq!(table.entries().len(), 2);
+        assert_eq!(table.entries().count(), 2);
         table.insert(entry(0x20, 0x2f, 3)).unwrap();
     }
 
@@ -347,7 +427,7 @@ mod tests {
         two.insert(entry(0, 0xf, 2)).unwrap();
         assert_eq!(owner(&one, 0), None);
         assert_eq!(owner(&two, 0), Some(2));
-        assert_eq!(Arc::strong_count(&one.entries()[0].registration), 2);
+        assert_eq!(Arc::strong_count(one.owner(0x10).unwrap()), 2);
     }
 
     #[test]
@@ -356,7 +436,7 @@ mod tests {
         let firsts: Vec<_> = table
             .by_registration()
             .iter()
-            .map(|e| e.span.first())
+            .map(|(span, _)| span.first())
             .collect();
         assert_eq!(firsts, [0x30, 0x10, 0x20]);
     }

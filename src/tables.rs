@@ -86,11 +86,9 @@ impl<B: DeviceBound> Tables<B> {
             sys_reg,
             port,
         } = &self.buses;
-        (mmio
-            .of(id)
-            .map(|entry| Device::Mmio(entry.device().clone())))
-        .or_else(|| Some(Device::SysReg(sys_reg.of(id)?.device().clone())))
-        .or_else(|| Some(Device::Port(port.of(id)?.device().clone())))
+        (mmio.of(id).map(|of| Device::Mmio(of.device().clone())))
+            .or_else(|| Some(Device::SysReg(sys_reg.of(id)?.device().clone())))
+            .or_else(|| Some(Device::Port(port.of(id)?.device().clone())))
     }
 
     /// The name of a device, if it is here and has one.
@@ -100,9 +98,9 @@ impl<B: DeviceBound> Tables<B> {
             sys_reg,
             port,
         } = &self.buses;
-        (mmio.of(id).map(|entry| &entry.registration.name))
-            .or_else(|| Some(&sys_reg.of(id)?.registration.name))
-            .or_else(|| Some(&port.of(id)?.registration.name))?
+        (mmio.of(id).map(|of| &of.name))
+            .or_else(|| Some(&sys_reg.of(id)?.name))
+            .or_else(|| Some(&port.of(id)?.name))?
             .as_deref()
     }
 
@@ -171,9 +169,9 @@ impl<B: DeviceBound> Edited<B> {
 impl<B: DeviceBound> fmt::Debug for Tables<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tables")
-            .field("mmio", &self.buses.mmio.entries())
-            .field("sys_reg", &self.buses.sys_reg.entries())
-            .field("port", &self.buses.port.entries())
+            .field("mmio", &self.buses.mmio)
+            .field("sys_reg", &self.buses.sys_reg)
+            .field("port", &self.buses.port)
             .field("stale", &self.stale)
             .finish()
     }
@@ -196,7 +194,7 @@ mod tests {
     }
 
     fn owner<R: BusRange>(tables: &Tables<Unbound>, addr: usize) -> Option<DeviceId> {
-        tables.of::<R>().find(addr).map(Entry::id)
+        tables.of::<R>().owner(addr).map(|owner| owner.id)
     }
 
     #[test]
@@ -231,7 +229,7 @@ mod tests {
         assert_eq!(refused(&first, &edits), DeviceId::new(1));
         let edits = [add::<PortRange>(4, 20, 21), add::<PortRange>(5, 21, 22)];
         assert_eq!(refused(&first, &edits), DeviceId::new(4));
-        assert_eq!(first.of::<PortRange>().entries().len(), 1);
+        assert_eq!(first.of::<PortRange>().entries().count(), 1);
     }
     #[test]
     fn steps_are_made_in_their_order() {
