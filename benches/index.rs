@@ -3,11 +3,14 @@
 //! Each is built from the sorted first addresses of the devices, is held against the standard
 //! library's search, and is then timed on accesses that are uniformly random.
 
-use std::{hint::black_box, iter};
+use std::{hint::black_box, iter, time::Instant};
 
 use axaddrspace::GuestPhysAddrRange;
-use axdevice_benches::{Bus, Pattern, accesses};
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use axdevice_benches::{
+    Bus, Pattern, accesses,
+    scenario::{self, INDEXED, INDEXES},
+};
+use criterion::{Criterion, criterion_group, criterion_main};
 
 /// An index.
 trait Index {
@@ -23,7 +26,7 @@ trait Index {
 struct Standard(Vec<usize>);
 
 impl Index for Standard {
-    const NAME: &'static str = "partition_point";
+    const NAME: &'static str = INDEXES[0];
 
     fn new(firsts: &[usize]) -> Self {
         Self(firsts.to_vec())
@@ -39,7 +42,7 @@ impl Index for Standard {
 struct Linear(Vec<usize>);
 
 impl Index for Linear {
-    const NAME: &'static str = "linear count";
+    const NAME: &'static str = INDEXES[1];
 
     fn new(firsts: &[usize]) -> Self {
         Self(firsts.to_vec())
@@ -71,7 +74,7 @@ impl Eytzinger {
 }
 
 impl Index for Eytzinger {
-    const NAME: &'static str = "Eytzinger";
+    const NAME: &'static str = INDEXES[2];
 
     fn new(firsts: &[usize]) -> Self {
         let mut tree = Self {
@@ -107,7 +110,7 @@ impl Pages {
 }
 
 impl Index for Pages {
-    const NAME: &'static str = "table of pages";
+    const NAME: &'static str = INDEXES[3];
 
     fn new(firsts: &[usize]) -> Self {
         let mut ranks = Box::new([u16::MAX; 1 << 11]);
@@ -135,7 +138,7 @@ impl Index for Pages {
 struct Every(Box<[u16]>);
 
 impl Index for Every {
-    const NAME: &'static str = "table of all ports";
+    const NAME: &'static str = INDEXES[4];
 
     fn new(firsts: &[usize]) -> Self {
         let ranks = (0..=0xffff).map(|port| firsts.partition_point(|&first| first <= port) as u16);
@@ -154,20 +157,21 @@ fn time<I: Index>(criterion: &mut Criterion, firsts: &[usize], addrs: &[usize]) 
         let rank = firsts.partition_point(|&first| first <= addr);
         assert_eq!(index.rank(addr), rank, "{} at {addr:#x}", I::NAME);
     }
-    let mut group = criterion.benchmark_group(format!("index of {}", firsts.len()));
-    group.throughput(Throughput::Elements(addrs.len() as u64));
-    group.bench_function(BenchmarkId::from_parameter(I::NAME), |b| {
-        b.iter(|| {
-            for &addr in addrs {
-                black_box(index.rank(addr));
+    let mut group = criterion.benchmark_group(scenario::index(firsts.len()));
+    group.bench_function(I::NAME, |b| {
+        b.iter_custom(|n| {
+            let start = Instant::now();
+            for &addr in addrs.iter().cycle().take(n as usize) {
+                black_box(index.rank(black_box(addr)));
             }
+            start.elapsed()
         });
     });
     group.finish();
 }
 
 fn index(criterion: &mut Criterion) {
-    for devices in [1, 8, 64, 1024, 4096] {
+    for devices in INDEXED {
         let addrs: Vec<_> = accesses::<GuestPhysAddrRange>(Pattern::Random, devices)
             .iter()
             .map(|access| access.addr.as_usize())

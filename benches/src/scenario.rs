@@ -61,6 +61,22 @@ pub fn on_bus(bus: &str) -> String {
     format!("on {bus}")
 }
 
+/// The sizes of the tables whose index is tried.
+pub const INDEXED: [usize; 5] = [1, 8, 64, 1024, 4096];
+/// The candidates for the index.
+pub const INDEXES: [&str; 5] = [
+    "partition_point",
+    "linear count",
+    "Eytzinger",
+    "table of pages",
+    "table of all ports",
+];
+
+/// Lookups among `n` devices.
+pub fn index(n: usize) -> String {
+    format!("index of {n}")
+}
+
 /// Hot-adds to about `n` devices.
 pub fn hot_add(n: usize) -> String {
     format!("hot-add to {n}")

@@ -28,7 +28,7 @@ pub(crate) struct Contestant {
 pub(crate) const FLOOR: &str = "direct call";
 
 impl Contestant {
-    const fn rival(registry: &'static str, cell: &'static str) -> Self {
+    pub(crate) const fn rival(registry: &'static str, cell: &'static str) -> Self {
         Self {
             registry,
             cell,

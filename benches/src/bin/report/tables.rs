@@ -8,10 +8,10 @@ use axaddrspace::{
 };
 use axdevice_benches::{
     Bus, Pattern,
-    scenario::{self, DEVICES, HOT_ADD, MEMCPY, SIZES, Sharing},
+    scenario::{self, DEVICES, HOT_ADD, INDEXED, INDEXES, MEMCPY, SIZES, Sharing},
 };
 
-use crate::results::{Contestant, Percentiles, Results};
+use crate::results::{CELLS, Contestant, Percentiles, Results};
 
 /// All tables.
 pub(crate) fn all(results: &Results, ceilings: &str) -> String {
@@ -52,6 +52,11 @@ pub(crate) fn all(results: &Results, ceilings: &str) -> String {
         &mut text,
         "A single read, in a quiet time and while 1,000 devices a second are added",
         &storms(results),
+    );
+    section(
+        &mut text,
+        "Candidates for the index: a lookup, random, by number of devices",
+        &indexes(results),
     );
     section(
         &mut text,
@@ -141,6 +146,19 @@ fn hot_adds(results: &Results) -> String {
         Some(format!("{} ({:.1} ×)", ns(time), time / copy))
     };
     rows(results, &columns, copied)
+}
+
+fn indexes(results: &Results) -> String {
+    let columns = INDEXED.map(|n| (n.to_string(), scenario::index(n)));
+    let rows = INDEXES.map(|name| {
+        let index = Contestant::rival(name, CELLS[0]);
+        let times = columns.iter().map(|(_, scenario)| {
+            let time = results.time(scenario, &index);
+            time.map_or(String::new(), ns)
+        });
+        [name.to_string()].into_iter().chain(times).collect()
+    });
+    table(&head("ns", &columns), rows)
 }
 
 fn storms(results: &Results) -> String {
