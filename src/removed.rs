@@ -76,8 +76,8 @@ impl<B: DeviceBound> Removed<B> {
             OnBus::SysReg(entry) => listed(entry),
             OnBus::Port(entry) => listed(entry),
         };
-        // The count was read relaxed. Each table that went released what was done by it when it let
-        // go of its entry; this acquires it.
+        // The count was read relaxed. Whoever let go of a table, and with it of the entry, released
+        // what was done by it; this acquires it.
         step_unless!("removed-fence", fence(Ordering::Acquire));
         holders
     }
