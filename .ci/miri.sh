@@ -9,6 +9,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
+
 seeds=${1:-16}
 first=${2:-0}
 
@@ -16,7 +18,7 @@ first=${2:-0}
 # many of its tests there are at least, and parts of their names.
 sweep() {
     local features=$1 flags=$2 half=$((first + $3 / 2)) last=$((first + $3)) program=$4 least=$5
-    local tests borrows
+    local tests borrows pid
     shift 5
     local miri=(cargo +nightly miri test --quiet --features "$features" $program --)
     tests=$("${miri[@]}" --list "$@" | grep -c ': test$' || true)
@@ -25,9 +27,16 @@ sweep() {
         echo "error: only $tests tests of $program match: $*" >&2
         exit 1
     }
-    for borrows in "-Zmiri-many-seeds=$first..$half" "-Zmiri-many-seeds=$half..$last -Zmiri-tree-borrows"; do
+    local stacked="-Zmiri-many-seeds=$first..$half" tree="-Zmiri-many-seeds=$half..$last -Zmiri-tree-borrows"
+    local pids=()
+    # At once: a half may have one seed, and a seed has one core.
+    for borrows in "$stacked" "$tree"; do
         echo "-- ${features:-arc-swap}: $tests tests of $program, $flags $borrows"
-        MIRIFLAGS="$flags $borrows" "${miri[@]}" "$@"
+        MIRIFLAGS="$flags $borrows" "${miri[@]}" "$@" &
+        pids+=($!)
+    done
+    for pid in "${pids[@]}"; do
+        wait "$pid"
     done
 }
 

@@ -31,36 +31,46 @@ build() {
         grep -o '"executable":"[^"]*"' | tail -n 1 | cut -d'"' -f4
 }
 
-sound=$(build)
-declare -A passes
-caught=0 survived=0 argued=0
-while read -r mutant model; do
-    [ $# -eq 0 ] || [[ " $* " == *" $mutant "* ]] || continue
-    if [ "$model" = argued ]; then
-        # The argument must stand there.
-        grep -q "^\*\*.*\`$mutant\`" "$table" || {
-            echo "error: no argument for $mutant" >&2
-            exit 1
-        }
-        argued=$((argued + 1))
-        continue
-    fi
-    # A model that fails anyway would catch everything.
-    if [ -z "${passes[$model]:-}" ]; then
-        "$sound" --exact "loom_tests::$model" >/dev/null 2>&1 || {
-            echo "error: $model fails without any mutant" >&2
-            exit 1
-        }
-        passes[$model]=1
-    fi
+# A model that fails anyway would catch everything.
+passes() {
+    "$sound" --exact "loom_tests::$1" >/dev/null 2>&1 || {
+        echo "error: $1 fails without any mutant" >&2
+        return 1
+    }
+}
+
+# Whether the model catches the mutant.
+catches() {
+    local mutant=$1 model=$2 program
     program=$(build --cfg "mutant=\"$mutant\"")
     if timeout 300 "$program" --exact "loom_tests::$model" >/dev/null 2>&1; then
         echo "$mutant: SURVIVED $model"
-        survived=$((survived + 1))
-    else
-        echo "$mutant: caught by $model"
-        caught=$((caught + 1))
+        return 1
     fi
-done < <(rows)
-echo "$caught mutants caught, $argued argued, $survived survived"
-[ "$survived" -eq 0 ]
+    echo "$mutant: caught by $model"
+}
+
+# Calls a function for each line, on every core at once.
+each() {
+    xargs -P "$(nproc)" -L 1 bash -euo pipefail -c "$1 \"\$@\"" _
+}
+export -f build passes catches
+
+chosen=$(rows | while read -r mutant model; do
+    [ $# -gt 0 ] && [[ " $* " != *" $mutant "* ]] || echo "$mutant $model"
+done)
+for mutant in $(sed -n 's/ argued$//p' <<<"$chosen"); do
+    # The argument must stand there.
+    grep -q "^\*\*.*\`$mutant\`" "$table" || {
+        echo "error: no argument for $mutant" >&2
+        exit 1
+    }
+    echo "$mutant: argued"
+done
+tried=$(grep -v ' argued$' <<<"$chosen" || true)
+[ -n "$tried" ] || exit 0
+sound=$(build)
+export sound
+cut -d' ' -f2 <<<"$tried" | sort -u | each passes
+each catches <<<"$tried"
+echo "$(wc -l <<<"$tried") mutants caught"
