@@ -1,15 +1,9 @@
 #!/usr/bin/env bash
 # Runs the crate's tests, all of them, on the architectures whose interrupt controllers it builds, under
 # qemu's user mode emulation.
-#
-# The runners are set here, not in .cargo/config.toml, where Miri would take them too.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-
-export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
-export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER='qemu-aarch64-static -L /usr/aarch64-linux-gnu'
-export CARGO_TARGET_RISCV64GC_UNKNOWN_LINUX_GNU_LINKER=riscv64-linux-gnu-gcc
-export CARGO_TARGET_RISCV64GC_UNKNOWN_LINUX_GNU_RUNNER='qemu-riscv64-static -L /usr/riscv64-linux-gnu'
+source .ci/emulators.sh
 
 # Each step of a test takes many times as long here.
 export AXDEVICE_FEW_ROUNDS=1

@@ -4,8 +4,8 @@
 //!
 //! Every offset of a register, and of 64 bytes around it, is tried always; of reserved ones that are
 //! farther from any, each 61st (of the PLIC's, each 509th). With `GUARDS_IN_FULL=1` in the environment
-//! all are, which takes minutes: `CARGO_PROFILE_TEST_OPT_LEVEL=2` helps. From two vCPUs reserved
-//! offsets are sampled likewise.
+//! all are, which takes minutes: `.ci/guards.sh` does it. From two vCPUs reserved offsets are sampled
+//! likewise.
 //!
 //! On an architecture without built-in devices there is nothing to guard.
 #![cfg(any(target_arch = "aarch64", target_arch = "riscv64"))]
