@@ -46,7 +46,7 @@
 //! | stack: push | Release, Relaxed | `stack-push` | *take*: what the node holds |
 //! | stack: take | Acquire | `stack-take` | *push* |
 //! | ledger: the mark of a loan | Relaxed | | a read-modify-write picks one lender; what is lent was read through the table |
-//! | removed: count of the tables | Relaxed (in `Arc`), Acquire fence | `removed-fence` | the tables' letting go: what vCPUs did in the device comes before |
+//! | removed: count of the entries in tables | Relaxed (in `Arc`), Acquire fence | `removed-fence` | the tables' letting go: what vCPUs did in the device comes before |
 //! | ids: next | Relaxed | | an id is only compared |
 //! | limited log: count | Relaxed | | a count |
 //! | IVC, `Serialized` | a mutex | `ivc-alloc-unlocks`, `ivc-release-unlocks` | |
