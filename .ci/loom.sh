@@ -1,9 +1,34 @@
 #!/usr/bin/env bash
 # Runs the models of loom-tests under loom. Each prints how many executions it took and its bound.
+#
+# Each in a process of its own: loom maps the stacks of every execution anew, and threads of one
+# process would wait for each other in that.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # A target folder of their own: the flag would have everything built again.
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/loom" RUSTFLAGS='--cfg loom'
+export CARGO_PROFILE_BENCH_LTO=off
 cargo clippy --lib --tests -- -D warnings
-cargo test --release --lib loom_tests -- --nocapture "$@"
+
+# The same program as in .ci/mutants.sh, without a mutant.
+program=$(cargo rustc --quiet --lib --profile bench --message-format=json |
+    grep -o '"executable":"[^"]*"' | tail -n 1 | cut -d'"' -f4)
+export program
+
+# Prints what the model does where it passes, and all where it fails.
+model() {
+    local out
+    if out=$("$program" --exact --nocapture "$1" 2>&1); then
+        grep ' executions, ' <<<"$out"
+    else
+        printf '%s\n' "$out" >&2
+        return 1
+    fi
+}
+export -f model
+
+models=$("$program" --list --format terse "${1:-loom_tests}" | sed -n 's/: test$//p')
+[ -n "$models" ] || { echo 'error: there is no such model' >&2; exit 1; }
+xargs -P "$(nproc)" -I {} bash -euo pipefail -c 'model {}' <<<"$models"
+echo "$(wc -l <<<"$models") models passed"

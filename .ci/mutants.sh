@@ -6,6 +6,7 @@ cd "$(dirname "$0")/.."
 
 table=loom-tests/mutants.md
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/loom" RUSTFLAGS='--cfg loom'
+export CARGO_PROFILE_BENCH_LTO=off
 
 # The rows of the table: mutant and model, or "argued".
 rows() {

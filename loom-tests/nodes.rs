@@ -128,10 +128,6 @@ pub(super) struct Reference(&'static Node);
 unsafe impl Counted for Reference {
     type Target = Node;
 
-    fn as_ptr(&self) -> *const Node {
-        self.0
-    }
-
     fn into_raw(self) -> *mut Node {
         let node: *const Node = self.0;
         std::mem::forget(self);

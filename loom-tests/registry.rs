@@ -259,13 +259,13 @@ fn a_handle_that_refreshes_and_parks() {
 
 #[test]
 fn a_handle_finds_what_it_learned_of() {
-    check("handle, add, flag", 5, Unbounded, || {
+    check("handle, add, flag", 2_000, Preemptions(3), || {
         let devices = registry(&[]);
         let added = Arc::new(AtomicBool::new(false));
         let mut vcpu = Dispatcher::new(devices.clone());
-        vcpu.refresh();
         let flag = added.clone();
         let vcpu = thread::spawn(move || {
+            vcpu.refresh();
             if flag.load(Ordering::Acquire) {
                 assert_eq!(
                     read_by(&mut vcpu, 1),

@@ -5,11 +5,12 @@ use core::fmt;
 use ax_errno::{AxError, AxResult};
 use axaddrspace::device::AccessWidth;
 use axdevice_base::BaseDeviceOps;
-use log::{LevelFilter, trace};
+use log::{Level, STATIC_MAX_LEVEL, trace};
 
 use crate::{
     bus::{BusAddr, BusRange, sealed::Bus},
     device::DeviceBound,
+    publish::Guard,
     registry::VmDevices,
     span::Span,
     table::Row,
@@ -63,7 +64,7 @@ impl<R: BusRange> Access<R> {
             return None;
         }
         // What the level is compared with first is all that an access costs that is not logged.
-        if log::max_level() >= LevelFilter::Trace {
+        if Level::Trace <= STATIC_MAX_LEVEL && Level::Trace <= log::max_level() {
             Self::trace(self.addr, self.width, self.direction, &row.span);
         }
         Some(row.handler())
@@ -129,7 +130,7 @@ impl<B: DeviceBound> VmDevices<B> {
 
     /// Has `enter` enter the device that owns the access; if there is none and the policy is so, the
     /// answer is `floating`.
-    #[inline]
+    #[inline(always)]
     fn dispatch<R: BusRange, T>(
         &self,
         access: Access<R>,
@@ -137,11 +138,29 @@ impl<B: DeviceBound> VmDevices<B> {
         enter: impl FnOnce(&B::Dev<R>) -> AxResult<T>,
     ) -> AxResult<T> {
         let tables = self.tables.load();
-        match access.handler(&tables) {
-            Some(handler) => enter(handler),
-            None if self.settled(&tables) => self.dispatch(access, floating, enter),
-            None => self.unanswered(access, &tables).map(|()| floating),
+        if let Some(handler) = access.handler(&tables) {
+            return enter(handler);
         }
+        self.dispatch_unanswered(access, tables, floating, enter)
+    }
+
+    /// The same for an access that these tables do not answer.
+    #[cold]
+    #[inline(never)]
+    fn dispatch_unanswered<'s, R: BusRange, T>(
+        &'s self,
+        access: Access<R>,
+        mut tables: Guard<'s, Tables<B>>,
+        floating: T,
+        enter: impl FnOnce(&B::Dev<R>) -> AxResult<T>,
+    ) -> AxResult<T> {
+        while self.settled(&tables) {
+            tables = self.tables.load();
+            if let Some(handler) = access.handler(&tables) {
+                return enter(handler);
+            }
+        }
+        self.unanswered(access, &tables).map(|()| floating)
     }
 
     /// Does with an access that no device answers as the policy says. `Ok` means: it floats.

@@ -12,6 +12,7 @@ pub mod arch;
 mod arguments;
 mod builder;
 mod bus;
+mod cache;
 mod config;
 mod device;
 mod dispatch;
@@ -31,7 +32,6 @@ mod owners;
 #[cfg(probe)]
 mod probe;
 mod publish;
-mod recent;
 mod registry;
 mod removed;
 mod serialized;

@@ -21,8 +21,7 @@
 //! | counted load: leave | Release | `gate-leave` | the look at the gate: the count comes before it |
 //! | publish: exchange `current` | AcqRel, Relaxed | `publish-release`, `publish-acquire` | loads, and the publication of what is replaced |
 //! | replace: swap `current` | AcqRel | `replace-release`, `replace-acquire` | the same |
-//! | hold: look at `current` | Relaxed | | only compared |
-//! | hold: count before the guard goes | | `hold-late` | the reference is counted while the guard protects it |
+//! | owned load: count before the guard goes | | `hold-late` | the reference is counted while the guard protects it |
 //! | retire: fence | SeqCst | `retire-fence` | the claims and second looks of loads, the fences of counted loads |
 //! | retire: pay | | `retire-unpaid`, `slot-count-late` | a reference is counted before the slot says so |
 //! | pay: look at the slot | Acquire | `slot-scan` | the freeing of the slot: the reads come before |
@@ -34,10 +33,18 @@
 //! | snapshot: is last | Acquire | `snapshot-is-last`, `reclaim-held` | the others' giving up |
 //! | snapshot: drop | Release, Acquire load | `snapshot-drop-release`, `snapshot-drop-acquire` | as `Arc` |
 //!
+//! ## The hold, on either cell (`src/publish/hold.rs`)
+//!
+//! | operation | ordering | mutants | pairs with, and why |
+//! |---|---|---|---|
+//! | publish: the next version | Release | `version-release` | *renew*: the publication comes before |
+//! | renew: look at the version | Acquire | `hold-acquire`, `hold-version-late` | the same; and first, so that a later publication shows |
+//! | look whether the version is the same | Relaxed | `hold-stale` | only compared: versions only grow |
+//!
 //! ## The registry
 //!
-//! The mutants that are no orderings: `rcu-unchecked`, `hold-stale`, `removed-early`,
-//! `move-by-way-of`, `update-in-steps`.
+//! The mutants that are no orderings: `rcu-unchecked`, `removed-early`, `move-by-way-of`,
+//! `update-in-steps`.
 //!
 //! ## Elsewhere
 //!
@@ -51,7 +58,8 @@
 //! | limited log: count | Relaxed | | a count |
 //! | IVC, `Serialized` | a mutex | `ivc-alloc-unlocks`, `ivc-release-unlocks` | |
 //!
-//! The cell for hosted targets has no atomics of its own beyond the stack: it is arc-swap's.
+//! The cell for hosted targets has no atomics of its own beyond the stack and the version: it is
+//! arc-swap's.
 //!
 //! # Which tool covers what
 //!

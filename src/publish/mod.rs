@@ -23,6 +23,7 @@ use core::fmt;
 
 #[cfg(not(any(target_os = "none", loom, feature = "slot-cell")))]
 mod arc_swap;
+mod hold;
 #[cfg(any(test, target_os = "none", loom, feature = "slot-cell"))]
 pub(crate) mod slots;
 
@@ -32,7 +33,6 @@ mod chosen {
 
     pub(super) type Cell<T> = super::arc_swap::ArcSwapCell<T>;
     pub(crate) type Guard<'c, T> = super::arc_swap::ArcSwapGuard<T>;
-    pub(crate) type Hold<C, T> = super::arc_swap::ArcSwapHold<C, T>;
     pub(crate) type RetireList<T> = super::arc_swap::RetireList<T>;
 }
 #[cfg(any(target_os = "none", loom, feature = "slot-cell"))]
@@ -41,30 +41,35 @@ mod chosen {
 
     pub(super) type Cell<T> = super::slots::SlotCell<Snapshot<T>>;
     pub(crate) type Guard<'c, T> = super::slots::SlotGuard<'c, Snapshot<T>>;
-    pub(crate) type Hold<C, T> = super::slots::SlotHold<C, T>;
     pub(crate) type RetireList<T> = super::slots::RetireList<Snapshot<T>>;
 }
 
 /// Protects a snapshot from being freed until it is dropped.
 pub(crate) use self::chosen::Guard;
-/// A count of a snapshot that a reader keeps from load to load.
-pub(crate) use self::chosen::Hold;
 /// What a cell has replaced, which may outlive it.
 pub(crate) use self::chosen::RetireList;
+use self::hold::Version;
+pub(crate) use self::hold::{Hold, NEVER};
 use crate::sync::Arc;
 
 /// The published snapshot. See the [module](self).
-pub(crate) struct SnapshotCell<T>(chosen::Cell<T>);
+pub(crate) struct SnapshotCell<T> {
+    cell: chosen::Cell<T>,
+    version: Version,
+}
 
 impl<T> SnapshotCell<T> {
     pub(crate) fn new(value: T) -> Self {
-        Self(chosen::Cell::new(chosen::Snapshot::new(value)))
+        Self {
+            cell: chosen::Cell::new(chosen::Snapshot::new(value)),
+            version: Version::first(),
+        }
     }
 
     /// The current snapshot.
     #[inline]
     pub(crate) fn load(&self) -> Guard<'_, T> {
-        self.0.load()
+        self.cell.load()
     }
 
     /// Replaces the snapshot by what `edit` makes of it, or leaves it where `edit` fails. `edit`
@@ -76,11 +81,13 @@ impl<T> SnapshotCell<T> {
             let next = chosen::Snapshot::new(edit(&current)?);
             #[cfg(mutant = "rcu-unchecked")]
             {
-                self.0.replace(next);
+                self.cell.replace(next);
+                self.version.next();
                 return Ok(());
             }
             #[cfg(not(mutant = "rcu-unchecked"))]
-            if self.0.publish(&current, next) {
+            if self.cell.publish(&current, next) {
+                self.version.next();
                 return Ok(());
             }
         }
@@ -88,7 +95,8 @@ impl<T> SnapshotCell<T> {
 
     /// Replaces the snapshot, whatever it is. Frees nothing either.
     pub(crate) fn replace(&self, next: T) {
-        self.0.replace(chosen::Snapshot::new(next));
+        self.cell.replace(chosen::Snapshot::new(next));
+        self.version.next();
     }
 
     /// Frees the retired snapshots that nobody holds, on this thread.
@@ -98,7 +106,7 @@ impl<T> SnapshotCell<T> {
 
     /// What was replaced.
     pub(crate) fn retired(&self) -> &Arc<RetireList<T>> {
-        self.0.retired()
+        self.cell.retired()
     }
 }
 

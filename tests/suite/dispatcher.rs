@@ -2,6 +2,8 @@
 //! longer than it says.
 
 use std::{
+    cell::Cell,
+    ops::Deref,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
@@ -256,6 +258,42 @@ fn remembers_wrongly_without_harm() {
             .clone()
             .step_by(0x1000)
             .for_each(|at| check(DEVICES, at + 8 * round));
+    }
+}
+
+/// Leads to one registry and the other in turn.
+struct Fickle<'r>([&'r SharedVmDevices; 2], Cell<usize>);
+
+impl Deref for Fickle<'_> {
+    type Target = SharedVmDevices;
+
+    fn deref(&self) -> &SharedVmDevices {
+        self.0[self.1.replace(1 - self.1.get())]
+    }
+}
+
+/// What a handle is made of is any code. Whichever registry it goes by, none of its devices is gone.
+#[test]
+fn a_pointer_that_leads_elsewhere_does_no_harm() {
+    let registries = [shared_registry(), shared_registry()];
+    let add = |which: usize| {
+        let device = Probe::<PortRange>::silent(which, 0, 7);
+        registries[which].add_port_dev(device).unwrap()
+    };
+    let mut ids = [add(0), add(1)];
+    let mut vcpu = Dispatcher::new(Fickle(registries.each_ref(), Cell::new(0)));
+    for round in 0..30 {
+        let read = vcpu.handle_port_read(Port(3), BYTE).unwrap();
+        let answers = [0, 1].map(|n| carried::<PortRange>(answer(n, 3), BYTE));
+        assert!(answers.contains(&read), "{read:#x}");
+        // Both registries publish equally often, and free what they replaced.
+        let which = round % 2;
+        drop(registries[which].remove(ids[which]).unwrap());
+        registries[which].reclaim();
+        ids[which] = add(which);
+        if round % 5 == 0 {
+            vcpu.refresh();
+        }
     }
 }
 

@@ -17,9 +17,6 @@ pub(crate) unsafe trait Counted: Sized {
     /// What is pointed to.
     type Target;
 
-    /// The pointer that [`into_raw`](Self::into_raw) gives, to be compared.
-    fn as_ptr(&self) -> *const Self::Target;
-
     /// The pointer, and a reference with it. Not null.
     fn into_raw(self) -> *mut Self::Target;
 
@@ -99,6 +96,16 @@ impl<T> Deref for Snapshot<T> {
     }
 }
 
+impl<T> Clone for Snapshot<T> {
+    fn clone(&self) -> Self {
+        let ptr = self.held.as_ptr().cast();
+        // SAFETY: what a snapshot points to `into_raw` would give, and here is a reference.
+        unsafe { Self::count(ptr) };
+        // SAFETY: the reference was counted just now.
+        unsafe { Self::from_raw(ptr) }
+    }
+}
+
 impl<T> Drop for Snapshot<T> {
     fn drop(&mut self) {
         // Releases what was done with the value to the last holder, who acquires it here.
@@ -117,10 +124,6 @@ impl<T> Drop for Snapshot<T> {
 // SAFETY: a box stays where it is, and is freed with the last reference (*Held*).
 unsafe impl<T> Counted for Snapshot<T> {
     type Target = T;
-
-    fn as_ptr(&self) -> *const T {
-        self.held.as_ptr().cast_const().cast()
-    }
 
     fn into_raw(self) -> *mut T {
         let held = self.held;

@@ -33,8 +33,6 @@
 
 mod counted;
 mod gate;
-#[cfg(any(target_os = "none", loom, feature = "slot-cell"))]
-mod hold;
 mod retire;
 mod slot;
 
@@ -43,8 +41,6 @@ use core::{array, fmt, marker::PhantomData, ops::Deref};
 use crossbeam_utils::CachePadded;
 
 pub(crate) use self::counted::{Counted, Snapshot};
-#[cfg(any(target_os = "none", loom, feature = "slot-cell"))]
-pub(super) use self::hold::SlotHold;
 pub(crate) use self::retire::RetireList;
 use self::slot::{PAID, Slot};
 use crate::sync::{
@@ -163,16 +159,6 @@ impl<P: Counted, const N: usize> SlotCell<P, N> {
         unsafe { P::count(ptr) };
         // SAFETY: the reference was counted just now.
         unsafe { P::from_raw(ptr) }
-    }
-
-    /// Whether `snapshot`, of which the caller has a reference, is still the current one.
-    ///
-    /// `Relaxed`: the pointer is only compared. What is equal is the same, since no other snapshot
-    /// has its address while there is a reference to it; and who was told of a publication finds
-    /// that or a later one here, since the pointer has one order of values (read-read coherence).
-    #[inline]
-    pub(crate) fn is_current(&self, snapshot: &P) -> bool {
-        self.current.load(Ordering::Relaxed).cast_const() == snapshot.as_ptr()
     }
 
     /// Publishes `next` if `expected` is still current; tells whether it was.
