@@ -5,12 +5,9 @@
 //! allocated and is still there when the threads and the registries are gone.
 
 use std::{
-    alloc::{GlobalAlloc, Layout, System},
+    alloc::System,
     env,
-    sync::{
-        Barrier,
-        atomic::{AtomicIsize, Ordering::Relaxed},
-    },
+    sync::Barrier,
     thread,
     time::Instant,
 };
@@ -19,29 +16,16 @@ use axaddrspace::GuestPhysAddrRange;
 use axdevice::SharedVmDevices;
 use axdevice_benches::{Bus, Nothing};
 use hdrhistogram::Histogram;
-
-/// Bytes allocated and not yet freed, by all threads.
-static LIVE: AtomicIsize = AtomicIsize::new(0);
-
-struct Counting;
-
-// SAFETY: every call goes to the system's allocator as it is.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        LIVE.fetch_add(layout.size() as isize, Relaxed);
-        // SAFETY: the caller's promise is the one that is asked for.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size() as isize, Relaxed);
-        // SAFETY: the caller's promise is the one that is asked for.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
+use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+/// Bytes allocated and not yet freed, by all threads.
+fn live() -> isize {
+    let stats = ALLOCATOR.stats();
+    stats.bytes_allocated as isize - stats.bytes_deallocated as isize
+}
 
 /// The devices of a registry before and after the hot-adds that are timed.
 const DEVICES: std::ops::Range<usize> = 8..24;
@@ -99,9 +83,9 @@ fn main() {
     ] {
         let threads = if small { alive } else { threads };
         let mut times = Histogram::new_with_bounds(1, 1_000_000_000, 3).expect("valid bounds");
-        let before = LIVE.load(Relaxed);
+        let before = live();
         (0..threads / alive).for_each(|_| wave(&devices, alive, &mut times));
-        let left = LIVE.load(Relaxed) - before;
+        let left = live() - before;
         let us = |nanos: u64| nanos as f64 / 1_000.0;
         println!(
             "{alive:13} | {threads:14} | {left:10} | {:.1}, {:.1}, {:.1}",

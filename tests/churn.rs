@@ -1,14 +1,10 @@
 //! Threads that come, dispatch and go, while devices are added: they leave no memory behind.
 
 use std::{
-    alloc::{GlobalAlloc, Layout, System},
+    alloc::System,
     iter,
     sync::{
         Arc, Barrier,
-        atomic::{
-            AtomicIsize,
-            Ordering::{Relaxed, SeqCst},
-        },
         mpsc::{self, Sender},
     },
     thread,
@@ -19,29 +15,16 @@ use axaddrspace::device::{AccessWidth, Port, PortRange};
 use axdevice::{SharedVmDevices, Unmapped};
 use axdevice_base::BaseDeviceOps;
 use axvmconfig::EmulatedDeviceType;
-
-/// Bytes allocated and not yet freed, by all threads.
-static LIVE: AtomicIsize = AtomicIsize::new(0);
-
-struct Counting;
-
-// SAFETY: every call goes to the system's allocator as it is.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        LIVE.fetch_add(layout.size() as isize, Relaxed);
-        // SAFETY: the caller's promise is the one that is asked for.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size() as isize, Relaxed);
-        // SAFETY: the caller's promise is the one that is asked for.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
+use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+/// Bytes allocated and not yet freed, by all threads.
+fn live() -> isize {
+    let stats = ALLOCATOR.stats();
+    stats.bytes_allocated as isize - stats.bytes_deallocated as isize
+}
 
 /// How many threads come and go.
 const THREADS: usize = 10_000;
@@ -117,11 +100,11 @@ fn churn(devices: &SharedVmDevices, rounds: Sender<()>) {
 
 /// The bytes that are live after `make`, and that dropping what it made does not free.
 fn left_by<T>(make: impl FnOnce() -> T) -> (isize, isize) {
-    let before = LIVE.load(SeqCst);
+    let before = live();
     let made = make();
-    let with = LIVE.load(SeqCst) - before;
+    let with = live() - before;
     drop(made);
-    (with, LIVE.load(SeqCst) - before)
+    (with, live() - before)
 }
 
 #[test]

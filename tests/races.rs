@@ -6,17 +6,19 @@
 //! behaviour.
 #![cfg(target_arch = "aarch64")]
 
+#[path = "common/entry.rs"]
+mod entry;
+
 use std::{sync::Barrier, thread};
 
 use arm_vgic::v3::vgicd::VGicD;
 use axaddrspace::device::AccessWidth::{self, Byte, Qword};
 use axdevice::{AxVmDeviceConfig, AxVmDevices};
 use axdevice_base::map_device_of_type;
-use axvmconfig::{
-    EmulatedDeviceConfig,
-    EmulatedDeviceType::{self, GPPTDistributor, GPPTITS, GPPTRedistributor},
-};
+use axvmconfig::EmulatedDeviceType::{GPPTDistributor, GPPTITS, GPPTRedistributor};
 use mock_host::{machine, registers};
+
+use crate::entry::entry;
 
 const GICD: usize = 0x2f00_0000;
 const GICR: usize = 0x2f10_0000;
@@ -47,16 +49,6 @@ unsafe impl Sync for Guest {}
 
 impl Guest {
     fn new(bare: bool) -> Self {
-        let entry = |emu_type: EmulatedDeviceType, base_gpa, length, cfg_list: &[usize]| {
-            EmulatedDeviceConfig {
-                name: format!("{emu_type:?}"),
-                base_gpa,
-                length,
-                emu_type,
-                cfg_list: cfg_list.to_vec(),
-                ..Default::default()
-            }
-        };
         let entries = vec![
             entry(GPPTDistributor, GICD, machine::GICD_LENGTH, &[]),
             entry(GPPTRedistributor, GICR, machine::GICR_LENGTH, &[1, 0, 0]),

@@ -14,7 +14,8 @@ use axvmconfig::{
 };
 
 use crate::{
-    common::{config, entry, error, fault},
+    common::{config, error, fault},
+    entry::entry,
     host::{self, machine},
 };
 

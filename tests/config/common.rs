@@ -1,4 +1,4 @@
-//! Entries, and a console for the factories to make.
+//! Configurations, and a console for the factories to make.
 
 #[cfg(any(target_arch = "aarch64", target_arch = "riscv64"))]
 use std::{sync::Barrier, thread};
@@ -8,22 +8,6 @@ use axaddrspace::device::{AccessWidth, Port, PortRange};
 use axdevice::{AxVmDeviceConfig, AxVmDevices, ConfigError, ConfigFault};
 use axdevice_base::BaseDeviceOps;
 use axvmconfig::{EmulatedDeviceConfig, EmulatedDeviceType};
-
-pub(crate) fn entry(
-    emu_type: EmulatedDeviceType,
-    base_gpa: usize,
-    length: usize,
-    cfg_list: &[usize],
-) -> EmulatedDeviceConfig {
-    EmulatedDeviceConfig {
-        name: format!("{emu_type:?}"),
-        base_gpa,
-        length,
-        emu_type,
-        cfg_list: cfg_list.to_vec(),
-        ..Default::default()
-    }
-}
 
 pub(crate) fn config(entries: &[EmulatedDeviceConfig]) -> AxVmDeviceConfig {
     AxVmDeviceConfig::new(entries.to_vec())

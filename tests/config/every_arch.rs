@@ -9,7 +9,10 @@ use axdevice::{
 };
 use axvmconfig::EmulatedDeviceType::{Console, Dummy, IVCChannel, VirtioBlk};
 
-use crate::common::{self, config, entry, error, fault};
+use crate::{
+    common::{self, config, error, fault},
+    entry::entry,
+};
 
 const IVC: usize = 0x7000_0000;
 

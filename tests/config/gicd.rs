@@ -9,7 +9,8 @@ use axdevice_base::map_device_of_type;
 use axvmconfig::EmulatedDeviceType::GPPTDistributor;
 
 use crate::{
-    common::{config, entry, on_two_vcpus, read, write},
+    common::{config, on_two_vcpus, read, write},
+    entry::entry,
     host::{self, machine},
 };
 

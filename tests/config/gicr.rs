@@ -6,7 +6,8 @@ use axdevice::AxVmDevices;
 use axvmconfig::EmulatedDeviceType::GPPTRedistributor;
 
 use crate::{
-    common::{config, entry, on_two_vcpus, read, write},
+    common::{config, on_two_vcpus, read, write},
+    entry::entry,
     host::{self, machine},
 };
 

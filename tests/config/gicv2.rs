@@ -7,7 +7,8 @@ use axdevice::AxVmDevices;
 use axvmconfig::EmulatedDeviceType::InterruptController;
 
 use crate::{
-    common::{config, entry, on_two_vcpus, read, write},
+    common::{config, on_two_vcpus, read, write},
+    entry::entry,
     host::machine,
 };
 

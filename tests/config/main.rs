@@ -4,6 +4,8 @@
 //! checks it, on every architecture; here stands what comes out of it.
 
 mod common;
+#[path = "../common/entry.rs"]
+mod entry;
 mod every_arch;
 mod vm_files;
 

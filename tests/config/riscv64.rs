@@ -7,7 +7,8 @@ use axvmconfig::EmulatedDeviceType::{PPPTGlobal, VirtioBlk};
 use riscv_vplic::VPlicGlobal;
 
 use crate::{
-    common::{config, entry, error, fault},
+    common::{config, error, fault},
+    entry::entry,
     host,
 };
 

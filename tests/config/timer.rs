@@ -12,7 +12,8 @@ use axdevice::{AxVmDevices, ConfigFault, Refusal, SharedVmDevices};
 use axvmconfig::EmulatedDeviceType::Console;
 
 use crate::{
-    common::{config, entry},
+    common::config,
+    entry::entry,
     host::{self, machine},
 };
 

@@ -20,11 +20,12 @@ use axvisor_api::{
 };
 use axvmconfig::{
     EmulatedDeviceConfig,
-    EmulatedDeviceType::{self, GPPTDistributor, GPPTITS, GPPTRedistributor, InterruptController},
+    EmulatedDeviceType::{GPPTDistributor, GPPTITS, GPPTRedistributor, InterruptController},
 };
 
 use crate::{
     bare::{self, Case},
+    entry::entry,
     host,
     sweep::{
         Row, Twin, Twins, WIDTHS, Write, from_two_vcpus, in_full, in_turn, plain, read_only, row,
@@ -114,22 +115,6 @@ impl VmmIf for Vmm {
     fn inject_interrupt_to_cpus(_vm_id: VMId, _vcpu_set: VCpuSet, _vector: InterruptVector) {}
 
     fn notify_vcpu_timer_expired(_vm_id: VMId, _vcpu_id: VCpuId) {}
-}
-
-fn entry(
-    emu_type: EmulatedDeviceType,
-    base_gpa: usize,
-    length: usize,
-    cfg_list: &[usize],
-) -> EmulatedDeviceConfig {
-    EmulatedDeviceConfig {
-        name: format!("{emu_type:?}"),
-        base_gpa,
-        length,
-        emu_type,
-        cfg_list: cfg_list.to_vec(),
-        ..Default::default()
-    }
 }
 
 pub(crate) fn gicv2() -> EmulatedDeviceConfig {

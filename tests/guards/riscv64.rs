@@ -12,11 +12,12 @@ use std::{
 use axaddrspace::device::AccessWidth::{self, Byte, Dword, Qword};
 use axdevice::{AxVmDeviceConfig, AxVmDevices, DeviceBound, SharedVmDevices, Unmapped, VmDevices};
 use axdevice_base::map_device_of_type;
-use axvmconfig::{EmulatedDeviceConfig, EmulatedDeviceType::PPPTGlobal};
+use axvmconfig::EmulatedDeviceType::PPPTGlobal;
 use riscv_vplic::VPlicGlobal;
 
 use crate::{
     bare::{self, Case},
+    entry::entry,
     host,
     sweep::{Row, Twin, Twins, Write, from_two_vcpus, plain, read_only, row, step, watch},
 };
@@ -33,14 +34,7 @@ const CONTROL: usize = 0x20_0000;
 /// A registry of a PLIC at `base`, which is also its host's.
 fn machine<B: DeviceBound>(base: usize) -> VmDevices<B> {
     virtual_csrs();
-    let entry = EmulatedDeviceConfig {
-        name: "plic".into(),
-        base_gpa: base,
-        length: LENGTH,
-        emu_type: PPPTGlobal,
-        cfg_list: vec![CONTEXTS],
-        ..Default::default()
-    };
+    let entry = entry(PPPTGlobal, base, LENGTH, &[CONTEXTS]);
     let builder = VmDevices::builder().config(AxVmDeviceConfig::new(vec![entry]));
     builder.unmapped(Unmapped::Error).build().unwrap()
 }

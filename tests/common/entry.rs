@@ -1,0 +1,20 @@
+//! An entry of a VM's configuration.
+
+use axvmconfig::{EmulatedDeviceConfig, EmulatedDeviceType};
+
+/// An entry for a device, which is called as its type is.
+pub(crate) fn entry(
+    emu_type: EmulatedDeviceType,
+    base_gpa: usize,
+    length: usize,
+    cfg_list: &[usize],
+) -> EmulatedDeviceConfig {
+    EmulatedDeviceConfig {
+        name: format!("{emu_type:?}"),
+        base_gpa,
+        length,
+        emu_type,
+        cfg_list: cfg_list.to_vec(),
+        ..Default::default()
+    }
+}
