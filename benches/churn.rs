@@ -4,13 +4,7 @@
 //! many, so many came in all. Meanwhile a writer hot-adds. Prints the time of a hot-add, and what was
 //! allocated and is still there when the threads and the registries are gone.
 
-use std::{
-    alloc::System,
-    env,
-    sync::Barrier,
-    thread,
-    time::Instant,
-};
+use std::{alloc::System, env, sync::Barrier, thread, time::Instant};
 
 use axaddrspace::GuestPhysAddrRange;
 use axdevice::SharedVmDevices;

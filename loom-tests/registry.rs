@@ -196,6 +196,43 @@ fn the_first_uses_after_iter_mut() {
     });
 }
 
+/// A handle may hold the tables that stand in meanwhile, and others put the devices back.
+#[test]
+fn a_handles_first_uses_after_iter_mut() {
+    check("handles, iter_mut", 1_000, Preemptions(3), || {
+        let mut devices = registry(&[1]);
+        let lent = Arc::get_mut(&mut devices).expect("nobody else has it");
+        assert_eq!(lent.iter_mut_port_dev().count(), 1);
+        let other = devices.clone();
+        let vcpu =
+            thread::spawn(move || assert_eq!(read_by(&mut Dispatcher::new(other), 1), Ok(1)));
+        assert_eq!(read_by(&mut Dispatcher::new(devices), 1), Ok(1));
+        vcpu.join().expect("the vCPU panicked");
+    });
+}
+
+/// A vCPU has seen a device by the registry itself, before the addition has ended.
+#[test]
+fn what_a_vcpu_has_seen_its_handle_does_not_miss() {
+    check("see, handle, add", 1_000, Preemptions(3), || {
+        let devices = registry(&[]);
+        let other = devices.clone();
+        let vcpu = thread::spawn(move || {
+            let mut vcpu = Dispatcher::new(other.clone());
+            vcpu.refresh();
+            if read(&other, 1).is_ok() {
+                assert_eq!(
+                    read_by(&mut vcpu, 1),
+                    Ok(1),
+                    "a device that was seen is missed"
+                );
+            }
+        });
+        devices.add_port_dev(Device::at(1)).unwrap();
+        vcpu.join().expect("the vCPU panicked");
+    });
+}
+
 #[test]
 fn everything_is_freed_with_the_registry() {
     check("dispatch, add, drop", 10_000, Unbounded, || {
@@ -258,24 +295,25 @@ fn a_handle_that_refreshes_and_parks() {
 }
 
 #[test]
-fn a_handle_finds_what_it_learned_of() {
-    check("handle, add, flag", 2_000, Preemptions(3), || {
+fn a_handle_knows_what_it_learned_of() {
+    check("handle, remove, flag", 2_000, Preemptions(3), || {
         let devices = registry(&[]);
-        let added = Arc::new(AtomicBool::new(false));
+        let id = devices.add_port_dev(Device::at(1)).unwrap();
+        let removed = Arc::new(AtomicBool::new(false));
         let mut vcpu = Dispatcher::new(devices.clone());
-        let flag = added.clone();
+        let flag = removed.clone();
         let vcpu = thread::spawn(move || {
-            vcpu.refresh();
+            let _ = read_by(&mut vcpu, 1);
             if flag.load(Ordering::Acquire) {
                 assert_eq!(
                     read_by(&mut vcpu, 1),
-                    Ok(1),
-                    "a device that was announced was missed"
+                    Err(AxError::NotFound),
+                    "a device answers that was removed"
                 );
             }
         });
-        devices.add_port_dev(Device::at(1)).unwrap();
-        added.store(true, Ordering::Release);
+        drop(devices.remove(id).unwrap());
+        removed.store(true, Ordering::Release);
         vcpu.join().expect("the vCPU panicked");
     });
 }

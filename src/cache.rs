@@ -6,6 +6,7 @@ use core::ptr::NonNull;
 use crate::{
     bus::{BusRange, Family, PerBus},
     device::DeviceBound,
+    dispatch::Access,
     publish::{Hold, NEVER, SnapshotCell},
     table::Row,
     tables::Tables,
@@ -27,9 +28,6 @@ pub(crate) struct Cache<B: DeviceBound> {
     hold: Hold<Tables<B>>,
     places: PerBus<PlacesOf<B>>,
 }
-
-/// A row of bus `R`.
-type RowOn<B, R> = Row<<B as DeviceBound>::Dev<R>>;
 
 /// The family of places.
 struct PlacesOf<B>(B);
@@ -131,7 +129,7 @@ impl<B: DeviceBound> Cache<B> {
 
     /// The row that accesses near `addr` were for, if it is remembered and the tables are current.
     #[inline(always)]
-    pub(crate) fn recall<R: BusRange>(&self, addr: usize) -> Option<&RowOn<B, R>> {
+    pub(crate) fn recall<R: BusRange>(&self, addr: usize) -> Option<&Row<B::Dev<R>>> {
         let Place { version, row } = R::of(&self.places).places[place::<R>(addr)];
         if version != self.hold.latest() {
             return None;
@@ -142,37 +140,38 @@ impl<B: DeviceBound> Cache<B> {
         Some(unsafe { row.as_ref() })
     }
 
-    /// The row of the held tables that owns `addr`, which is remembered; beside the tables.
-    pub(crate) fn search<R: BusRange>(
-        &mut self,
-        addr: usize,
-    ) -> (&Tables<B>, Option<&RowOn<B, R>>) {
-        let tables = self.hold.snapshot();
-        let row = tables.of::<R>().find(addr);
-        if let Some(row) = row {
-            // INVARIANT (Fresh): the row is one of the held tables.
-            let found = Place {
-                version: self.hold.version(),
-                row: row.into(),
-            };
-            R::of_mut(&mut self.places).remember(place::<R>(addr), found);
-        }
-        (tables, row)
+    /// The index of the row of the held tables that owns all of an access, which is remembered.
+    pub(crate) fn search<R: BusRange>(&mut self, access: Access<R>) -> Option<usize> {
+        let table = self.hold.snapshot().of::<R>();
+        let index = table.nearest(access.first());
+        let row = (table.rows().get(index)).filter(|row| access.is_in(row.span))?;
+        let found = Place {
+            version: self.hold.version(),
+            row: row.into(),
+        };
+        // INVARIANT (Fresh): the row is one of the held tables.
+        R::of_mut(&mut self.places).remember(place::<R>(access.first()), found);
+        Some(index)
     }
 
-    /// Holds the cell's current tables; tells whether they were others before.
-    pub(crate) fn renew(&mut self, cell: &SnapshotCell<Tables<B>>) -> bool {
-        let same = self.hold.is_of(cell);
-        if same && self.hold.version() == self.hold.latest() {
-            return false;
-        }
-        if !same {
-            // Its versions may be lower ones.
+    /// Whether the held tables were replaced, as far as the version tells.
+    pub(crate) fn is_outdated(&self, cell: &SnapshotCell<Tables<B>>) -> bool {
+        !self.hold.is_of(cell) || self.hold.version() != self.hold.latest()
+    }
+
+    /// Whether the held tables are the current ones.
+    pub(crate) fn is_current(&self, cell: &SnapshotCell<Tables<B>>) -> bool {
+        self.hold.is_current(cell)
+    }
+
+    /// Takes hold of the cell's current tables.
+    pub(crate) fn renew(&mut self, cell: &SnapshotCell<Tables<B>>) {
+        if !self.hold.is_of(cell) || self.hold.version() == self.hold.latest() {
+            // The new version may be that of other tables' places, or below it.
             self.forget();
         }
-        // INVARIANT (Fresh): the new version is above that of every place, or no place has any.
+        // INVARIANT (Fresh): the new version is above that of every place, or every place is empty.
         self.hold.renew(cell);
-        true
     }
 
     /// Lets go of the tables.
@@ -191,7 +190,7 @@ impl<B: DeviceBound> Cache<B> {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use axaddrspace::device::PortRange;
+    use axaddrspace::device::{AccessWidth, Port, PortRange};
 
     use super::*;
     use crate::{device::ThreadSafe, registry::SharedVmDevices, span::Span, testing::Probe};
@@ -211,11 +210,15 @@ mod tests {
     }
 
     /// A cache that has found the device at the port.
-    fn warm(devices: &SharedVmDevices, port: usize) -> Cache<ThreadSafe> {
+    fn warm(devices: &SharedVmDevices, port: u16) -> Cache<ThreadSafe> {
         let mut cache = Cache::of(&devices.tables);
-        assert!(cache.renew(&devices.tables));
-        assert!(cache.search::<PortRange>(port).1.is_some());
+        cache.renew(&devices.tables);
+        assert_eq!(search(&mut cache, port), Some(0));
         cache
+    }
+
+    fn search(cache: &mut Cache<ThreadSafe>, port: u16) -> Option<usize> {
+        cache.search::<PortRange>(Access::read(Port(port), AccessWidth::Byte))
     }
 
     fn recalled(cache: &Cache<ThreadSafe>, port: usize) -> Option<Span> {
@@ -228,13 +231,17 @@ mod tests {
         let mut cache = warm(&devices, 5);
         assert_eq!(recalled(&cache, 5), Span::new(5, 5));
         assert_eq!(recalled(&cache, 6), None);
-        assert!(!cache.renew(&devices.tables), "they are still the same");
+        assert!(!cache.is_outdated(&devices.tables) && cache.is_current(&devices.tables));
         add(&devices, 6);
+        assert!(cache.is_outdated(&devices.tables) && !cache.is_current(&devices.tables));
         assert_eq!(recalled(&cache, 5), None);
-        assert!(cache.renew(&devices.tables));
+        cache.renew(&devices.tables);
         assert_eq!(recalled(&cache, 5), None, "it was another table's row");
-        assert!(cache.search::<PortRange>(5).1.is_some());
+        assert_eq!(search(&mut cache, 5), Some(0));
         assert_eq!(recalled(&cache, 5), Span::new(5, 5));
+        // A publication may come before its version.
+        cache.renew(&devices.tables);
+        assert_eq!(recalled(&cache, 5), None, "it may be another table's row");
     }
 
     /// The tables of one version need not be those of that version before: a publication comes
@@ -247,7 +254,7 @@ mod tests {
         cache.park();
         assert!(cache.is_parked());
         assert_eq!(recalled(&cache, 5), None);
-        assert!(cache.renew(&devices.tables));
+        cache.renew(&devices.tables);
         assert_eq!(cache.hold.version(), version);
         assert_eq!(recalled(&cache, 5), None);
     }
@@ -258,11 +265,11 @@ mod tests {
         let (one, other) = (registry(&[5]), registry(&[7]));
         let mut cache = warm(&one, 5);
         let version = cache.hold.version();
-        assert!(cache.renew(&other.tables));
+        cache.renew(&other.tables);
         assert_eq!(cache.hold.version(), version);
         assert_eq!((recalled(&cache, 5), recalled(&cache, 7)), (None, None));
         // And the first one's rows do not come back with its version.
-        assert!(cache.renew(&one.tables));
+        cache.renew(&one.tables);
         assert_eq!(recalled(&cache, 5), None);
     }
 }

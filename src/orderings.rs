@@ -44,7 +44,7 @@
 //! ## The registry
 //!
 //! The mutants that are no orderings: `rcu-unchecked`, `removed-early`, `move-by-way-of`,
-//! `update-in-steps`.
+//! `update-in-steps`, `handle-misses`.
 //!
 //! ## Elsewhere
 //!

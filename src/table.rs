@@ -243,17 +243,29 @@ impl<D: ?Sized> Table<D> {
         }
     }
 
-    /// The row whose span contains `addr`: if any, the last of those that start at or below it.
+    /// The row whose span contains `addr`.
     #[inline]
     pub(crate) fn find(&self, addr: usize) -> Option<&Row<D>> {
-        let row = self.rows.get(self.rank(addr).wrapping_sub(1))?;
+        let row = self.rows.get(self.nearest(addr))?;
         row.span.contains(addr).then_some(row)
+    }
+
+    /// The index of the one row that can contain `addr`: the last that starts at or below it. If there
+    /// is none, an index out of range.
+    #[inline]
+    pub(crate) fn nearest(&self, addr: usize) -> usize {
+        self.rank(addr).wrapping_sub(1)
     }
 
     /// How many rows start at or below `addr`.
     #[inline]
     fn rank(&self, addr: usize) -> usize {
         self.firsts.partition_point(|&first| first <= addr)
+    }
+
+    /// The rows by address.
+    pub(crate) fn rows(&self) -> &[Row<D>] {
+        &self.rows
     }
 
     /// The device that owns `addr`.

@@ -1,5 +1,7 @@
 //! [`Hold`]: a reader's own count of a snapshot.
 
+use core::ptr;
+
 use crossbeam_utils::CachePadded;
 
 use super::{SnapshotCell, chosen::Snapshot};
@@ -57,6 +59,12 @@ impl<T> Hold<T> {
     /// Whether the snapshot is, or when parked was, this cell's.
     pub(crate) fn is_of(&self, cell: &SnapshotCell<T>) -> bool {
         Arc::ptr_eq(&self.latest.0, &cell.version.0)
+    }
+
+    /// Whether the snapshot is the cell's current one, by the cell itself: it may be replaced before
+    /// the version tells of that.
+    pub(crate) fn is_current(&self, cell: &SnapshotCell<T>) -> bool {
+        ptr::eq(&*cell.load(), self.snapshot())
     }
 
     /// The snapshot.
