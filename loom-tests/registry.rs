@@ -217,9 +217,9 @@ fn what_a_vcpu_has_seen_its_handle_does_not_miss() {
     check("see, handle, add", 1_000, Preemptions(3), || {
         let devices = registry(&[]);
         let other = devices.clone();
+        let mut vcpu = Dispatcher::new(other.clone());
+        vcpu.refresh();
         let vcpu = thread::spawn(move || {
-            let mut vcpu = Dispatcher::new(other.clone());
-            vcpu.refresh();
             if read(&other, 1).is_ok() {
                 assert_eq!(
                     read_by(&mut vcpu, 1),
