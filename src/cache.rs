@@ -144,7 +144,10 @@ impl<B: DeviceBound> Cache<B> {
     pub(crate) fn search<R: BusRange>(&mut self, access: Access<R>) -> Option<usize> {
         let table = self.hold.snapshot().of::<R>();
         let index = table.nearest(access.first());
-        let row = (table.rows().get(index)).filter(|row| access.is_in(row.span))?;
+        let row = table.rows().get(index)?;
+        if !row.span.holds(access.first(), R::beyond(access.width)) {
+            return None;
+        }
         let found = Place {
             version: self.hold.version(),
             row: row.into(),

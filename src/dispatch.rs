@@ -57,16 +57,10 @@ impl<R: BusRange> Access<R> {
         R::number(self.addr)
     }
 
-    /// Whether *all* of the access is in `span`.
-    #[inline]
-    pub(crate) fn is_in(&self, span: Span) -> bool {
-        span.holds(self.first(), R::beyond(self.width))
-    }
-
     /// What handles the access if `row` owns *all* of it.
     #[inline]
     pub(crate) fn handler_of<'t, D: ?Sized>(&self, row: &'t Row<D>) -> Option<&'t D> {
-        if !self.is_in(row.span) {
+        if !row.span.holds(self.first(), R::beyond(self.width)) {
             return None;
         }
         // What the level is compared with first is all that an access costs that is not logged.
