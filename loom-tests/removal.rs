@@ -127,7 +127,7 @@ fn a_removal_against_a_dispatch() {
 
 #[test]
 fn a_removal_against_a_vcpus_handle() {
-    check("remove, handle", 1_000, Unbounded, || {
+    check("remove, handle", 1_000, Preemptions(3), || {
         let devices = registry();
         let device = Host::at(1);
         let id = devices.add_port_dev(device.clone()).unwrap();
