@@ -176,8 +176,8 @@ macro_rules! has_widths {
 /// Half-open, unlike the other two: no MMIO device can own the address `usize::MAX`.
 impl sealed::Bus for GuestPhysAddrRange {
     const NAME: &'static str = "mmio";
-    /// Pages of 4 KiB, the finest that guests map.
-    const GRAIN: u32 = 12;
+    /// 512 bytes: as near as virtio-mmio devices lie to each other.
+    const GRAIN: u32 = 9;
     const EMPTY: Self = Self {
         start: GuestPhysAddr::from_usize(0),
         end: GuestPhysAddr::from_usize(0),

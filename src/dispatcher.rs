@@ -24,7 +24,7 @@ use crate::{
 ///
 /// - It takes `&mut self`: one vCPU uses it at a time.
 /// - It is quicker. A dispatch looks with one load whether the tables were replaced, and if they were
-///   not and the device was accessed before, it writes no memory but the handle's own.
+///   not and a device answers, it writes no memory but the handle's own.
 /// - It *holds* the tables until it notices that they were replaced: at the next dispatch, at
 ///   [`refresh`](Self::refresh), or at [`park`](Self::park). Until then the devices in them live,
 ///   even those that the registry no longer lists.
@@ -32,8 +32,8 @@ use crate::{
 /// A vCPU that leaves its run loop, or sleeps for long, parks its handle. A vCPU that should let go
 /// of a removed device is kicked out of its guest, and refreshes or parks.
 ///
-/// `V` is anything that leads to the registry and can be cloned: a reference, or an `Arc`, beside
-/// which the handle can live in a vCPU's struct.
+/// `V` is anything that leads to the registry, always the same: a reference, or an `Arc`, beside which
+/// the handle can live in a vCPU's struct.
 ///
 /// # Memory ordering
 ///
@@ -118,7 +118,7 @@ impl<B: DeviceBound> VmDevices<B> {
 impl<B: DeviceBound, V: Deref<Target = VmDevices<B>>> Dispatcher<V> {
     /// A handle of the registry that `devices` leads to. Parked: it holds no tables yet.
     ///
-    /// Allocates 97 KiB; nothing else that a handle does allocates.
+    /// Allocates 97 KiB. From then on the handle allocates nothing of its own.
     pub fn new(devices: V) -> Self {
         Self {
             cache: Cache::of(&devices.tables),
@@ -220,14 +220,15 @@ impl<B: DeviceBound, V: Deref<Target = VmDevices<B>>> Dispatcher<V> {
 
     /// What handles an access whose device is not remembered, or that it floats.
     fn search<R: BusRange>(&mut self, access: Access<R>) -> AxResult<Option<&B::Dev<R>>> {
-        let mut refreshed = self.cache.is_outdated(&self.devices.tables);
+        let registry: &VmDevices<B> = &self.devices;
+        let mut refreshed = self.cache.is_outdated(&registry.tables);
         if refreshed {
-            self.cache.renew(&self.devices.tables);
+            self.cache.renew(&registry.tables);
         }
         let mut found = self.cache.search(access);
-        if found.is_none() && self.is_behind() {
+        if found.is_none() && registry.is_ahead_of(&self.cache) {
             refreshed = true;
-            self.cache.renew(&self.devices.tables);
+            self.cache.renew(&registry.tables);
             found = self.cache.search(access);
         }
         let counters = R::of_mut(&mut self.counters);
@@ -241,19 +242,21 @@ impl<B: DeviceBound, V: Deref<Target = VmDevices<B>>> Dispatcher<V> {
             }
             None => {
                 counters.misses += 1;
-                self.devices.unanswered(access, tables).map(|()| None)
+                registry.unanswered(access, tables).map(|()| None)
             }
         }
     }
+}
 
-    /// Whether there are newer tables than those that are held, by which an access is a miss. Puts
-    /// back the devices for which these stand in.
+impl<B: DeviceBound> VmDevices<B> {
+    /// Whether there are newer tables than those that a handle holds, by which an access is a miss.
+    /// Puts back the devices for which these stand in.
     ///
     /// What the version tells is not enough here: a vCPU may have seen a device by other ways before
     /// the version tells of it, and must not miss it then.
-    fn is_behind(&self) -> bool {
-        let current = || self.cache.is_current(&self.devices.tables);
-        self.devices.settled(self.cache.tables()) || !(cfg!(mutant = "handle-misses") || current())
+    fn is_ahead_of(&self, cache: &Cache<B>) -> bool {
+        let current = || cfg!(mutant = "handle-misses") || cache.is_current(&self.tables);
+        self.settled(cache.tables()) || !current()
     }
 }
 

@@ -31,7 +31,11 @@ pub(crate) use {ordering, step_unless};
 #[cfg(not(loom))]
 #[cfg_attr(
     not(any(test, target_os = "none", feature = "slot-cell")),
-    expect(dead_code, reason = "some are of use to the slot cell only")
+    expect(
+        dead_code,
+        unused_imports,
+        reason = "some are of use to the slot cell only"
+    )
 )]
 mod imp {
     pub(crate) use core::sync::atomic::Ordering;

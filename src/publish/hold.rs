@@ -5,16 +5,16 @@ use core::ptr;
 use crossbeam_utils::CachePadded;
 
 use super::{SnapshotCell, chosen::Snapshot};
-use crate::sync::{Arc, AtomicUsize, Ordering, ordering};
+use crate::sync::{Arc, AtomicU64, Ordering, ordering};
 
-/// How often a cell has published, the first snapshot counted in. In a place of its own, where holds
-/// can look without the cell.
-pub(super) struct Version(Arc<CachePadded<AtomicUsize>>);
+/// How often a cell has published, the first snapshot counted in: 64 bits, which do not come round.
+/// In a place of its own, where holds can look without the cell.
+pub(super) struct Version(Arc<CachePadded<AtomicU64>>);
 
 impl Version {
     /// A cell's first.
     pub(super) fn first() -> Self {
-        Self(Arc::new(CachePadded::new(AtomicUsize::new(NEVER + 1))))
+        Self(Arc::new(CachePadded::new(AtomicU64::new(NEVER + 1))))
     }
 
     /// Tells of a publication, and releases it: who acquires the version, and then loads, gets that
@@ -30,7 +30,7 @@ impl Version {
 pub(crate) struct Hold<T> {
     snapshot: Snapshot<T>,
     /// The cell's version before the snapshot was loaded, which is that version's or a later one's.
-    version: usize,
+    version: u64,
     /// The cell's.
     latest: Version,
     /// What is there when it is parked.
@@ -38,7 +38,7 @@ pub(crate) struct Hold<T> {
 }
 
 /// Below every cell's version: a parked hold's.
-pub(crate) const NEVER: usize = 0;
+pub(crate) const NEVER: u64 = 0;
 
 impl<T> Hold<T> {
     /// Parked, with `nothing` there.
@@ -74,17 +74,16 @@ impl<T> Hold<T> {
     }
 
     /// The version that it holds; [`NEVER`] when parked.
-    pub(crate) fn version(&self) -> usize {
+    pub(crate) fn version(&self) -> u64 {
         self.version
     }
 
     /// The cell's version: above that which it holds if the snapshot was replaced, and never below.
     ///
-    /// `Relaxed`: a version is only compared. Who was told of a publication finds its version here or
-    /// a later one, and who holds a version that or a later one, since versions only grow
-    /// (read-read coherence).
+    /// `Relaxed`: a version is only compared. Versions only grow, and have one order (read-read
+    /// coherence): so who was told of a publication finds its version here, or a later one.
     #[inline]
-    pub(crate) fn latest(&self) -> usize {
+    pub(crate) fn latest(&self) -> u64 {
         if cfg!(mutant = "hold-stale") && !self.is_parked() {
             return self.version;
         }
@@ -105,7 +104,7 @@ impl<T> Hold<T> {
         } else {
             early
         };
-        // What is let go of is on the retire list of its cell, so while that lives this frees nothing.
+        // Somebody else has a count of what is let go of, while its cell lives: this frees nothing.
         self.snapshot = snapshot;
     }
 
