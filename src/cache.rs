@@ -13,8 +13,8 @@ use crate::{
 };
 
 /// How many places are remembered for each bus, as a power of two: enough for a thousand devices,
-/// and 32 KiB.
-const BITS: u32 = 11;
+/// and 32 KiB. Under Miri, which is slow to make them, a few.
+const BITS: u32 = if cfg!(miri) { 4 } else { 11 };
 
 /// Tables that are held, and the rows of them that accesses were for, by where the accesses were.
 ///
@@ -271,9 +271,7 @@ mod tests {
 
     #[test]
     fn devices_at_even_distances_have_places_of_their_own() {
-        // Under Miri a few.
-        let bases = [0, 0xa00_0000, 0x1000_0000, 0x4000_0000, 0x10_0000_0000];
-        for base in &bases[..if cfg!(miri) { 1 } else { bases.len() }] {
+        for base in [0, 0xa00_0000, 0x1000_0000, 0x4000_0000, 0x10_0000_0000] {
             for distance in (9..=23).map(|bits| 1 << bits) {
                 let devices = (0..1_usize << (BITS - 1)).map(|n| base + n * distance);
                 let mut places: Vec<_> = devices.map(place::<GuestPhysAddrRange>).collect();

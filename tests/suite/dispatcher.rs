@@ -282,7 +282,7 @@ fn a_pointer_that_leads_elsewhere_does_no_harm() {
     };
     let mut ids = [add(0), add(1)];
     let mut vcpu = Dispatcher::new(Fickle(registries.each_ref(), Cell::new(0)));
-    for round in 0..30 {
+    for round in 0..12 {
         let read = vcpu.handle_port_read(Port(3), BYTE).unwrap();
         let answers = [0, 1].map(|n| carried::<PortRange>(answer(n, 3), BYTE));
         assert!(answers.contains(&read), "{read:#x}");
