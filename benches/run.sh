@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs all benches, on both cells, and writes their tables into benches/README.md and their plots
-# beside it. Takes ten minutes, in which the machine should do nothing else.
+# beside it. Takes a quarter of an hour, in which the machine should do nothing else.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
