@@ -61,7 +61,11 @@ fn check(name: &str, at_least: usize, bound: Bound, model: impl Fn() + Send + Sy
 /// Runs `model` with real threads.
 #[cfg(not(loom))]
 fn check(_name: &str, _at_least: usize, _bound: Bound, model: impl Fn() + Send + Sync + 'static) {
-    // Under Miri one: a seed is a run.
-    const RUNS: usize = if cfg!(miri) { 1 } else { 300 };
+    // Under Miri one: a seed is a run. Few where every step is slow.
+    const RUNS: usize = match option_env!("AXDEVICE_FEW_ROUNDS") {
+        _ if cfg!(miri) => 1,
+        Some(_) => 100,
+        None => 300,
+    };
     (0..RUNS).for_each(|_| model());
 }

@@ -324,7 +324,7 @@ mod tests {
         for size in [0x4000, 0x1_0000, 0x4_0000, 0x20_1000, 0x80_1000] {
             let slots = |stack: usize| spread((0x7f00_0000_0000 + stack * size) >> STACK_SHIFT, 64);
             // Under Miri a few.
-            for first in (0..1_000).step_by(if cfg!(miri) { 100 } else { 1 }) {
+            for first in (0..1_000).step_by(if cfg!(miri) { 500 } else { 1 }) {
                 let vcpus = (first..first + 16).map(slots);
                 let different: BTreeSet<_> = vcpus.collect();
                 assert!(different.len() >= 8, "{size:#x}, {first}: {different:?}");
