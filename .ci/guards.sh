@@ -2,7 +2,7 @@
 # Tries the guards of the built-in interrupt controllers in full, on both architectures: at every
 # reserved offset too, of which the check tries a sample.
 #
-# usage: .ci/guards.sh [ARCH...]   aarch64 and riscv64gc, some ten minutes each
+# usage: .ci/guards.sh [ARCH...]   aarch64 and riscv64gc, two or three minutes each
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source .ci/emulators.sh
