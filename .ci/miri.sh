@@ -6,7 +6,7 @@
 #
 # The first half of the seeds checks Stacked Borrows, the second half Tree Borrows. The slower tests
 # of the suite get half as many seeds, those of torture an eighth, those of one thread two. Leaks are
-# errors.
+# errors. Freed addresses are used again at once, so that one that is taken for another shows.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -33,7 +33,7 @@ sweep() {
     # At once: a half may have one seed, and a seed has one core.
     for borrows in "$stacked" "$tree"; do
         echo "-- ${features:-arc-swap}: $tests tests of $program, $flags $borrows"
-        MIRIFLAGS="$flags $borrows" "${miri[@]}" "$@" &
+        MIRIFLAGS="-Zmiri-address-reuse-rate=1.0 $flags $borrows" "${miri[@]}" "$@" &
         pids+=($!)
     done
     for pid in "${pids[@]}"; do

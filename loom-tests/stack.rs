@@ -12,7 +12,7 @@ fn take(stack: &Stack<Watched>) -> usize {
 
 #[test]
 fn what_is_taken_was_pushed_before() {
-    check("push, take", 5, Unbounded, || {
+    check("push, take", 4, Unbounded, || {
         let stack = Arc::new(Stack::new());
         let pusher = stack.clone();
         let pusher = thread::spawn(move || pusher.push(Node::new(Watched::new(1))));
@@ -50,5 +50,20 @@ fn two_takers_share_what_there_is() {
         pusher.join().expect("the pusher panicked");
         let theirs = taker.join().expect("the taker panicked");
         assert_eq!(ours + theirs + take(&stack), 3);
+    });
+}
+
+/// As a sweep does.
+#[test]
+fn what_is_put_back_is_whole_too() {
+    check("push, take and put back", 40, Unbounded, || {
+        let stack = Arc::new(Stack::new());
+        stack.push(Node::new(Watched::new(1)));
+        let (pusher, sweeper) = (stack.clone(), stack.clone());
+        let pusher = thread::spawn(move || pusher.push(Node::new(Watched::new(2))));
+        let sweeper = thread::spawn(move || sweeper.push_all(sweeper.take()));
+        pusher.join().expect("the pusher panicked");
+        sweeper.join().expect("the sweeper panicked");
+        assert_eq!(take(&stack), 3);
     });
 }

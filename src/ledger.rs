@@ -44,8 +44,8 @@ impl<B: DeviceBound> Ledgers<B> {
 ///
 /// - *One ledger*: a [`Loan`] is lent by one ledger only, that of the registry and the bus which it
 ///   was registered with.
-/// - *Kept*: of every loan that is marked as lent, a count is on the ledger or in the hands of the
-///   thread that is just putting it there. Marks and counts go together, in
+/// - *Kept*: of every loan that is marked as lent, a count is on the ledger or in the hands of a
+///   thread that is just putting some there. Marks and counts go together, in
 ///   [`give_back`](Self::give_back), or with the ledger; both have the ledger to themselves.
 pub(crate) struct Ledger<D: ?Sized>(Stack<Arc<Loan<D>>>);
 

@@ -50,8 +50,8 @@
 //!
 //! | operation | ordering | mutants | pairs with, and why |
 //! |---|---|---|---|
-//! | stack: push | Release, Relaxed | `stack-push` | *take*: what the node holds |
-//! | stack: take | Acquire | `stack-take` | *push* |
+//! | stack: push | Release, Relaxed | `stack-push` | *take*: what the nodes hold |
+//! | stack: take, also by a push that finds something | Acquire | `stack-take` | *push* |
 //! | ledger: the mark of a loan | Relaxed | | a read-modify-write picks one lender; what is lent was read through the table |
 //! | removed: count of the entries in tables | Relaxed (in `Arc`), Acquire fence | `removed-fence` | the tables' letting go: what vCPUs did in the device comes before |
 //! | ids: next | Relaxed | | an id is only compared |
@@ -95,6 +95,7 @@
 //!
 //! loom reads `SeqCst` *accesses* as `AcqRel`. The cell has two, in a load; under loom there is a
 //! fence between them in their place, which loom models. Miri sees the two as they ship. loom does not show load buffering; the cell has no place where a value out of thin air
-//! could matter, since each `Relaxed` load is confirmed, only compared, or a hint. Freed addresses
-//! come back in loom only because the models use two nodes again and again. Interrupts come only
-//! where `step()` stands.
+//! could matter, since each `Relaxed` load is confirmed, only compared, or a hint.
+//! Freed addresses come back in loom only because the models use two nodes again and again; of a
+//! pointer to what is freed, whose address another has by then, Miri tells, which uses them again at
+//! once. Interrupts come only where `step()` stands.

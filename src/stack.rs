@@ -1,14 +1,16 @@
 //! [`Stack`]: a stack that many threads push and one takes whole.
 //!
-//! No node is ever unlinked from its middle or from its top alone, so no node is read while another
-//! thread may free it, and nothing needs protection from reclamation.
+//! A push takes it whole as well, when something is there, and puts all of it back with the new node
+//! on top. So a node is only ever touched by the one thread that has it in hand, and nothing needs
+//! protection from reclamation; and the top is never compared with the address of a node, which may
+//! have been freed, and be another's by now.
 
 use alloc::boxed::Box;
 use core::{marker::PhantomData, mem, ptr};
 
 use crate::sync::{AtomicPtr, Mutex, Ordering, ordering};
 
-/// A lock-free stack, pushed node by node and taken whole.
+/// A lock-free stack. While a thread pushes, others may find less on it than was pushed before.
 ///
 /// # Invariants
 ///
@@ -44,30 +46,38 @@ impl<T> Stack<T> {
     }
 
     /// Puts `node` on top.
+    pub(crate) fn push(&self, node: Box<Node<T>>) {
+        let mut chain = Chain::EMPTY;
+        chain.push(node);
+        self.push_all(chain);
+    }
+
+    /// Puts a chain on top.
+    ///
+    /// Each round that fails is another thread's that succeeded.
     ///
     /// `Release` pairs with the `Acquire` in [`take`](Self::take). An exchange that fails says that
-    /// the top has moved; what is behind it is not read here, hence `Relaxed`. A top that was taken
-    /// and came back in between is on top all the same.
-    pub(crate) fn push(&self, node: Box<Node<T>>) {
-        let released = ordering!(Release, "stack-push" => Relaxed);
-        let node = Box::into_raw(node);
-        let mut top = self.top.load(Ordering::Relaxed);
-        loop {
-            // SAFETY: by *Owned* this is the one pointer to the node until the exchange succeeds.
-            unsafe { (*node).below = top };
-            // INVARIANT: on success `node` takes the place of `top`, which moved to its `below`.
-            match (self.top).compare_exchange_weak(top, node, released, Ordering::Relaxed) {
-                Ok(_) => return,
-                Err(now) => top = now,
-            }
+    /// there is something; what that is, is not read here, hence `Relaxed`.
+    pub(crate) fn push_all(&self, mut chain: Chain<T>) {
+        if chain.top.is_null() {
+            return;
         }
+        let released = ordering!(Release, "stack-push" => Relaxed);
+        while (self.top)
+            .compare_exchange(ptr::null_mut(), chain.top, released, Ordering::Relaxed)
+            .is_err()
+        {
+            chain.append(self.take());
+        }
+        // INVARIANT: the pointer moved from the chain to the stack.
+        mem::forget(chain);
     }
 
     /// Takes every node, the last pushed first.
     ///
     /// `Acquire` pairs with the `Release` in [`push`](Self::push): if the swap reads a node's
-    /// address, it sees what the node holds; if the push comes later, the node stays for the next
-    /// take. The nodes further down came by earlier pushes, whose exchanges the later ones continue.
+    /// address, it sees what the node holds, and the nodes below it, which the push had in hand; if
+    /// the push comes later, the node stays for the next take.
     pub(crate) fn take(&self) -> Chain<T> {
         // INVARIANT: the pointer moved from the stack to the chain.
         Chain {
@@ -104,6 +114,17 @@ impl<T> Chain<T> {
         // INVARIANT: `node` takes the place of `top`, which moves to its `below`.
         node.below = self.top;
         self.top = Box::into_raw(node);
+    }
+
+    /// Puts another chain below.
+    fn append(&mut self, mut other: Self) {
+        let mut end = &mut self.top;
+        while !end.is_null() {
+            // SAFETY: by *Owned* this is the one pointer to the node, and borrowed from the chain.
+            end = unsafe { &mut (**end).below };
+        }
+        // INVARIANT: the pointer moved from the other chain to this one's last node.
+        *end = mem::replace(&mut other.top, ptr::null_mut());
     }
 }
 
@@ -219,5 +240,21 @@ mod tests {
                 thread::yield_now();
             }
         });
+    }
+    /// A node that is freed while another is pushed, whose address a third one then has.
+    #[test]
+    fn nodes_may_lie_where_others_were_freed() {
+        const EACH: usize = if cfg!(miri) { 200 } else { 50_000 };
+        let stack = Stack::new();
+        let taken = thread::scope(|scope| {
+            scope.spawn(|| (0..EACH).for_each(|n| stack.push(Node::new(n))));
+            let take_and_push = |n| {
+                let taken = stack.take().count();
+                stack.push(Node::new(n));
+                taken
+            };
+            (0..EACH).map(take_and_push).sum::<usize>()
+        });
+        assert_eq!(taken + stack.take().count(), 2 * EACH);
     }
 }

@@ -47,7 +47,7 @@ impl<P: Counted> RetireList<P> {
         let taken = self.retired.take();
         #[cfg(not(mutant = "reclaim-looks-first"))]
         let shut = self.gate.look();
-        let mut free = Chain::EMPTY;
+        let (mut free, mut held) = (Chain::EMPTY, Chain::EMPTY);
         for mut node in taken {
             let Retired { snapshot, seen } = &mut node.value;
             // INVARIANT (Gated): the counter was zero after the snapshot was replaced.
@@ -63,9 +63,10 @@ impl<P: Counted> RetireList<P> {
             if gated && (snapshot.is_last() || cfg!(mutant = "reclaim-held")) {
                 free.push(node);
             } else {
-                self.retired.push(node);
+                held.push(node);
             }
         }
+        self.retired.push_all(held);
         drop(free);
     }
 }
