@@ -164,12 +164,20 @@ impl<B: DeviceBound> VmDevices<B> {
     }
 
     /// Does with an access that no device answers as the policy says. `Ok` means: it floats.
+    ///
+    /// Stale tables are here only if there was no memory to put the devices back for which they stand
+    /// in: then nobody knows whether one would have answered.
     #[cold]
     pub(crate) fn unanswered<R: BusRange>(
         &self,
         access: Access<R>,
         tables: &Tables<B>,
     ) -> AxResult {
+        if tables.stale {
+            self.misses
+                .error(format_args!("no memory for the tables of {access}"));
+            return Err(AxError::NoMemory);
+        }
         let crossed = access.starts_in(tables).map(|row| row.span);
         match crossed {
             Some(span) => self.misses.error(format_args!("{access} runs past {span}")),

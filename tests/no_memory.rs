@@ -255,3 +255,26 @@ fn what_iter_mut_lent_waits_until_there_is_memory() {
     assert!(devices.find_port_dev(Port(first(9))).is_none());
     assert_eq!(devices.snapshot().port().count(), DEVICES - 1);
 }
+
+/// Under the policy by which a miss panics, too.
+#[test]
+fn an_access_that_finds_no_memory_for_the_tables_is_no_miss() {
+    let mut devices = registry().0.with_unmapped(Unmapped::Panic);
+    drop(devices.iter_mut_port_dev());
+    let mut vcpu = devices.dispatcher();
+    let (port, width) = (Port(first(7)), AccessWidth::Byte);
+    LEFT.set(Some(0));
+    let by_handle = vcpu.handle_port_read(port, width);
+    LEFT.set(None);
+    assert_eq!(by_handle, Err(AxError::NoMemory));
+    let by_registry = || match devices.handle_port_read(port, width) {
+        Err(AxError::NoMemory) => Err(Refusal::NoMemory),
+        read => {
+            assert_eq!(read, Ok(first(7).into()));
+            Ok(())
+        }
+    };
+    let failed = until_it_succeeds(by_registry, || ());
+    assert!(failed > 2, "{failed}");
+    assert_eq!(vcpu.handle_port_read(port, width), Ok(first(7).into()));
+}
