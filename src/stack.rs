@@ -117,14 +117,15 @@ impl<T> Chain<T> {
     }
 
     /// Puts another chain below.
-    fn append(&mut self, mut other: Self) {
+    fn append(&mut self, other: Self) {
         let mut end = &mut self.top;
         while !end.is_null() {
             // SAFETY: by *Owned* this is the one pointer to the node, and borrowed from the chain.
             end = unsafe { &mut (**end).below };
         }
         // INVARIANT: the pointer moved from the other chain to this one's last node.
-        *end = mem::replace(&mut other.top, ptr::null_mut());
+        *end = other.top;
+        mem::forget(other);
     }
 }
 
