@@ -24,7 +24,7 @@ instructions() {
 count() {
     local cell=$1 binary=$out/$1 scenario scenarios some more
     shift
-    cargo build --quiet --release -p axdevice-benches --bin count "$@"
+    cargo build --quiet --profile bench -p axdevice-benches --bin count "$@"
     cp "${CARGO_TARGET_DIR:-target}/release/count" "$binary"
     scenarios=$("$binary")
     for scenario in $scenarios; do

@@ -3,6 +3,7 @@
 
 mod accesses;
 mod bus;
+pub mod guarded;
 mod ours;
 mod registry;
 mod rivals;
@@ -83,6 +84,6 @@ pub fn changeable(visitor: &mut impl ChangeVisitor) {
 
 /// Turns logging off. That it is off stays unknown to the compiler, which would leave out what
 /// accesses have to do to find out.
-fn log_nothing() {
+pub fn log_nothing() {
     log::set_max_level(black_box(LevelFilter::Off));
 }

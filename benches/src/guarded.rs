@@ -1,0 +1,142 @@
+//! Registers of interrupt controllers, with and without their guards: the registry calls the same
+//! filters as on the architectures that have the devices, around a device that does nothing.
+
+use std::{
+    hint::black_box,
+    sync::{
+        Arc,
+        atomic::{
+            AtomicBool,
+            Ordering::{Acquire, Release},
+        },
+    },
+};
+
+use ax_errno::AxResult;
+use axaddrspace::{GuestPhysAddr, GuestPhysAddrRange, device::AccessWidth};
+use axdevice::{
+    SharedVmDevices,
+    arch::on_any_device::{self, Plic},
+};
+use axdevice_base::BaseDeviceOps;
+use axvmconfig::EmulatedDeviceType;
+
+const BASE: usize = 0x800_0000;
+const LENGTH: usize = 0x40_0000;
+
+/// The claim/complete register of context 1.
+const PLIC_COMPLETE: usize = 0x20_1004;
+
+/// A device that does nothing.
+struct Nothing;
+
+impl BaseDeviceOps<GuestPhysAddrRange> for Nothing {
+    fn emu_type(&self) -> EmulatedDeviceType {
+        EmulatedDeviceType::Dummy
+    }
+
+    fn address_range(&self) -> GuestPhysAddrRange {
+        GuestPhysAddrRange::from_start_size(BASE.into(), LENGTH)
+    }
+
+    fn handle_read(&self, addr: GuestPhysAddr, _: AccessWidth) -> AxResult<usize> {
+        Ok(addr.as_usize() & 0xff)
+    }
+
+    fn handle_write(&self, _: GuestPhysAddr, _: AccessWidth, val: usize) -> AxResult {
+        black_box(val);
+        Ok(())
+    }
+}
+
+/// A PLIC that does nothing but take its lock as often as the real one, which is once to say what is
+/// active, and three times to complete it.
+#[derive(Default)]
+struct Locks(AtomicBool);
+
+impl Locks {
+    fn lock_and_unlock(&self) {
+        while self.0.swap(true, Acquire) {}
+        self.0.store(false, Release);
+    }
+}
+
+impl BaseDeviceOps<GuestPhysAddrRange> for Locks {
+    fn emu_type(&self) -> EmulatedDeviceType {
+        Nothing.emu_type()
+    }
+
+    fn address_range(&self) -> GuestPhysAddrRange {
+        Nothing.address_range()
+    }
+
+    fn handle_read(&self, addr: GuestPhysAddr, width: AccessWidth) -> AxResult<usize> {
+        Nothing.handle_read(addr, width)
+    }
+
+    fn handle_write(&self, addr: GuestPhysAddr, width: AccessWidth, val: usize) -> AxResult {
+        if addr.as_usize() - BASE == PLIC_COMPLETE {
+            (0..3).for_each(|_| self.lock_and_unlock());
+        }
+        Nothing.handle_write(addr, width, val)
+    }
+}
+
+impl Plic for Locks {
+    fn is_active(&self, source: usize) -> bool {
+        self.lock_and_unlock();
+        source != 0
+    }
+}
+
+type Handler = Arc<dyn BaseDeviceOps<GuestPhysAddrRange> + Send + Sync>;
+
+/// A register, as it is reached with and without its guard.
+#[derive(Debug)]
+pub struct Register {
+    /// Its name.
+    pub name: &'static str,
+    /// Its address, in either registry.
+    pub addr: GuestPhysAddr,
+    /// The registry without the guard.
+    pub bare: SharedVmDevices,
+    /// The registry with it.
+    pub guarded: SharedVmDevices,
+}
+
+impl Register {
+    fn new(name: &'static str, offset: usize, bare: Handler, guarded: Handler) -> Self {
+        let registry = |device| {
+            let devices = SharedVmDevices::default();
+            devices.add_mmio_dev(device).expect("there is room");
+            devices
+        };
+        Self {
+            name,
+            addr: GuestPhysAddr::from_usize(BASE + offset),
+            bare: registry(bare),
+            guarded: registry(guarded),
+        }
+    }
+}
+
+/// The registers that a guest accesses most, of each controller.
+pub fn registers() -> Vec<Register> {
+    let base = BASE.into();
+    let serialised = || on_any_device::serialised(Nothing);
+    let gicd = || on_any_device::gicd(Nothing, base);
+    let gicr = || on_any_device::gicr(Nothing, base, 0..0);
+    let gicv2 = || on_any_device::gicv2(Nothing, base);
+    let locks = || Arc::new(Locks::default());
+    let plic = || on_any_device::plic(Locks::default(), base, 8);
+    vec![
+        Register::new("GICD_ISENABLER1", 0x104, serialised(), gicd()),
+        Register::new("GICD_IPRIORITYR8", 0x420, serialised(), gicd()),
+        Register::new("GICD_IROUTER40", 0x6140, serialised(), gicd()),
+        Register::new("GICR_ISENABLER0", 0x1_0100, serialised(), gicr()),
+        Register::new("GICR_ISPENDR0", 0x1_0200, serialised(), gicr()),
+        Register::new("GICv2 GICD_ISENABLER0", 0x100, Arc::new(Nothing), gicv2()),
+        Register::new("PLIC enable bits", 0x2080, locks(), plic()),
+        Register::new("PLIC claim/complete", PLIC_COMPLETE, locks(), plic()),
+    ]
+}
