@@ -5,8 +5,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 source .ci/emulators.sh
 
-# Each step of a test takes many times as long here.
-export AXDEVICE_FEW_ROUNDS=1
+# Each step of a test takes many times as long here; so it pays to optimise.
+export AXDEVICE_FEW_ROUNDS=1 CARGO_PROFILE_TEST_OPT_LEVEL=1
 
 for target in {aarch64,riscv64gc}-unknown-linux-gnu; do
     cargo clippy --target "$target" --all-targets -- -D warnings
