@@ -19,7 +19,7 @@ use crate::{
 
 /// How deep the accesses of one vCPU are nested: more than the slot cell has slots. Under Miri, where
 /// that takes minutes, more than a thread has with arc-swap.
-const DEPTH: usize = if cfg!(miri) { 12 } else { 66 };
+const DEPTH: usize = if cfg!(miri) { 9 } else { 66 };
 
 const LENGTH: usize = 0x10;
 
