@@ -11,7 +11,7 @@ export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/loom" RUSTFLAGS='--cfg loom
 export CARGO_PROFILE_BENCH_LTO=off
 cargo clippy --lib --tests -- -D warnings
 
-# The same program as in .ci/mutants.sh, without a mutant.
+# The same program as in .ci/mutants.sh.
 program=$(cargo rustc --quiet --lib --profile bench --message-format=json |
     grep -o '"executable":"[^"]*"' | tail -n 1 | cut -d'"' -f4)
 export program

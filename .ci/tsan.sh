@@ -12,10 +12,10 @@ export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/tsan" RUSTFLAGS=-Zsanitizer
 export TSAN_OPTIONS=halt_on_error=1
 build=(+nightly rustc -Zbuild-std --quiet --target "$target" --features slot-cell --lib --profile test)
 
-# The unit tests with a mutant.
-mutant=$(cargo "${build[@]}" --message-format=json -- --cfg 'mutant="stack-push"' |
+# The unit tests with mutants.
+mutants=$(cargo "${build[@]}" --message-format=json -- --cfg mutants |
     grep -o '"executable":"[^"]*"' | tail -n 1 | cut -d'"' -f4)
-report=$("$mutant" loom_tests::stack 2>&1 || true)
+report=$(AXDEVICE_MUTANT=stack-push "$mutants" loom_tests::stack 2>&1 || true)
 grep -q 'WARNING: ThreadSanitizer: data race' <<<"$report" || {
     echo "error: ThreadSanitizer does not see the race of the mutant stack-push" >&2
     exit 1

@@ -15,6 +15,7 @@ use crate::{
     device::DeviceBound,
     dispatch::{Access, Direction, fill, value_of},
     registry::VmDevices,
+    sync::mutant,
 };
 
 /// A vCPU's own handle of a registry: it keeps the tables from one dispatch to the next, and
@@ -255,7 +256,7 @@ impl<B: DeviceBound> VmDevices<B> {
     /// What the version tells is not enough here: a vCPU may have seen a device by other ways before
     /// the version tells of it, and must not miss it then.
     fn is_ahead_of(&self, cache: &Cache<B>) -> bool {
-        let current = || cfg!(mutant = "handle-misses") || cache.is_current(&self.tables);
+        let current = || mutant("handle-misses") || cache.is_current(&self.tables);
         self.settled(cache.tables()) || !current()
     }
 }

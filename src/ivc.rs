@@ -7,7 +7,7 @@ use ax_errno::{AxError, AxResult};
 use axaddrspace::GuestPhysAddr;
 use crossbeam_utils::CachePadded;
 
-use crate::sync::Mutex;
+use crate::sync::{Mutex, mutant};
 
 /// The unit of allocation, in bytes.
 const PAGE: usize = 4096;
@@ -42,8 +42,7 @@ impl IvcChannels {
             .ok_or(AxError::InvalidInput)?;
         let mut pages = self.pages.lock();
         let first = pages.find(count).ok_or(AxError::NoMemory)?;
-        #[cfg(mutant = "ivc-alloc-unlocks")]
-        {
+        if mutant("ivc-alloc-unlocks") {
             drop(pages);
             pages = self.pages.lock();
         }
@@ -62,8 +61,7 @@ impl IvcChannels {
         if !pages.are_taken(first, count) {
             return Err(AxError::InvalidInput);
         }
-        #[cfg(mutant = "ivc-release-unlocks")]
-        {
+        if mutant("ivc-release-unlocks") {
             drop(pages);
             pages = self.pages.lock();
         }

@@ -2,9 +2,9 @@
 //!
 //! # Orderings
 //!
-//! The names in the third column are those of the mutants: `--cfg mutant="name"` weakens the
-//! ordering or leaves out the step, and the model in `loom-tests/mutants.md` fails. Where there is
-//! none, the ordering is `Relaxed`, and the reason is at its place.
+//! The names in the third column are those of the mutants: `AXDEVICE_MUTANT` names one, which has the
+//! ordering weakened or the step left out, and the model in `loom-tests/mutants.md` fails. Where there
+//! is none, the ordering is `Relaxed`, and the reason is at its place.
 //!
 //! ## The slot cell (`src/publish/slots`)
 //!

@@ -8,7 +8,7 @@ use crate::{
     bus::OnBus,
     device::{Device, DeviceBound, DeviceId},
     publish::RetireList,
-    sync::{Arc, Ordering, Weak, fence, step_unless},
+    sync::{Arc, Ordering, Weak, fence, mutant, step_unless},
     table::Entry,
     tables::{EntryOf, Tables},
 };
@@ -59,7 +59,7 @@ impl<B: DeviceBound> Removed<B> {
     ///
     /// Sweeps the registry's older tables, and drops what nobody holds.
     pub fn is_quiescent(&self) -> bool {
-        self.holders() == 0 || cfg!(mutant = "removed-early")
+        self.holders() == 0 || mutant("removed-early")
     }
 
     /// How many copies of its entry there are in older tables; none is left when the device is

@@ -16,7 +16,8 @@ use crate::{
     error::{AddError, Refusal},
     registry::VmDevices,
     removed::Removed,
-    sync::Arc,
+    span::Span,
+    sync::{Arc, mutant},
     table::{Entry, Mount, reserve, reserved},
     tables::Edit,
 };
@@ -114,8 +115,11 @@ impl<B: DeviceBound> VmDevices<B> {
     /// wraps, or [overlaps](Refusal::Overlap) another device's; [`Refusal::NoMemory`].
     pub fn move_to<R: BusRange>(&self, id: DeviceId, range: R) -> Result<(), Refusal> {
         let span = range.span()?;
-        #[cfg(mutant = "move-by-way-of")]
-        self.make(&[Edit::Move(id, R::on(crate::Span::new(0, 0).unwrap()))])?;
+        if mutant("move-by-way-of")
+            && let Some(aside) = Span::new(0, 0)
+        {
+            self.make(&[Edit::Move(id, R::on(aside))])?;
+        }
         self.make(&[Edit::Move(id, R::on(span))]).map(drop)
     }
 
@@ -170,12 +174,11 @@ impl<B: DeviceBound> VmDevices<B> {
     ) -> Result<(T, Vec<Removed<B>>), E> {
         let mut batch = Batch::new(&self.ids, None);
         let value = record(&mut batch)?;
-        #[cfg(mutant = "update-in-steps")]
-        for edit in batch.edits.chunks(1) {
-            drop(self.make(edit)?);
+        if mutant("update-in-steps") {
+            for edit in batch.edits.drain(..) {
+                drop(self.make(&[edit])?);
+            }
         }
-        #[cfg(mutant = "update-in-steps")]
-        batch.edits.clear();
         let removed = self.make(&batch.edits)?;
         Ok((value, removed))
     }
@@ -306,7 +309,6 @@ mod tests {
         bus::{OnBus, sealed::Bus},
         device::Unbound,
         registry::{AxVmDevices, SharedVmDevices},
-        span::Span,
         testing::Probe,
         unmapped::Unmapped,
     };
