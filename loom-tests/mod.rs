@@ -5,11 +5,12 @@
 //! crate's unit tests, so that they see its inner parts.
 
 mod cell;
+mod fair_lock;
 mod ivc;
 mod nodes;
 mod registry;
 mod removal;
-mod serialized;
+
 mod snapshot;
 mod stack;
 

@@ -2,6 +2,8 @@
 #![cfg_attr(not(any(test, loom)), no_std)]
 
 extern crate alloc;
+#[cfg(not(target_os = "none"))]
+extern crate std;
 
 #[doc(hidden)]
 pub mod arch;
@@ -14,10 +16,12 @@ mod builder;
 mod bus;
 mod cache;
 mod config;
+mod context;
 mod device;
 mod dispatch;
 mod dispatcher;
 mod error;
+mod fair_lock;
 pub mod guards;
 mod iterate;
 mod ivc;
@@ -50,6 +54,7 @@ pub use crate::{
     builder::VmDevicesBuilder,
     bus::{BusAddr, BusRange},
     config::{AxVmDeviceConfig, ConfigError, ConfigFault},
+    context::set_context_id,
     device::{Device, DeviceBound, DeviceId, ThreadSafe, Unbound},
     dispatcher::{BusCounters, Dispatcher, DispatcherCounters},
     error::{AddError, Refusal},

@@ -56,14 +56,17 @@
 //! | removed: count of the entries in tables | Relaxed (in `Arc`), Acquire fence | `removed-fence` | the tables' letting go: what vCPUs did in the device comes before |
 //! | ids: next | Relaxed | | an id is only compared |
 //! | limited log: count | Relaxed | | a count |
-//! | IVC, `Serialized` | a mutex | `ivc-alloc-unlocks`, `ivc-release-unlocks` | |
+//! | fair lock: take | Acquire, Relaxed | `lock-acquire` | *leave*: what the contexts before did inside |
+//! | fair lock: leave | Release | `lock-release`, `lock-passes`, `lock-silent` | *take* |
+//! | fair lock: count of waiters | Relaxed | | a context that misses a waiter lets another pass it once; the waiter looks again within a millisecond |
+//! | IVC | a mutex | `ivc-alloc-unlocks`, `ivc-release-unlocks` | |
 //!
 //! The cell for hosted targets has no atomics of its own beyond the stack and the version: it is
 //! arc-swap's.
 //!
 //! # Which tool covers what
 //!
-//! | | slot cell | arc-swap's cell | registry, IVC, `Serialized` |
+//! | | slot cell | arc-swap's cell | registry, IVC, fair lock |
 //! |---|---|---|---|
 //! | loom | every model, exhaustive to the bound beside it | cannot see into it | on the slot cell |
 //! | the models with real threads | yes | | on the chosen cell |

@@ -2,48 +2,45 @@
 
 use core::fmt;
 
-use ax_errno::{AxError, AxResult};
+use ax_errno::AxResult;
 use axaddrspace::device::AccessWidth;
 use axdevice_base::BaseDeviceOps;
 use axvmconfig::EmulatedDeviceType;
-use crossbeam_utils::Backoff;
 
-use crate::{
-    arch::guard::Place,
-    bus::BusRange,
-    sync::{Arc, Mutex, MutexGuard},
-};
+use crate::{arch::guard::Place, bus::BusRange, fair_lock::FairLock, sync::Arc};
 
-/// How often a caller looks whether the device is free. Between two looks it yields to the
-/// scheduler, so that a vCPU which was preempted inside the device gets on; on bare metal, where
-/// there is none, it spins 2,048 times. Both come to about a tenth of a second where nobody else
-/// wants the CPU.
-const TRIES: usize = match () {
-    () if cfg!(loom) => 2,
-    () if cfg!(any(miri, test)) => 200,
-    () if cfg!(target_os = "none") => 1 << 11,
-    () => 1 << 17,
-};
-
-/// Makes a device that is `Send` but not `Sync` one that any vCPU may call, behind a spinlock of
-/// its own.
+/// Makes a device that is `Send` but not `Sync` one that any vCPU may call, behind a lock of its own.
 ///
 /// The lock is held while the device handles an access, and no longer: neither when it returns an
-/// error nor when it unwinds. Another vCPU's access waits for it.
+/// error nor when it unwinds.
+///
+/// # Waiting
+///
+/// While one vCPU is inside the device, accesses of others wait, as long as that takes, and get in
+/// in the order in which they came. On hosted targets they sleep; on bare metal they spin.
+///
+/// Two serialized devices whose handlers access each other can wait for each other for ever, once two
+/// vCPUs are in one each, as with any two locks. Give such devices an order.
 ///
 /// # Errors
 ///
-/// An access that finds the device busy waits a bounded time, then gives
-/// [`AxError::ResourceBusy`]. So ends, in particular, a device that reaches itself again from its
-/// own handler, or an interrupt handler that interrupted it on the same CPU. A handler must
-/// therefore not block: who waits for it meanwhile gets the error too.
+/// [`ResourceBusy`](ax_errno::AxError::ResourceBusy), at once, if the same thread is inside the
+/// device already: its handler reached it again, directly or through other devices. On bare metal
+/// this is found where [`set_context_id`](crate::set_context_id) says which context runs; without it
+/// such an access waits for itself for ever, as with any spinlock. No access fails because another
+/// vCPU is inside.
+///
+/// # Interrupt handlers
+///
+/// On bare metal an interrupt handler must not dispatch to a serialized device: what it interrupted
+/// may be inside it, or first in its queue.
 ///
 /// # Ranges
 ///
-/// `address_range` and `emu_type` need the device too, and wait the same bounded time; if it is
-/// still busy they say that it has an *empty* range, which every registry refuses, and is a
-/// [`Dummy`](EmulatedDeviceType::Dummy). A registry asks for the range when it is given the device,
-/// never in a dispatch.
+/// `address_range` and `emu_type` enter the device too, and wait like an access. From inside the
+/// device's own handler, where an access is an error, they give an *empty* range, which every
+/// registry refuses, and [`Dummy`](EmulatedDeviceType::Dummy). A registry asks for the range when it
+/// is given the device, never in a dispatch.
 ///
 /// # Examples
 ///
@@ -71,14 +68,14 @@ const TRIES: usize = match () {
 /// # Ok::<(), ax_errno::AxError>(())
 /// ```
 pub struct Serialized<D> {
-    device: Mutex<D>,
+    device: FairLock<D>,
 }
 
 impl<D> Serialized<D> {
     /// Puts `device` behind a lock.
     pub fn new(device: D) -> Self {
         Self {
-            device: Mutex::new(device),
+            device: FairLock::new(device),
         }
     }
 
@@ -95,19 +92,23 @@ impl<D> Serialized<D> {
 
 impl<R: BusRange, D: BaseDeviceOps<R>> BaseDeviceOps<R> for Serialized<D> {
     fn emu_type(&self) -> EmulatedDeviceType {
-        enter(&self.device).map_or(EmulatedDeviceType::Dummy, |device| device.emu_type())
+        self.device
+            .enter()
+            .map_or(EmulatedDeviceType::Dummy, |device| device.emu_type())
     }
 
     fn address_range(&self) -> R {
-        enter(&self.device).map_or(R::EMPTY, |device| device.address_range())
+        self.device
+            .enter()
+            .map_or(R::EMPTY, |device| device.address_range())
     }
 
     fn handle_read(&self, addr: R::Addr, width: AccessWidth) -> AxResult<usize> {
-        enter(&self.device)?.handle_read(addr, width)
+        self.device.enter()?.handle_read(addr, width)
     }
 
     fn handle_write(&self, addr: R::Addr, width: AccessWidth, val: usize) -> AxResult {
-        enter(&self.device)?.handle_write(addr, width, val)
+        self.device.enter()?.handle_write(addr, width, val)
     }
 }
 
@@ -119,14 +120,14 @@ impl<D> fmt::Debug for Serialized<D> {
 
 /// Serialises the accesses that a dispatch makes to a device which others hold bare.
 pub(crate) struct Gate<D> {
-    lock: Mutex<()>,
+    lock: FairLock<()>,
     device: Arc<D>,
 }
 
 impl<D> Gate<D> {
     pub(crate) fn new(device: Arc<D>) -> Self {
         Self {
-            lock: Mutex::new(()),
+            lock: FairLock::new(()),
             device,
         }
     }
@@ -137,7 +138,7 @@ impl<D> Place for Gate<D> {
 
     #[inline]
     fn enter<T>(&self, work: impl FnOnce(&D) -> AxResult<T>) -> AxResult<T> {
-        let _entered = enter(&self.lock)?;
+        let _entered = self.lock.enter()?;
         work(&self.device)
     }
 }
@@ -147,7 +148,7 @@ impl<D> Place for Arc<Serialized<D>> {
 
     #[inline]
     fn enter<T>(&self, work: impl FnOnce(&D) -> AxResult<T>) -> AxResult<T> {
-        work(&*enter(&self.device)?)
+        work(&*self.device.enter()?)
     }
 }
 
@@ -163,24 +164,6 @@ impl<D> Place for Open<D> {
     }
 }
 
-/// Takes the lock, or gives up after [`TRIES`].
-#[inline]
-pub(crate) fn enter<T>(lock: &Mutex<T>) -> AxResult<MutexGuard<'_, T>> {
-    lock.try_lock().map_or_else(|| wait(lock), Ok)
-}
-
-#[cold]
-fn wait<T>(lock: &Mutex<T>) -> AxResult<MutexGuard<'_, T>> {
-    let backoff = Backoff::new();
-    for _ in 0..TRIES {
-        backoff.snooze();
-        if let Some(guard) = lock.try_lock() {
-            return Ok(guard);
-        }
-    }
-    Err(AxError::ResourceBusy)
-}
-
 #[cfg(all(test, not(loom)))]
 mod tests {
     use core::cell::Cell;
@@ -189,6 +172,7 @@ mod tests {
         thread,
     };
 
+    use ax_errno::AxError;
     use axaddrspace::device::{Port, PortRange};
 
     use super::*;
@@ -232,9 +216,9 @@ mod tests {
         thread::scope(|scope| {
             for _ in 0..2 {
                 scope.spawn(|| {
-                    let write = || device.handle_write(Port(0), WIDTH, 1);
-                    // A thread that waited in vain tries again.
-                    (0..EACH).for_each(|_| while write().is_err() {});
+                    for _ in 0..EACH {
+                        assert_eq!(device.handle_write(Port(0), WIDTH, 1), Ok(()));
+                    }
                 });
             }
         });
@@ -243,17 +227,12 @@ mod tests {
     }
 
     #[test]
-    fn a_busy_device_says_so() {
+    fn from_inside_it_an_access_is_an_error_and_the_range_is_empty() {
         let mut device = Serialized::new(Counter::default());
-        let inside = device.device.lock();
-        assert_eq!(
-            device.handle_read(Port(0), WIDTH),
-            Err(AxError::ResourceBusy)
-        );
-        assert_eq!(
-            device.handle_write(Port(0), WIDTH, 1),
-            Err(AxError::ResourceBusy)
-        );
+        let busy = Err(AxError::ResourceBusy);
+        let inside = device.device.enter().unwrap();
+        assert_eq!(device.handle_read(Port(0), WIDTH), busy);
+        assert_eq!(device.handle_write(Port(0), WIDTH, 1), busy.map(drop));
         assert_eq!(device.address_range(), PortRange::EMPTY);
         assert_eq!(
             BaseDeviceOps::<PortRange>::emu_type(&device),
@@ -266,6 +245,24 @@ mod tests {
             EmulatedDeviceType::Console
         );
         assert_eq!(device.handle_read(Port(0), WIDTH), Ok(0));
+    }
+
+    #[test]
+    fn from_another_thread_an_access_waits() {
+        let device = Serialized::new(Counter::default());
+        let inside = device.device.enter().unwrap();
+        thread::scope(|scope| {
+            let write = scope.spawn(|| device.handle_write(Port(0), WIDTH, 1));
+            let range = scope.spawn(|| device.address_range());
+            while device.device.waiting() < 2 {
+                thread::yield_now();
+            }
+            assert_eq!(inside.0.get(), 0);
+            drop(inside);
+            assert_eq!(write.join().unwrap(), Ok(()));
+            assert_eq!(range.join().unwrap(), PortRange::new(Port(0), Port(3)));
+        });
+        assert_eq!(device.into_inner().0.get(), 1);
     }
 
     /// Enters what dispatches to it again.

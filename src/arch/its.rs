@@ -16,7 +16,7 @@ use axaddrspace::{
 use axdevice_base::BaseDeviceOps;
 
 use super::guard::Guard;
-use crate::{serialized, sync::Mutex};
+use crate::fair_lock::FairLock;
 
 /// What has the host's ITS execute commands, and waits until it has.
 pub(crate) trait Engine: Send + 'static {
@@ -31,7 +31,7 @@ pub(crate) trait Engine: Send + 'static {
 /// The guard of an ITS.
 pub(crate) struct Its<E> {
     base: GuestPhysAddr,
-    state: Mutex<State<E>>,
+    state: FairLock<State<E>>,
 }
 
 struct State<E> {
@@ -91,7 +91,7 @@ impl<E: Engine> Its<E> {
         };
         Self {
             base,
-            state: Mutex::new(state),
+            state: FairLock::new(state),
         }
     }
 
@@ -106,7 +106,7 @@ where
     D: BaseDeviceOps<GuestPhysAddrRange>,
 {
     fn read(&self, device: &D, addr: GuestPhysAddr, width: AccessWidth) -> AxResult<usize> {
-        let state = serialized::enter(&self.state)?;
+        let state = self.state.enter()?;
         let offset = self.offset(addr);
         let whole = match register(offset, width) {
             Register::Control => {
@@ -124,7 +124,7 @@ where
     }
 
     fn write(&self, device: &D, addr: GuestPhysAddr, width: AccessWidth, val: usize) -> AxResult {
-        let mut state = serialized::enter(&self.state)?;
+        let mut state = self.state.enter()?;
         let offset = self.offset(addr);
         let merged = |whole| merge(whole, offset, width, val);
         match register(offset, width) {
@@ -279,7 +279,7 @@ mod tests {
     use super::*;
     use crate::{
         arch::guard::tests::{BASE, Recorder},
-        sync::Arc,
+        sync::{Arc, Mutex},
     };
 
     /// Remembers the addresses of the commands that it was to execute.

@@ -14,7 +14,7 @@ use super::guard::{
     Filter, Guard, Registers,
     Verdict::{self, Nothing, Pass},
 };
-use crate::sync::Mutex;
+use crate::fair_lock::FairLock;
 
 /// How many contexts a PLIC can have.
 const MAX_CONTEXTS: usize = 15872;
@@ -86,7 +86,7 @@ pub trait Plic: BaseDeviceOps<GuestPhysAddrRange> {
 pub(crate) struct PlicGuard {
     base: GuestPhysAddr,
     filter: Filter<Contexts>,
-    completing: Mutex<()>,
+    completing: FairLock<()>,
 }
 
 impl PlicGuard {
@@ -95,7 +95,7 @@ impl PlicGuard {
         Self {
             base,
             filter: Filter::new(base, Contexts(contexts.min(MAX_CONTEXTS))),
-            completing: Mutex::new(()),
+            completing: FairLock::new(()),
         }
     }
 
@@ -118,9 +118,7 @@ impl<D: Plic> Guard<GuestPhysAddrRange, D> for PlicGuard {
         if !self.completes(addr) {
             return self.filter.write(device, addr, width, val);
         }
-        // Not a wait with a bound: a guest that loses a completion loses the interrupt. The device
-        // takes a lock of its own here, and so waits no less.
-        let _alone = self.completing.lock();
+        let _alone = self.completing.enter()?;
         // The specification has the completion of anything else ignored.
         if (1..SOURCES).contains(&val) && device.is_active(val) {
             self.filter.write(device, addr, width, val)
@@ -262,7 +260,7 @@ mod tests {
     #[test]
     fn what_is_not_a_completion_takes_no_lock() {
         let (device, guard) = (One::default(), guard(1));
-        let _busy = guard.completing.lock();
+        let _busy = guard.completing.enter().unwrap();
         for offset in [0, 0x2000, 0x20_0000] {
             guard
                 .write(&device, (BASE + offset).into(), Dword, 1)

@@ -5,6 +5,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// As many seconds as the environment says, or `default`.
+pub(crate) fn seconds_or(default: u64) -> Duration {
+    let seconds = env::var("AXDEVICE_TORTURE_SECONDS").map_or(default, |seconds| {
+        seconds.parse().expect("a number of seconds")
+    });
+    Duration::from_secs(seconds)
+}
+
 /// A time, and a number of rounds in any case.
 pub(crate) struct Budget {
     until: Instant,
@@ -15,13 +23,13 @@ impl Budget {
     /// As many seconds as the environment says or one, and `rounds` rounds at least. Under Miri, whose
     /// clock is no measure, `miri` rounds alone.
     pub(crate) fn new(rounds: usize, miri: usize) -> Self {
-        let seconds = match env::var("AXDEVICE_TORTURE_SECONDS") {
-            _ if cfg!(miri) => 0,
-            Ok(seconds) => seconds.parse().expect("a number of seconds"),
-            Err(_) => 1,
+        let time = if cfg!(miri) {
+            Duration::ZERO
+        } else {
+            seconds_or(1)
         };
         Self {
-            until: Instant::now() + Duration::from_secs(seconds),
+            until: Instant::now() + time,
             rounds: if cfg!(miri) { miri } else { rounds },
         }
     }

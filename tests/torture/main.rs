@@ -12,9 +12,12 @@
 mod budget;
 mod census;
 mod controls;
+#[path = "../common/hammer.rs"]
+mod hammer;
 mod mutual;
 mod nested;
 mod publication;
 mod race;
 mod reuse;
+mod serialized;
 mod watchdog;

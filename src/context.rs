@@ -1,0 +1,94 @@
+//! Which context runs: a thread, or what an embedder on bare metal says.
+
+use ax_errno::{AxError, AxResult};
+
+use crate::sync::{Once, running_context};
+
+/// Identities from here on tell contexts apart. Below are marks of [`FairLock`](crate::fair_lock)
+/// and [`UNKNOWN`].
+const FIRST: usize = 3;
+
+/// The identity of a context that nothing tells from others.
+pub(crate) const UNKNOWN: usize = 1;
+
+/// How the embedder tells contexts apart.
+static CONTEXT_ID: Once<fn() -> usize> = Once::new();
+
+/// Sets the function that gives the identity of the running context on bare metal, for all
+/// registries, once.
+///
+/// A [`Serialized`](crate::Serialized) device needs it to tell an access that must wait for another
+/// context from one that would wait for itself, which is an error. Without it such an access waits
+/// for itself for ever, as with any spinlock. On hosted targets contexts are threads, and the
+/// function is not called.
+///
+/// Two contexts that can be inside devices at the same time must have different identities, and a
+/// context must keep its identity from its entry into a device until it leaves. The address of the
+/// current task will do. The number of the CPU will do only where no handler is preempted or sleeps.
+/// With identities that break this rule, accesses fail or wait for ever; devices are entered by one
+/// context at a time all the same.
+///
+/// The function is called in every access to a serialized device, by the context that makes the
+/// access. It must not use a registry.
+///
+/// # Errors
+///
+/// [`AlreadyExists`](AxError::AlreadyExists) if a function was set before; that one stays.
+///
+/// # Examples
+///
+/// ```
+/// fn current_task() -> usize {
+///     // … the address of the scheduler's current task
+/// #   0xffff_8000
+/// }
+///
+/// axdevice::set_context_id(current_task)?;
+/// assert_eq!(axdevice::set_context_id(current_task), Err(ax_errno::AxError::AlreadyExists));
+/// # Ok::<(), ax_errno::AxError>(())
+/// ```
+pub fn set_context_id(context_id: fn() -> usize) -> AxResult {
+    let mut is_set = false;
+    CONTEXT_ID.call_once(|| {
+        is_set = true;
+        context_id
+    });
+    is_set.then_some(()).ok_or(AxError::AlreadyExists)
+}
+
+/// The identity of the running context: [`UNKNOWN`], or from [`FIRST`] on.
+#[inline]
+pub(crate) fn current() -> usize {
+    running_context(told)
+}
+
+/// The identity that the embedder gives.
+#[inline]
+fn told() -> usize {
+    match CONTEXT_ID.get() {
+        Some(context_id) => context_id().saturating_add(FIRST),
+        None => UNKNOWN,
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_function_stays_and_its_identities_are_no_marks() {
+        assert_eq!(told(), UNKNOWN);
+        assert_eq!(set_context_id(|| 0), Ok(()));
+        assert_eq!(set_context_id(|| 7), Err(AxError::AlreadyExists));
+        assert_eq!(told(), FIRST);
+    }
+
+    #[test]
+    fn threads_have_identities_of_their_own() {
+        let here = current();
+        assert_eq!(current(), here);
+        let elsewhere = std::thread::spawn(current).join().unwrap();
+        assert_ne!(elsewhere, here);
+        assert!(here >= FIRST && elsewhere >= FIRST);
+    }
+}

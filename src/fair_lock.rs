@@ -1,0 +1,186 @@
+//! [`FairLock`]: a lock that contexts get in the order in which they come.
+
+use core::{
+    cell::UnsafeCell,
+    ops::{Deref, DerefMut},
+};
+
+use ax_errno::{AxError, AxResult};
+
+use crate::{
+    context,
+    sync::{AtomicUsize, Bell, FairMutex, Ordering::Relaxed, mutant, ordering, step_unless},
+};
+
+/// `holder` where no context is inside.
+const FREE: usize = 0;
+
+/// `holder` where no context is inside, and the first waiter is the next.
+const RESERVED: usize = 2;
+
+/// A lock that a context waits for as long as another one is inside.
+///
+/// Contexts get in in the order in which they come; only one that comes just as another begins to
+/// wait may get in before that. On hosted targets a waiter sleeps. A context that is inside already
+/// gets an error at once, where [`context`] tells contexts apart.
+///
+/// To enter and leave costs one read-modify-write while no context waits. Those that wait queue up,
+/// and only the first of them watches the lock.
+///
+/// # Invariants
+///
+/// - *Alone*: `value` is accessed only by the context that has changed `holder` from [`FREE`] or
+///   [`RESERVED`] to its own identity, until it changes it back. An identity is neither of the two,
+///   and two contexts that can be inside at the same time have the same only if it is
+///   [`context::UNKNOWN`].
+/// - *Reserved*: `waiting` counts the contexts that have begun to wait and have not got in. `holder`
+///   is [`RESERVED`] only while there are some, and only the first in the queue takes it then.
+///
+/// # Waiters that are missed
+///
+/// A context that leaves looks whether others wait, then stores that it has left. One that begins to
+/// wait in between, or as long as its processor keeps the look and the store in another order, is
+/// missed: another context may pass it then, once, and the bell does not ring for it. It gets in
+/// nevertheless, since no waiter sleeps longer than [`Bell::wait_for`] says before it looks again.
+/// To miss none would cost each access a second read-modify-write or a fence.
+pub(crate) struct FairLock<T> {
+    holder: AtomicUsize,
+    waiting: AtomicUsize,
+    queue: FairMutex<()>,
+    bell: Bell,
+    value: UnsafeCell<T>,
+}
+
+// SAFETY: by *Alone* one context at a time has access to the value, and what it does there comes
+// before what the next one does: `leave` releases it, `take` acquires it. So threads only hand the
+// value to each other, which `T: Send` allows.
+unsafe impl<T: Send> Sync for FairLock<T> {}
+
+impl<T> FairLock<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self {
+            holder: AtomicUsize::new(FREE),
+            waiting: AtomicUsize::new(0),
+            queue: FairMutex::new(()),
+            bell: Bell::new(),
+            value: UnsafeCell::new(value),
+        }
+    }
+
+    /// Enters, alone, once those that came before have left.
+    ///
+    /// # Errors
+    ///
+    /// [`ResourceBusy`](AxError::ResourceBusy) if this context is inside already.
+    #[inline]
+    pub(crate) fn enter(&self) -> AxResult<Entered<'_, T>> {
+        self.take(FREE).map_or_else(|| self.wait(), Ok)
+    }
+
+    /// Takes the lock if `holder` is as expected.
+    #[inline]
+    fn take(&self, expected: usize) -> Option<Entered<'_, T>> {
+        // Acquires what the contexts before did inside: pairs with `leave`. A failure takes nothing.
+        let acquire = ordering!(Acquire, "lock-acquire" => Relaxed);
+        // INVARIANT: *Alone*.
+        let taken = self
+            .holder
+            .compare_exchange(expected, context::current(), acquire, Relaxed);
+        taken.is_ok().then(|| Entered(self))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn wait(&self) -> AxResult<Entered<'_, T>> {
+        let context = context::current();
+        // Exact, though `Relaxed`: only this context stores its identity, and it sees its own stores.
+        if context != context::UNKNOWN && self.holder.load(Relaxed) == context {
+            return Err(AxError::ResourceBusy);
+        }
+        // INVARIANT: *Reserved*. `Relaxed`: a context that misses it leaves the lock free.
+        self.waiting.fetch_add(1, Relaxed);
+        let _first = self.queue.lock();
+        let entered = self
+            .bell
+            .wait_for(|| self.take(RESERVED).or_else(|| self.take(FREE)));
+        // INVARIANT: *Reserved*. Before it leaves, hence before what those do that enter after it.
+        self.waiting.fetch_sub(1, Relaxed);
+        Ok(entered)
+    }
+
+    #[inline]
+    fn leave(&self) {
+        // Releases what this context did inside: pairs with `take`.
+        let release = ordering!(Release, "lock-release" => Relaxed);
+        // `Relaxed`: it counts no context that has been inside, since they got in, and were no longer
+        // counted, before this one. That it may miss one that begins to wait is said above.
+        if self.waiting.load(Relaxed) == 0 {
+            // INVARIANT: *Alone*.
+            self.holder.store(FREE, release);
+        } else {
+            // INVARIANT: *Alone*, *Reserved*.
+            let next = if mutant("lock-passes") {
+                FREE
+            } else {
+                RESERVED
+            };
+            self.holder.store(next, release);
+            step_unless!("lock-silent", self.bell.ring());
+        }
+    }
+
+    /// Lets the time pass after which the first waiter looks by itself.
+    #[cfg(test)]
+    pub(crate) fn nap_ends(&self) {
+        self.bell.ring();
+    }
+
+    /// The number of contexts that wait.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(Relaxed)
+    }
+
+    /// Enters if that takes no wait.
+    #[cfg(test)]
+    pub(crate) fn try_enter(&self) -> Option<Entered<'_, T>> {
+        self.take(FREE)
+    }
+
+    pub(crate) fn get_mut(&mut self) -> &mut T {
+        self.value.get_mut()
+    }
+
+    pub(crate) fn into_inner(self) -> T {
+        self.value.into_inner()
+    }
+}
+
+/// The inside of a [`FairLock`]: the context that has it is alone there until it drops it.
+pub(crate) struct Entered<'l, T>(&'l FairLock<T>);
+
+impl<T> Drop for Entered<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
+impl<T> Deref for Entered<'_, T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: by *Alone* no other context accesses the value, and this one does so only through
+        // this guard, which is borrowed.
+        unsafe { &*self.0.value.get() }
+    }
+}
+
+impl<T> DerefMut for Entered<'_, T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: as in `deref`; the guard is borrowed mutably.
+        unsafe { &mut *self.0.value.get() }
+    }
+}

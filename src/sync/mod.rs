@@ -1,0 +1,68 @@
+//! The synchronisation primitives that the crate uses: core's, or [loom](https://docs.rs/loom)'s
+//! under `cfg(loom)`. No other folder names them.
+
+/// What counts devices. Their type is part of the API, and so never loom's.
+pub(crate) use alloc::sync::{Arc, Weak};
+
+#[cfg(all(test, not(loom)))]
+mod counting;
+#[cfg(loom)]
+mod loom;
+#[cfg(not(loom))]
+#[cfg_attr(
+    not(any(test, target_os = "none", feature = "slot-cell")),
+    expect(dead_code, reason = "some are of use to the slot cell only")
+)]
+mod native;
+#[cfg(not(any(loom, target_os = "none")))]
+mod sleeping;
+#[cfg(all(target_os = "none", not(loom)))]
+mod spinning;
+
+#[cfg(loom)]
+pub(crate) use self::loom::*;
+#[cfg(not(loom))]
+pub(crate) use self::native::*;
+#[cfg(not(any(loom, target_os = "none")))]
+pub(crate) use self::sleeping::*;
+#[cfg(all(target_os = "none", not(loom)))]
+pub(crate) use self::spinning::*;
+
+/// Whether the crate is to be this mutant of itself, which a model must notice: `.ci/mutants.sh`.
+/// There is none but under `cfg(loom)` and `cfg(mutants)`, where `AXDEVICE_MUTANT` in the environment
+/// names one.
+#[cfg(not(any(loom, mutants)))]
+#[inline(always)]
+pub(crate) const fn mutant(_name: &str) -> bool {
+    false
+}
+
+#[cfg(any(loom, mutants))]
+pub(crate) fn mutant(name: &str) -> bool {
+    use std::{env, string::String, sync::LazyLock};
+
+    static CHOSEN: LazyLock<Option<String>> = LazyLock::new(|| env::var("AXDEVICE_MUTANT").ok());
+    CHOSEN.as_deref() == Some(name)
+}
+
+/// An ordering, which the mutant of that name weakens.
+macro_rules! ordering {
+    ($strong:ident $(, $name:literal => $weak:ident)+) => {
+        $(if $crate::sync::mutant($name) {
+            $crate::sync::Ordering::$weak
+        } else)+ {
+            $crate::sync::Ordering::$strong
+        }
+    };
+}
+
+/// A step, which the mutant of that name leaves out.
+macro_rules! step_unless {
+    ($name:literal, $step:expr) => {
+        if !$crate::sync::mutant($name) {
+            $step
+        }
+    };
+}
+
+pub(crate) use {ordering, step_unless};

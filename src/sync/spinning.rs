@@ -1,0 +1,32 @@
+//! Waiting on bare metal: a waiter looks again and again.
+
+/// A mutex that contexts get in the order in which they come.
+pub(crate) use spin::mutex::TicketMutex as FairMutex;
+
+/// Nobody sleeps, so there is nothing to wake.
+#[derive(Debug)]
+pub(crate) struct Bell;
+
+impl Bell {
+    pub(crate) const fn new() -> Self {
+        Self
+    }
+
+    /// Calls `take` until it gives something.
+    pub(crate) fn wait_for<T>(&self, mut take: impl FnMut() -> Option<T>) -> T {
+        loop {
+            if let Some(taken) = take() {
+                return taken;
+            }
+            core::hint::spin_loop();
+        }
+    }
+
+    pub(crate) fn ring(&self) {}
+}
+
+/// The identity of the running context: what the embedder has told. There are no threads.
+#[inline]
+pub(crate) fn running_context(told: impl FnOnce() -> usize) -> usize {
+    told()
+}

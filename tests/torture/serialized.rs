@@ -1,0 +1,120 @@
+//! A [`Serialized`] device that many vCPUs access at once: all wait, none fails, none starves.
+
+use std::{
+    cell::Cell,
+    hint::spin_loop,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
+    thread,
+    time::Duration,
+};
+
+use ax_errno::AxResult;
+use axaddrspace::device::{AccessWidth, Port, PortRange};
+use axdevice::{Serialized, SharedVmDevices};
+use axdevice_base::BaseDeviceOps;
+use axvmconfig::EmulatedDeviceType;
+
+use crate::{
+    budget::seconds_or,
+    hammer::{assert_fair, hammer},
+    watchdog::Watchdog,
+};
+
+const WIDTH: AccessWidth = AccessWidth::Dword;
+
+/// A port that reads as the number of accesses to it, this one included, and loses some if two vCPUs
+/// are inside. A write stays inside as many milliseconds as it says.
+#[derive(Default)]
+struct Disk {
+    accesses: Cell<usize>,
+    is_flushing: Arc<AtomicBool>,
+}
+
+impl Disk {
+    fn count(&self) -> usize {
+        self.accesses.set(self.accesses.get() + 1);
+        self.accesses.get()
+    }
+}
+
+impl BaseDeviceOps<PortRange> for Disk {
+    fn emu_type(&self) -> EmulatedDeviceType {
+        EmulatedDeviceType::Dummy
+    }
+
+    fn address_range(&self) -> PortRange {
+        PortRange::new(Port(0x1f0), Port(0x1f7))
+    }
+
+    fn handle_read(&self, _: Port, _: AccessWidth) -> AxResult<usize> {
+        // Most of the time of a vCPU is inside, as with a device that does something.
+        (0..if cfg!(miri) { 1 } else { 200 }).for_each(|_| spin_loop());
+        Ok(self.count())
+    }
+
+    fn handle_write(&self, _: Port, _: AccessWidth, milliseconds: usize) -> AxResult {
+        self.is_flushing.store(true, SeqCst);
+        thread::sleep(Duration::from_millis(milliseconds as u64));
+        self.is_flushing.store(false, SeqCst);
+        self.count();
+        Ok(())
+    }
+}
+
+fn registry(disk: Disk) -> SharedVmDevices {
+    let devices = SharedVmDevices::default();
+    devices
+        .add_port_dev(Arc::new(Serialized::new(disk)))
+        .unwrap();
+    devices
+}
+
+fn read(devices: &SharedVmDevices) -> AxResult<usize> {
+    devices.handle_port_read(Port(0x1f0), WIDTH)
+}
+
+/// Ten seconds, or as many as the environment says.
+#[test]
+fn no_vcpu_starves() {
+    let _watchdog = Watchdog::new("no_vcpu_starves");
+    let devices = registry(Disk::default());
+    let made = AtomicUsize::new(0);
+    let accesses = hammer(seconds_or(10), || {
+        made.fetch_add(1, SeqCst);
+        read(&devices)
+    });
+    assert_fair(&accesses);
+    let made = made.into_inner();
+    assert_eq!(read(&devices), Ok(made + 1), "no access is lost");
+}
+
+/// Two seconds: a vCPU that has lost its core, or that flushes, is inside for longer than any spin.
+#[test]
+fn all_wait_for_one_that_stays_inside() {
+    const OTHERS: usize = 4;
+    let milliseconds = if cfg!(miri) { 1 } else { 2_000 };
+    let disk = Disk::default();
+    let is_flushing = disk.is_flushing.clone();
+    let devices = registry(disk);
+    thread::scope(|scope| {
+        let flush = || devices.handle_port_write(Port(0x1f0), WIDTH, milliseconds);
+        let flush = scope.spawn(flush);
+        while !is_flushing.load(SeqCst) && !flush.is_finished() {
+            thread::yield_now();
+        }
+        let others: Vec<_> = (0..OTHERS)
+            .map(|_| scope.spawn(|| read(&devices)))
+            .collect();
+        let mut seen: Vec<_> = others
+            .into_iter()
+            .map(|other| other.join().unwrap().unwrap())
+            .collect();
+        assert!(!is_flushing.load(SeqCst), "nobody has got in beside it");
+        assert_eq!(flush.join().unwrap(), Ok(()));
+        seen.sort_unstable();
+        assert_eq!(seen, [2, 3, 4, 5], "the flush is the first");
+    });
+}
