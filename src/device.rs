@@ -9,9 +9,12 @@ use axaddrspace::{
 use axdevice_base::BaseDeviceOps;
 
 use crate::{
-    arch::guard::{Guard, Guarded},
+    arch::{
+        guard::{Guard, Guarded},
+        place::{Gate, Open},
+    },
     bus::BusRange,
-    serialized::{Gate, Open, Serialized},
+    serialized::Serialized,
     sync::{Arc, AtomicU64, Ordering},
     table::Mount,
 };

@@ -10,6 +10,7 @@ use axaddrspace::{GuestPhysAddr, GuestPhysAddrRange, device::AccessWidth};
 use axdevice_base::BaseDeviceOps;
 use axvmconfig::EmulatedDeviceType;
 
+use super::place::Place;
 use crate::bus::BusRange;
 
 /// Decides what an access does to a device of type `D`.
@@ -35,19 +36,6 @@ impl<R: BusRange, D: BaseDeviceOps<R>> Guard<R, D> for () {
     fn write(&self, device: &D, addr: R::Addr, width: AccessWidth, val: usize) -> AxResult {
         device.handle_write(addr, width, val)
     }
-}
-
-/// Where a device is, and how it is entered.
-pub(crate) trait Place {
-    /// What is there.
-    type Device;
-
-    /// Does `work` in the device, under its lock if it has one.
-    ///
-    /// # Errors
-    ///
-    /// [`ResourceBusy`](ax_errno::AxError::ResourceBusy) if the device stays busy, or what `work` gives.
-    fn enter<T>(&self, work: impl FnOnce(&Self::Device) -> AxResult<T>) -> AxResult<T>;
 }
 
 /// A device behind a guard.

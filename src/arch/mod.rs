@@ -20,6 +20,7 @@ mod gicv2;
 pub(crate) mod guard;
 #[cfg(any(all(test, not(loom)), target_arch = "aarch64"))]
 mod its;
+pub(crate) mod place;
 mod plic;
 
 #[cfg(target_arch = "aarch64")]
