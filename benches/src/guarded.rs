@@ -15,7 +15,7 @@ use std::{
 use ax_errno::AxResult;
 use axaddrspace::{GuestPhysAddr, GuestPhysAddrRange, device::AccessWidth};
 use axdevice::{
-    SharedVmDevices,
+    SharedVmDevices, ThreadSafe,
     arch::on_any_device::{self, Plic},
 };
 use axdevice_base::BaseDeviceOps;
@@ -123,12 +123,12 @@ impl Register {
 /// The registers that a guest accesses most, of each controller.
 pub fn registers() -> Vec<Register> {
     let base = BASE.into();
-    let serialised = || on_any_device::serialised(Nothing);
-    let gicd = || on_any_device::gicd(Nothing, base);
-    let gicr = || on_any_device::gicr(Nothing, base, 0..0);
-    let gicv2 = || on_any_device::gicv2(Nothing, base);
+    let serialised = || on_any_device::serialised::<ThreadSafe, _>(Nothing);
+    let gicd = || on_any_device::gicd::<ThreadSafe, _>(Nothing, base);
+    let gicr = || on_any_device::gicr::<ThreadSafe, _>(Nothing, base, 0..0);
+    let gicv2 = || on_any_device::gicv2::<ThreadSafe, _>(Nothing, base);
     let locks = || Arc::new(Locks::default());
-    let plic = || on_any_device::plic(Locks::default(), base, 8);
+    let plic = || on_any_device::plic::<ThreadSafe, _>(Locks::default(), base, 8);
     vec![
         Register::new("GICD_ISENABLER1", 0x104, serialised(), gicd()),
         Register::new("GICD_IPRIORITYR8", 0x420, serialised(), gicd()),

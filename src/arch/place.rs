@@ -7,20 +7,54 @@ use crate::{
     sync::{Arc, Mutex},
 };
 
+/// Who may be in a device during an access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Occupancy {
+    /// One vCPU: the access reaches state that the device does not synchronise, or reads a register
+    /// in order to write it back.
+    Alone,
+    /// Any number of vCPUs, each with an access that stands the others.
+    Shared,
+}
+
 /// Where a device is, and how it is entered.
-pub(crate) trait Place {
+pub trait Place {
     /// What is there.
     type Device;
 
-    /// Does `work` in the device, under its lock if it has one.
+    /// Does `work` in the device, with no vCPU in it meanwhile that enters it
+    /// [`Alone`](Occupancy::Alone) too, if this one does. `decide` says that, and what else `work`
+    /// needs to know; it sees nothing of the device.
     ///
     /// # Errors
     ///
     /// [`ResourceBusy`](ax_errno::AxError::ResourceBusy) if the device stays busy, or what `work` gives.
-    fn enter<T>(&self, work: impl FnOnce(&Self::Device) -> AxResult<T>) -> AxResult<T>;
+    fn enter_as<V, T>(
+        &self,
+        decide: impl FnOnce() -> (Occupancy, V),
+        work: impl FnOnce(&Self::Device, V) -> AxResult<T>,
+    ) -> AxResult<T>;
+
+    /// The same, of an access that needs no decision.
+    ///
+    /// # Errors
+    ///
+    /// As [`enter_as`](Self::enter_as).
+    #[inline]
+    fn enter<T>(
+        &self,
+        occupancy: Occupancy,
+        work: impl FnOnce(&Self::Device) -> AxResult<T>,
+    ) -> AxResult<T> {
+        self.enter_as(|| (occupancy, ()), |device, ()| work(device))
+    }
 }
 
-/// Serialises the accesses that a dispatch makes to a device which others hold bare.
+/// A device that others hold bare, and a lock for the accesses of a dispatch that must be alone.
+///
+/// It is `Sync` only if the device is. A registry of devices that are not, which is not `Sync`
+/// either, is shared on its embedder's word: the lock is then all that keeps vCPUs apart, and where a
+/// guard says [`Shared`](Occupancy::Shared), nothing does.
 pub(crate) struct Gate<D> {
     lock: Mutex<()>,
     device: Arc<D>,
@@ -39,18 +73,35 @@ impl<D> Place for Gate<D> {
     type Device = D;
 
     #[inline]
-    fn enter<T>(&self, work: impl FnOnce(&D) -> AxResult<T>) -> AxResult<T> {
-        let _entered = enter(&self.lock)?;
-        work(&self.device)
+    fn enter_as<V, T>(
+        &self,
+        decide: impl FnOnce() -> (Occupancy, V),
+        work: impl FnOnce(&D, V) -> AxResult<T>,
+    ) -> AxResult<T> {
+        match decide() {
+            (Occupancy::Alone, decided) => {
+                let _entered = enter(&self.lock)?;
+                work(&self.device, decided)
+            }
+            (Occupancy::Shared, decided) => work(&self.device, decided),
+        }
     }
 }
 
+/// One vCPU at a time, whatever the access: so a device that is not `Sync` is shared in safe code.
 impl<D> Place for Arc<Serialized<D>> {
     type Device = D;
 
     #[inline]
-    fn enter<T>(&self, work: impl FnOnce(&D) -> AxResult<T>) -> AxResult<T> {
-        work(&*enter(&self.device)?)
+    fn enter_as<V, T>(
+        &self,
+        decide: impl FnOnce() -> (Occupancy, V),
+        work: impl FnOnce(&D, V) -> AxResult<T>,
+    ) -> AxResult<T> {
+        let device = enter(&self.device)?;
+        // Not before, or all that was decided would have to be kept while this waits.
+        let (_, decided) = decide();
+        work(&device, decided)
     }
 }
 
@@ -61,8 +112,13 @@ impl<D> Place for Open<D> {
     type Device = D;
 
     #[inline]
-    fn enter<T>(&self, work: impl FnOnce(&D) -> AxResult<T>) -> AxResult<T> {
-        work(&self.0)
+    fn enter_as<V, T>(
+        &self,
+        decide: impl FnOnce() -> (Occupancy, V),
+        work: impl FnOnce(&D, V) -> AxResult<T>,
+    ) -> AxResult<T> {
+        let (_, decided) = decide();
+        work(&self.0, decided)
     }
 }
 
@@ -123,6 +179,32 @@ mod tests {
         );
         assert_eq!(handler.handle_write(Port(7), WIDTH, 0), Ok(()));
         assert_eq!(handler.address_range(), bare.address_range());
+    }
+
+    #[test]
+    fn a_gate_shuts_out_what_must_be_alone_and_nothing_else() {
+        let gate = Gate::new(Arc::new(7));
+        let enter = |occupancy| gate.enter(occupancy, |device| Ok(*device));
+        let inside = |occupancy| {
+            let entered = gate.enter(occupancy, |_| {
+                Ok((enter(Occupancy::Alone), enter(Occupancy::Shared)))
+            });
+            entered.unwrap()
+        };
+        assert_eq!(inside(Occupancy::Shared), (Ok(7), Ok(7)));
+        assert_eq!(
+            inside(Occupancy::Alone),
+            (Err(AxError::ResourceBusy), Ok(7))
+        );
+    }
+
+    #[test]
+    fn a_serialised_device_is_always_entered_alone() {
+        let device = Arc::new(Serialized::new(7));
+        for occupancy in [Occupancy::Alone, Occupancy::Shared] {
+            let again = device.enter(occupancy, |_| Ok(device.enter(occupancy, |_| Ok(()))));
+            assert_eq!(again, Ok(Err(AxError::ResourceBusy)));
+        }
     }
 
     #[test]
