@@ -224,6 +224,10 @@ fn a_gicv3_distributor() {
     host_gicd();
     let devices: SharedVmDevices = machine(false, &[gicd(GICD_LENGTH)]);
     from_two_vcpus(&devices, GICD, GICD_LENGTH, &GICD_ROWS, &[]);
+    // Without the lock that a thread-safe registry has.
+    let devices: AxVmDevices = machine(false, &[gicd(GICD_LENGTH)]);
+    assign(&devices);
+    from_two_vcpus(&devices, GICD, GICD_LENGTH, &GICD_ROWS, &[]);
 }
 
 #[test]
@@ -335,6 +339,8 @@ fn sweep_gicr(trusted: bool) {
     assert_eq!(LPT.is_completed(), table, "a guest makes no table");
     host_gicr();
     let devices: SharedVmDevices = machine(trusted, &[gicr()]);
+    from_two_vcpus(&devices, GICR, GICR_LENGTH, &rows, &LPI_VALUES);
+    let devices: AxVmDevices = machine(trusted, &[gicr()]);
     from_two_vcpus(&devices, GICR, GICR_LENGTH, &rows, &LPI_VALUES);
 }
 
