@@ -1,4 +1,4 @@
-//! [`Series`]: which redistributors of a guest are the last of a contiguous series.
+//! [`Last`]: which redistributors of a guest are the last of a contiguous series.
 //!
 //! GICR_TYPER.Last says whether a redistributor is "the highest-numbered Redistributor in a series of
 //! contiguous Redistributor pages" (Arm GIC architecture specification, GICv3 and GICv4, IHI 0069,

@@ -86,7 +86,7 @@ pub(crate) fn meet(
     register: usize,
     work: impl Fn(&AxVmDevices, usize) + Sync,
 ) -> bool {
-    together(devices, register, Duration::from_secs(30), work)
+    together(devices, register, Duration::from_secs(10), work)
 }
 
 /// Whether they are not, where they should not be: then one always waits in vain.
