@@ -47,7 +47,7 @@ race() {
     done
 }
 
-pass $arm config 5 two_vcpus
+pass $arm config 8 two_vcpus
 pass $riscv config 1 two_vcpus
-pass $arm races 8 behind_the_registry
+pass $arm races 9 behind_the_registry
 race

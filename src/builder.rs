@@ -201,6 +201,7 @@ impl<'f, B: DeviceBound> VmDevicesBuilder<'f, B> {
                 })?;
             }
         }
+        machine.platform.finish(&machine.tables);
         let devices = VmDevices::from_parts(machine.tables, machine.ids, machine.ivc);
         Ok(devices.with_unmapped(self.unmapped))
     }
@@ -228,7 +229,7 @@ const VIRTUAL_TIMER: &str = "virtual timer";
 
 /// A registry in the making.
 struct Machine<B: DeviceBound> {
-    trust_guest_its: bool,
+    platform: arch::Platform,
     ids: DeviceIds,
     tables: Tables<B>,
     ivc: Option<IvcChannels>,
@@ -237,7 +238,7 @@ struct Machine<B: DeviceBound> {
 impl<B: DeviceBound> Machine<B> {
     fn new(trust_guest_its: bool) -> Self {
         Self {
-            trust_guest_its,
+            platform: arch::Platform::new(trust_guest_its),
             ids: DeviceIds::new(),
             tables: Tables::new(),
             ivc: None,
@@ -254,7 +255,7 @@ impl<B: DeviceBound> Machine<B> {
             return self.build_ivc(config);
         }
         let mut batch = Batch::new(&self.ids, Some(config.name.as_str().into()));
-        let built = arch::build(config, self.trust_guest_its, &self.tables, &mut batch);
+        let built = self.platform.build(config, &self.tables, &mut batch);
         if !built.map_err(|fault| self.name_owner(fault, &config.name))? {
             match factories.iter_mut().find(|(of, _)| *of == config.emu_type) {
                 Some((_, factory)) => factory(config, &mut batch).map_err(ConfigFault::Factory)?,

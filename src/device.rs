@@ -9,9 +9,12 @@ use axaddrspace::{
 use axdevice_base::BaseDeviceOps;
 
 use crate::{
-    arch::guard::{Guard, Guarded},
+    arch::{
+        guard::{Guard, Guarded},
+        place::{Gate, Open},
+    },
     bus::BusRange,
-    serialized::{Gate, Open, Serialized},
+    serialized::Serialized,
     sync::{Arc, AtomicU64, Ordering},
     table::Mount,
 };
@@ -61,7 +64,8 @@ pub trait DeviceBound: sealed::Sealed + 'static {
         T: BaseDeviceOps<R> + Send + Sync,
         G: Guard<R, T>;
 
-    /// Holds a built-in device that one vCPU at a time may call, and guards it from a dispatch.
+    /// Holds a built-in device that is not `Sync`, and guards it from a dispatch, which enters it by
+    /// one vCPU at a time; but in a registry of [`Unbound`] devices only where the guard says so.
     #[doc(hidden)]
     fn serialised<R: BusRange, T, G>(device: T, guard: G) -> Mount<Self::Dev<R>>
     where
@@ -74,6 +78,13 @@ pub trait DeviceBound: sealed::Sealed + 'static {
 ///
 /// `find_*` and `iter_*` give a built-in device bare, so that it can be downcast; a lock that it
 /// needs and its [guard](crate::guards) belong to the table entry, and stand before a dispatch alone.
+///
+/// An embedder that shares the registry between threads says that what it does with the devices does
+/// not race. Of the built-in ones `handle_*` and a [`Dispatcher`](crate::Dispatcher) see to that: an
+/// access takes the device's lock where its handler reaches state that the device does not
+/// synchronise, and is not locked elsewhere ([guards](crate::guards#vcpus-in-one-device) says which is
+/// which). The embedder still must not call the bare device meanwhile; of `VGicD` that means that
+/// `assign_irq` is over before the first vCPU runs.
 #[derive(Debug)]
 pub enum Unbound {}
 
@@ -108,8 +119,9 @@ impl DeviceBound for Unbound {
 /// Devices that any vCPU's thread may call, `dyn BaseDeviceOps<R> + Send + Sync`, and so the
 /// registry of them, [`SharedVmDevices`](crate::SharedVmDevices), is `Send + Sync`.
 ///
-/// A built-in device that is not `Sync` is held as a [`Serialized`] one; its [guard](crate::guards)
-/// belongs to the table entry, as in a registry of [`Unbound`] devices.
+/// A built-in device that is not `Sync` is held as a [`Serialized`] one, which takes its lock for
+/// every access; its [guard](crate::guards) belongs to the table entry, as in a registry of
+/// [`Unbound`] devices.
 #[derive(Debug)]
 pub enum ThreadSafe {}
 

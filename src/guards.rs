@@ -23,6 +23,68 @@
 //! [`Serialized`](crate::Serialized) where the device is not `Sync`. Guards look after devices that
 //! the crate builds from a configuration, not after those that are added.
 //!
+//! # vCPUs in one device
+//!
+//! `VGicD`, `VGicR` and `Gits` are not `Sync`: each has a cell that it reads and writes through shared
+//! references without a lock. In a [`SharedVmDevices`](crate::SharedVmDevices), which is `Sync` in
+//! safe code, each is therefore entered by one vCPU at a time. An
+//! [`AxVmDevices`](crate::AxVmDevices) is shared on its embedder's word; there a dispatch takes the
+//! lock where an access must be *alone*, and nowhere else. The tables below say of each register
+//! whether it must, with the lines of the pinned source that are the reason. There are two:
+//!
+//! - Its handler reaches the cell. `VGicD`'s, `assigned_irqs` (`vgicd.rs:42`), is read at
+//!   `vgicd.rs:256` and written by `assign_irq` alone (`vgicd.rs:74`), which axvm calls before the guest
+//!   runs; whoever calls it later races with the guest, lock or no lock, for that is a call of the bare
+//!   device.
+//! - The guard reads the register in order to write it back, or another access's guard does. Of two
+//!   such writes at once one would be lost.
+//!
+//! Everything else in those two devices is one access of the host's register, which the hardware puts
+//! in order with those of other CPUs, or has a lock of the device's own. These are plain spinlocks:
+//! `GICD_LOCK` (`vgicd.rs:342`), one for all distributors of the host, for writes of IGROUPR,
+//! IGRPMODR, ICFGR and IPRIORITYR; and that of the table of LPIs (`vgicr.rs:287`), for INVLPIR. An
+//! interrupt handler that makes such an access, having interrupted one on the same CPU, waits for
+//! itself for ever, as with 0.4.10.
+//!
+//! `Gits` is always entered alone: its registers race, and commands would be submitted twice
+//! (`gits.rs:210` to `gits.rs:218`). `Vgic` and `VPlicGlobal` are `Sync`, have locks of their own
+//! (`vgic.rs:25`; `vplic.rs:25` to `vplic.rs:29`), and are entered without one, but for completions of
+//! the PLIC (below).
+//!
+//! # What registers say of other CPUs
+//!
+//! The devices show the host's registers. Where those describe a neighbour, or count or name CPUs, the
+//! guest sees:
+//!
+//! | register | what the guest sees | right? |
+//! |---|---|---|
+//! | GICR_TYPER.Last | the device says of each that it is the last (`vgicr.rs:113`), so that a guest which walks a series finds only the first; the guard says it of the last of a contiguous series | yes |
+//! | GICR_TYPER.VLPIS, with Dirty, RVPEID and VSGI | the host's, but zero where the guest's redistributor is shorter than the four frames of 64 KiB that they announce: a guest would look for the next one 256 KiB on, and miss every other | yes |
+//! | GICR_TYPER.Affinity_Value | the physical CPU's | yes, where a vCPU's VMPIDR_EL2 is its physical CPU's, as axvm makes it from `phys_cpu_ids`; the guard does not know another |
+//! | GICR_TYPER.Processor_Number | the physical CPU's; not 0 for the first vCPU, nor dense | yes: it is how a command names the redistributor, and the host's ITS has the commands |
+//! | GICR_TYPER.CommonLPIAff | the host's | yes: the redistributors are the host's, with one table of LPIs for all |
+//! | GICD_TYPER.CPUNumber | the host's, not the vCPUs | in use, yes: it counts the CPU interfaces that ITARGETSR can name without affinity routing, and those are the host's. With affinity routing, which CTLR shows and a guest cannot turn off, it means nothing |
+//! | GICD_TYPER.ITLinesNumber, and the other fields | the host's | yes: a guest's interrupts have the host's numbers; those of others read as zero |
+//! | GICD_ITARGETSR0 to 31, which say which CPU reads | zero | yes: reserved with affinity routing |
+//! | GICD_ITARGETSR, IROUTER of the guest's interrupts | the host's: physical CPUs by number and by affinity | yes, as Affinity_Value |
+//! | GICv2 GICD_TYPER.CPUNumber | what the hypervisor's `read_vgicd_typer` gives, for every guest | only if it gives the guest's; an entry for a GICv2 does not say how many vCPUs there are, so that the guard cannot |
+//! | GICv2 GICD_TYPER.ITLinesNumber | likewise; of interrupts from 512 on the registers read as zero | the architecture allows lines that are not there |
+//! | GITS_TYPER.PTA | the host's | if it is zero, commands name redistributors by Processor_Number: yes. If it is one, by physical address: only if the guest has each redistributor where its CPU's is in the host, for commands are not translated; the hardware has one way only, so that the guard cannot hide it |
+//! | GITS_TYPER.HCC, CIL, CIDbits | the host's: how many collections, one for each CPU, it can have | yes, though it shares them with the host's other guests |
+//! | GITS_TYPER.VMOVP, SVPET; GITS_MPIDR | the host's; zero | of virtual CPUs of the guest's own, for which its redistributors have no frames |
+//! | PLIC | no register says how many contexts or harts there are. A context's number is the host's; those that the configuration does not give read as zero | yes |
+//!
+//! ## The last of a series
+//!
+//! A redistributor is not the last if another redistributor starts where it ends, whichever entry of
+//! the configuration either comes from. So of one entry with four, a stride as long as each, the
+//! fourth is the last; with a longer stride there is a hole after each, and each is the last. (A guest
+//! that knows of the stride, from `redistributor-stride` in its device tree, needs a region for each
+//! of these.) An entry that [`AxVmDevices::new`](crate::AxVmDevices::new) leaves out does not count.
+//! Whether one is the last is found out when the registry is built, and stays so: removing or moving a
+//! redistributor later changes no other's register, which guests read once. Who takes the end of a
+//! series away leaves a guest that walks it afterwards to [`Unmapped`](crate::Unmapped).
+//!
 //! # GICv2 distributor: `arm_vgic::Vgic`
 //!
 //! It reaches no host. Offsets are modulo 4 KiB.
@@ -38,40 +100,40 @@
 //! It reads and writes the host's distributor in the width of the guest's access, masked to the
 //! interrupts that are the guest's.
 //!
-//! | register | the device | the guard |
-//! |---|---|---|
-//! | any, unaligned | accesses the host's register unaligned: a fault on device memory, and undefined behaviour in Rust | reserved |
-//! | any, in a width that the architecture does not allow | accesses the host's register so; the hardware may answer with an abort | reserved |
-//! | CTLR, TYPER, IIDR, TYPER2; PIDR4 to CIDR3 | reads the host's, ignores writes | passes 4 bytes |
-//! | IGROUPR | masked; a guest can put its interrupts into group 0, which come as FIQs where the host has one security state, and no hypervisor of these expects one | passes 4 bytes; bits can be set, not cleared |
-//! | ISENABLER to ICACTIVER, ICFGR, IGRPMODR | masked; 8 bytes at the last register of ISENABLER and its like look up interrupt 1024 of 1024: panics | passes 4 bytes |
-//! | IPRIORITYR | masked (to the low four bits of each priority); 8 bytes, unaligned, at the end likewise | passes 1 and 4 bytes |
-//! | ITARGETSR | asks whether the *first* byte's interrupt is the guest's, and writes all: interrupts of others are rerouted | passes 1 byte |
-//! | IROUTER32 to 1019 | masked; one that is unaligned writes into the next interrupt's | passes 8 bytes and either half |
-//! | IROUTER0 to 31 and 1020 to 1023; all else, such as SETSPI_NSR (0x40) or 0x30; all beyond 64 KiB | `todo!` panics, or reads a reserved register | reserved |
+//! | register | the device | the guard | alone |
+//! |---|---|---|---|
+//! | any, unaligned | accesses the host's register unaligned: a fault on device memory, and undefined behaviour in Rust | reserved | |
+//! | any, in a width that the architecture does not allow | accesses the host's register so; the hardware may answer with an abort | reserved | |
+//! | CTLR, TYPER, IIDR, TYPER2; PIDR4 to CIDR3 | reads the host's, ignores writes | passes 4 bytes | no: one read of the host's (`vgicd.rs:173`) |
+//! | IGROUPR | masked; a guest can put its interrupts into group 0, which come as FIQs where the host has one security state, and no hypervisor of these expects one | passes 4 bytes; bits can be set, not cleared | writes, which this guard makes of a read (`:314`) and a write; GICD_LOCK (`:332`) is held in the second only. Reads not |
+//! | ISENABLER to ICACTIVER, ICFGR, IGRPMODR | masked; 8 bytes at the last register of ISENABLER and its like look up interrupt 1024 of 1024: panics | passes 4 bytes | no: one access (`:314`, `:330`), or with GICD_LOCK held (`:332`) |
+//! | IPRIORITYR | masked (to the low four bits of each priority); 8 bytes, unaligned, at the end likewise | passes 1 and 4 bytes | no: one read (`:314`); writes with GICD_LOCK held (`:332`) |
+//! | ITARGETSR | asks whether the *first* byte's interrupt is the guest's, and writes all: interrupts of others are rerouted | passes 1 byte | no: one access (`:136`, `:207`) |
+//! | IROUTER32 to 1019 | masked; one that is unaligned writes into the next interrupt's | passes 8 bytes and either half | no: one access (`:126`, `:197`) |
+//! | IROUTER0 to 31 and 1020 to 1023; all else, such as SETSPI_NSR (0x40) or 0x30; all beyond 64 KiB | `todo!` panics, or reads a reserved register | reserved | |
 //!
 //! # GICv3 redistributor: `arm_vgic::v3::vgicr::VGicR`
 //!
 //! It reads and writes the host's redistributor of its physical CPU. *Trusted* is a guest for which
 //! [`trust_guest_its`](crate::VmDevicesBuilder::trust_guest_its) is set.
 //!
-//! | register | the device | the guard |
-//! |---|---|---|
-//! | any, unaligned or in a width that the architecture does not allow | as in the distributor | reserved |
-//! | CTLR | passes on: with EnableLPIs the hardware begins to use the pending table | passes 4 bytes; EnableLPIs stays as it is unless trusted |
-//! | IIDR; PIDR4 to CIDR3 | reads the host's; `todo!` panics on a write | passes reads of 4 bytes |
-//! | TYPER | reads the host's, with Last set; `todo!` panics on a write, and on a read of the upper half | passes reads of 8 bytes and of either half |
-//! | STATUSR | passes on | passes 4 bytes |
-//! | WAKER | passes on: with ProcessorSleep the physical CPU gets no interrupts any more, nor does the host | passes 4 bytes; ProcessorSleep is not set |
-//! | SETLPIR, CLRLPIR, INVALLR | passes on | write only, 4 and 8 bytes, trusted only |
-//! | PROPBASER | remembers it; `todo!` panics on the upper half; a write of the lower half clears the upper | passes 8 bytes and either half |
-//! | PENDBASER | passes on: the hardware writes to the physical address that the guest gives; `todo!` panics on the upper half | passes reads; writes only if trusted, 8 bytes and either half |
-//! | INVLPIR | **writes one byte at 4 KiB-aligned table + value - 8192, anywhere**; makes the table first if there is none, and gives it to every physical CPU; overflows below 8192; `todo!` panics on a read | write only, of an LPI that the table has, where there is a table |
-//! | SYNCR | reads as zero; `todo!` panics on a write | reserved |
-//! | IGROUPR0 | passes on: the *host's* private interrupts can become FIQs | passes 4 bytes; bits can be set, not cleared |
-//! | ISENABLER0 to ICACTIVER0, ICFGR0 and 1, IGRPMODR0 | passes on, but that the maintenance interrupt is not disabled | passes 4 bytes |
-//! | IPRIORITYR0 to 7 | passes on | passes 1 and 4 bytes |
-//! | all else | `todo!` panics | reserved |
+//! | register | the device | the guard | alone |
+//! |---|---|---|---|
+//! | any, unaligned or in a width that the architecture does not allow | as in the distributor | reserved | |
+//! | CTLR | passes on: with EnableLPIs the hardware begins to use the pending table | passes 4 bytes; EnableLPIs stays as it is unless trusted | writes, unless trusted: this guard writes back what it reads (`vgicr.rs:106`, `:175`). Reads not |
+//! | IIDR; PIDR4 to CIDR3 | reads the host's; `todo!` panics on a write | passes reads of 4 bytes | no: one read (`:120`) |
+//! | TYPER | reads the host's, with Last set; `todo!` panics on a write, and on a read of the upper half | passes reads of 8 bytes and of either half, with [Last and VLPIS](#what-registers-say-of-other-cpus) as they are for this guest | no: one read (`:109`) |
+//! | STATUSR | passes on | passes 4 bytes | no: one access (`:150`, `:214`) |
+//! | WAKER | passes on: with ProcessorSleep the physical CPU gets no interrupts any more, nor does the host | passes 4 bytes; ProcessorSleep is not set | no: likewise |
+//! | SETLPIR, CLRLPIR, INVALLR | passes on | write only, 4 and 8 bytes, trusted only | no: one write (`:187`) |
+//! | PROPBASER | remembers it; `todo!` panics on the upper half; a write of the lower half clears the upper | passes 8 bytes and either half | **always**: an `UnsafeCell` (`:51`), read at `:130` and written at `:183` |
+//! | PENDBASER | passes on: the hardware writes to the physical address that the guest gives; `todo!` panics on the upper half | passes reads; writes only if trusted, 8 bytes and either half | writes: of a half this guard makes a read (`:124`) and a write (`:179`) of the whole. Reads not |
+//! | INVLPIR | **writes one byte at 4 KiB-aligned table + value - 8192, anywhere**; makes the table first if there is none, and gives it to every physical CPU; overflows below 8192; `todo!` panics on a read | write only, of an LPI that the table has, where there is a table | no: the table has a lock (`:316`), and stays once it is there (`:287`) |
+//! | SYNCR | reads as zero; `todo!` panics on a write | reserved | |
+//! | IGROUPR0 | passes on: the *host's* private interrupts can become FIQs | passes 4 bytes; bits can be set, not cleared | writes: this guard writes back what it reads (`:150`, `:214`). Reads not |
+//! | ISENABLER0 to ICACTIVER0, ICFGR0 and 1, IGRPMODR0 | passes on, but that the maintenance interrupt is not disabled | passes 4 bytes | no: one access (`:150`, `:214`) |
+//! | IPRIORITYR0 to 7 | passes on | passes 1 and 4 bytes | no: likewise |
+//! | all else | `todo!` panics | reserved | |
 //!
 //! # ITS: `arm_vgic::v3::gits::Gits`
 //!
@@ -189,6 +251,8 @@
 //! inlined into the handler, and no further virtual call. `cargo bench -p axdevice-benches --bench
 //! guards` measures it around a device that does nothing, on any architecture, and fails where it is
 //! more than 3 ns and more than half of the bare access. Devices without a guard are called directly.
+//! `--bench together` measures how many times one vCPU's rate two reach on a distributor, and fails
+//! where those that are let in together reach less than 1.8.
 //!
 //! # What guards do not do
 //!

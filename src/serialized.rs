@@ -7,7 +7,7 @@ use axaddrspace::device::AccessWidth;
 use axdevice_base::BaseDeviceOps;
 use axvmconfig::EmulatedDeviceType;
 
-use crate::{arch::guard::Place, bus::BusRange, fair_lock::FairLock, sync::Arc};
+use crate::{bus::BusRange, fair_lock::FairLock};
 
 /// Makes a device that is `Send` but not `Sync` one that any vCPU may call, behind a lock of its own.
 ///
@@ -68,7 +68,7 @@ use crate::{arch::guard::Place, bus::BusRange, fair_lock::FairLock, sync::Arc};
 /// # Ok::<(), ax_errno::AxError>(())
 /// ```
 pub struct Serialized<D> {
-    device: FairLock<D>,
+    pub(crate) device: FairLock<D>,
 }
 
 impl<D> Serialized<D> {
@@ -118,69 +118,16 @@ impl<D> fmt::Debug for Serialized<D> {
     }
 }
 
-/// Serialises the accesses that a dispatch makes to a device which others hold bare.
-pub(crate) struct Gate<D> {
-    lock: FairLock<()>,
-    device: Arc<D>,
-}
-
-impl<D> Gate<D> {
-    pub(crate) fn new(device: Arc<D>) -> Self {
-        Self {
-            lock: FairLock::new(()),
-            device,
-        }
-    }
-}
-
-impl<D> Place for Gate<D> {
-    type Device = D;
-
-    #[inline]
-    fn enter<T>(&self, work: impl FnOnce(&D) -> AxResult<T>) -> AxResult<T> {
-        let _entered = self.lock.enter()?;
-        work(&self.device)
-    }
-}
-
-impl<D> Place for Arc<Serialized<D>> {
-    type Device = D;
-
-    #[inline]
-    fn enter<T>(&self, work: impl FnOnce(&D) -> AxResult<T>) -> AxResult<T> {
-        work(&*self.device.enter()?)
-    }
-}
-
-/// A device that any vCPU may call.
-pub(crate) struct Open<D>(pub(crate) Arc<D>);
-
-impl<D> Place for Open<D> {
-    type Device = D;
-
-    #[inline]
-    fn enter<T>(&self, work: impl FnOnce(&D) -> AxResult<T>) -> AxResult<T> {
-        work(&self.0)
-    }
-}
-
 #[cfg(all(test, not(loom)))]
 mod tests {
     use core::cell::Cell;
-    use std::{
-        sync::{OnceLock, Weak},
-        thread,
-    };
+    use std::thread;
 
     use ax_errno::AxError;
     use axaddrspace::device::{Port, PortRange};
 
     use super::*;
-    use crate::{
-        arch::guard::Guarded,
-        bus::sealed::Bus,
-        device::{DeviceBound, Unbound},
-    };
+    use crate::bus::sealed::Bus;
 
     const WIDTH: AccessWidth = AccessWidth::Dword;
 
@@ -263,56 +210,5 @@ mod tests {
             assert_eq!(range.join().unwrap(), PortRange::new(Port(0), Port(3)));
         });
         assert_eq!(device.into_inner().0.get(), 1);
-    }
-
-    /// Enters what dispatches to it again.
-    #[derive(Default)]
-    struct Reenters(OnceLock<Weak<Handler>>);
-
-    type Handler = dyn BaseDeviceOps<PortRange> + Send + Sync;
-
-    impl BaseDeviceOps<PortRange> for Reenters {
-        fn emu_type(&self) -> EmulatedDeviceType {
-            EmulatedDeviceType::Dummy
-        }
-
-        fn address_range(&self) -> PortRange {
-            PortRange::new(Port(7), Port(7))
-        }
-
-        fn handle_read(&self, port: Port, width: AccessWidth) -> AxResult<usize> {
-            self.0
-                .get()
-                .unwrap()
-                .upgrade()
-                .unwrap()
-                .handle_read(port, width)
-        }
-
-        fn handle_write(&self, _: Port, _: AccessWidth, _: usize) -> AxResult {
-            Ok(())
-        }
-    }
-
-    #[test]
-    fn a_gate_guards_the_dispatch_and_not_the_device() {
-        let bare = Arc::new(Reenters::default());
-        let handler: Arc<Handler> = Arc::new(Guarded::new(Gate::new(bare.clone()), ()));
-        bare.0.set(Arc::downgrade(&handler)).unwrap();
-        assert_eq!(
-            handler.handle_read(Port(7), WIDTH),
-            Err(AxError::ResourceBusy)
-        );
-        assert_eq!(handler.handle_write(Port(7), WIDTH, 0), Ok(()));
-        assert_eq!(handler.address_range(), bare.address_range());
-    }
-
-    #[test]
-    fn an_unbound_registry_holds_the_device_bare_and_the_handler_gated() {
-        let mount = Unbound::serialised::<PortRange, _, _>(Counter::default(), ());
-        let any: Arc<dyn core::any::Any> = mount.device;
-        assert!(any.is::<Counter>());
-        let any: Arc<dyn core::any::Any> = mount.handler;
-        assert!(any.is::<Guarded<Gate<Counter>, ()>>());
     }
 }

@@ -15,7 +15,7 @@ use std::{
 use ax_errno::AxResult;
 use axaddrspace::{GuestPhysAddr, GuestPhysAddrRange, device::AccessWidth};
 use axdevice::{
-    SharedVmDevices,
+    AxVmDevices, DeviceBound, SharedVmDevices, ThreadSafe, Unbound, VmDevices,
     arch::on_any_device::{self, Plic},
 };
 use axdevice_base::BaseDeviceOps;
@@ -106,16 +106,11 @@ pub struct Register {
 
 impl Register {
     fn new(name: &'static str, offset: usize, bare: Handler, guarded: Handler) -> Self {
-        let registry = |device| {
-            let devices = SharedVmDevices::default();
-            devices.add_mmio_dev(device).expect("there is room");
-            devices
-        };
         Self {
             name,
-            addr: GuestPhysAddr::from_usize(BASE + offset),
-            bare: registry(bare),
-            guarded: registry(guarded),
+            addr: at(offset),
+            bare: lone(bare),
+            guarded: lone(guarded),
         }
     }
 }
@@ -123,12 +118,12 @@ impl Register {
 /// The registers that a guest accesses most, of each controller.
 pub fn registers() -> Vec<Register> {
     let base = BASE.into();
-    let serialised = || on_any_device::serialised(Nothing);
-    let gicd = || on_any_device::gicd(Nothing, base);
-    let gicr = || on_any_device::gicr(Nothing, base, 0..0);
-    let gicv2 = || on_any_device::gicv2(Nothing, base);
+    let serialised = || on_any_device::serialised::<ThreadSafe, _>(Nothing);
+    let gicd = || on_any_device::gicd::<ThreadSafe, _>(Nothing, base);
+    let gicr = || on_any_device::gicr::<ThreadSafe, _>(Nothing, base, 0..0);
+    let gicv2 = || on_any_device::gicv2::<ThreadSafe, _>(Nothing, base);
     let locks = || Arc::new(Locks::default());
-    let plic = || on_any_device::plic(Locks::default(), base, 8);
+    let plic = || on_any_device::plic::<ThreadSafe, _>(Locks::default(), base, 8);
     vec![
         Register::new("GICD_ISENABLER1", 0x104, serialised(), gicd()),
         Register::new("GICD_IPRIORITYR8", 0x420, serialised(), gicd()),
@@ -139,4 +134,56 @@ pub fn registers() -> Vec<Register> {
         Register::new("PLIC enable bits", 0x2080, locks(), plic()),
         Register::new("PLIC claim/complete", PLIC_COMPLETE, locks(), plic()),
     ]
+}
+
+/// A GICv3 distributor that does nothing, behind its guard.
+pub fn distributor<B: DeviceBound>() -> VmDevices<B> {
+    lone(on_any_device::gicd::<B, _>(Nothing, BASE.into()))
+}
+
+/// A GICv3 redistributor that does nothing, behind its guard.
+pub fn redistributor<B: DeviceBound>() -> VmDevices<B> {
+    lone(on_any_device::gicr::<B, _>(Nothing, BASE.into(), 0..0))
+}
+
+fn lone<B: DeviceBound>(device: Arc<B::Dev<GuestPhysAddrRange>>) -> VmDevices<B> {
+    let devices = VmDevices::default();
+    devices.add_mmio_dev(device).expect("there is room");
+    devices
+}
+
+/// The address of the register at an offset of these devices.
+pub fn at(offset: usize) -> GuestPhysAddr {
+    GuestPhysAddr::from_usize(BASE + offset)
+}
+
+/// A distributor in a registry that does not say itself that vCPUs may share it.
+#[derive(Debug)]
+pub struct Embedded(AxVmDevices);
+
+// SAFETY: the registry's only device is a `Nothing` behind its guard, which are both `Sync`; it is
+// reached through `handle_*` alone, and cannot be taken apart.
+unsafe impl Sync for Embedded {}
+
+impl Embedded {
+    /// One of its own.
+    pub fn new() -> Self {
+        Self(distributor::<Unbound>())
+    }
+
+    /// Reads a register.
+    pub fn read(&self, addr: GuestPhysAddr, width: AccessWidth) -> AxResult<usize> {
+        self.0.handle_mmio_read(addr, width)
+    }
+
+    /// Writes a register.
+    pub fn write(&self, addr: GuestPhysAddr, width: AccessWidth, val: usize) -> AxResult {
+        self.0.handle_mmio_write(addr, width, val)
+    }
+}
+
+impl Default for Embedded {
+    fn default() -> Self {
+        Self::new()
+    }
 }

@@ -1,7 +1,7 @@
 //! The Arm interrupt controllers of crate `arm_vgic`.
 //!
-//! `VGicD`, `VGicR` and `Gits` keep state in `UnsafeCell`s, and so are `Send` but not `Sync`: a
-//! dispatch enters each by one vCPU at a time.
+//! `VGicD`, `VGicR` and `Gits` keep state in `UnsafeCell`s, and so are `Send` but not `Sync`. Their
+//! guards say which accesses reach that state, and must be alone in the device.
 
 use core::ops::Range;
 
@@ -20,6 +20,7 @@ use axdevice_base::BaseDeviceOps;
 use axvmconfig::{EmulatedDeviceConfig, EmulatedDeviceType};
 
 use super::{
+    Platform,
     gicd::Gicd,
     gicr::{FIRST_LPI, Gicr, Lpis, lpis_of},
     gicv2::GicV2,
@@ -35,10 +36,10 @@ use crate::{
     update::Batch,
 };
 
-/// See [`super::build`].
+/// See [`Platform::build`].
 pub(super) fn build<B: DeviceBound>(
+    platform: &mut Platform,
     config: &EmulatedDeviceConfig,
-    trusted: bool,
     tables: &Tables<B>,
     batch: &mut Batch<'_, B>,
 ) -> Result<bool, ConfigFault> {
@@ -53,9 +54,13 @@ pub(super) fn build<B: DeviceBound>(
             for redistributor in redistributors(config)? {
                 let base = redistributor.base.into();
                 let device = VGicR::new(base, Some(length), redistributor.pcpu_id);
-                let lpis = HostLpis(lpis_of(axvisor_api::arch::read_vgicd_typer()));
-                let guard = Filter::new(base, Gicr { trusted, lpis });
-                batch.mount(B::serialised(device, guard))?;
+                let registers = Gicr {
+                    trusted: platform.trusted,
+                    lpis: HostLpis(lpis_of(axvisor_api::arch::read_vgicd_typer())),
+                    length,
+                    last: platform.redistributors.join(redistributor.base + length)?,
+                };
+                batch.mount(B::serialised(device, Filter::new(base, registers)))?;
             }
         }
         EmulatedDeviceType::GPPTDistributor => {
@@ -66,7 +71,7 @@ pub(super) fn build<B: DeviceBound>(
         }
         EmulatedDeviceType::GPPTITS => {
             let host = PhysAddr::from_usize(host_gits_base(config)?);
-            if !trusted {
+            if !platform.trusted {
                 return Err(ConfigFault::UntrustedIts);
             }
             // Making the device programs the host's ITS: not before it is sure to be added.
@@ -79,6 +84,15 @@ pub(super) fn build<B: DeviceBound>(
         _ => return Ok(false),
     }
     Ok(true)
+}
+
+/// See [`Platform::finish`].
+pub(super) fn finish<B: DeviceBound>(platform: Platform, tables: &Tables<B>) {
+    // What contains the address after a device's last starts there: devices do not overlap.
+    platform.redistributors.close(|start| {
+        let next = tables.of::<GuestPhysAddrRange>().owner(start);
+        next.is_some_and(|next| next.device().emu_type() == EmulatedDeviceType::GPPTRedistributor)
+    });
 }
 
 /// The LPIs of the host: how many its configuration table holds once there is one.

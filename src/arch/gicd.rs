@@ -5,12 +5,20 @@
 
 use axaddrspace::device::AccessWidth::{self, Byte, Dword, Qword};
 
-use super::guard::{
-    Registers,
-    Verdict::{self, Keep, Nothing, Pass},
+use super::{
+    guard::{
+        Registers,
+        Verdict::{self, Keep, Nothing, Pass},
+    },
+    place::Occupancy::Shared,
 };
 
 /// Lets through what the device masks by the interrupts that are the guest's.
+///
+/// vCPUs are in the device together. Its one cell, `assigned_irqs` (`vgicd.rs:42`), is written by
+/// `assign_irq` (`vgicd.rs:74`) before the guest runs, and only read since (`vgicd.rs:256`). A write
+/// that masks the host's register reads it first, and has a lock of the device's own for that,
+/// `GICD_LOCK` (`vgicd.rs:332`); every other access is one access of the host's register.
 pub(crate) struct Gicd;
 
 /// How a register may be accessed.
@@ -55,7 +63,7 @@ impl Registers for Gicd {
         match (kind(offset), width) {
             (Kind::ReadOnly | Kind::Group | Kind::Word | Kind::Bytes | Kind::Long, Dword)
             | (Kind::Bytes | Kind::Byte, Byte)
-            | (Kind::Long, Qword) => Pass,
+            | (Kind::Long, Qword) => Pass(Shared),
             _ => Nothing,
         }
     }
@@ -64,7 +72,8 @@ impl Registers for Gicd {
     fn write(&self, offset: usize, width: AccessWidth, value: usize) -> Verdict {
         match (kind(offset), width) {
             // Where the host's GIC has one security state, an interrupt of group 0 comes as an FIQ,
-            // which is the hypervisor's. A guest can put none there.
+            // which is the hypervisor's. A guest can put none there. Alone, as are all writes of these
+            // registers: what this guard reads it writes back, outside of GICD_LOCK.
             (Kind::Group, Dword) => Keep(!value),
             (Kind::ReadOnly, _) => Nothing,
             _ => self.read(offset, width),
@@ -94,7 +103,7 @@ mod tests {
     fn a_bank_is_accessed_in_the_sizes_that_it_supports() {
         let sizes = |offset| {
             let widths = [Byte, AccessWidth::Word, Dword, Qword];
-            widths.map(|width| Gicd.read(offset, width) == Pass)
+            widths.map(|width| Gicd.read(offset, width) == Pass(Shared))
         };
         let words = [false, false, true, false];
         for offset in [0x80, 0x100, 0x17c, 0x178, 0x3fc, 0xc00, 0xd00, 0xd7c] {
@@ -109,7 +118,7 @@ mod tests {
     #[test]
     fn identification_is_read_only_and_groups_only_grow() {
         for offset in [0x0, 0x4, 0x8, 0xc, 0xffd0, 0xffe8, 0xfffc] {
-            assert_eq!(Gicd.read(offset, Dword), Pass, "{offset:#x}");
+            assert_eq!(Gicd.read(offset, Dword), Pass(Shared), "{offset:#x}");
             assert_eq!(Gicd.write(offset, Dword, 1), Nothing, "{offset:#x}");
         }
         assert_eq!(Gicd.write(0x84, Dword, 0xf0), Keep(!0xf0));

@@ -8,17 +8,29 @@ use core::ops::Range;
 
 use axaddrspace::device::AccessWidth::{self, Byte, Dword, Qword};
 
-use super::guard::{
-    Registers,
-    Verdict::{self, As, Half, Keep, Nothing, Pass},
+use super::{
+    guard::{
+        Registers,
+        Verdict::{self, As, Half, Keep, Nothing, Pass, Shown},
+    },
+    place::Occupancy::{Alone, Shared},
+    series::Last,
 };
 
 /// Lets through what concerns the physical CPU's private interrupts, and of LPIs what is allowed.
+///
+/// vCPUs are in the device together, but for GICR_PROPBASER: the device's one cell, `regs`
+/// (`vgicr.rs:51`), is read at `vgicr.rs:130` and written at `vgicr.rs:183`, and nowhere else. The table
+/// of LPIs has a lock of its own (`vgicr.rs:316`); every other access is one access of the host's
+/// register.
 pub(crate) struct Gicr<L> {
     /// Whether the guest may have the host's hardware deal with LPIs: its pending table is at a
     /// physical address that the guest chooses, and the hardware writes there.
     pub(crate) trusted: bool,
     pub(crate) lpis: L,
+    /// How many bytes the guest has of it.
+    pub(crate) length: usize,
+    pub(crate) last: Last,
 }
 
 /// What a guard must know of the host's LPIs.
@@ -43,6 +55,19 @@ const ENABLE_LPIS: usize = 1 << 0;
 
 /// GICR_WAKER.ProcessorSleep.
 const PROCESSOR_SLEEP: usize = 1 << 1;
+
+/// GICR_TYPER.VLPIS: there are four frames of 64 KiB, and so the next redistributor is 256 KiB
+/// farther, not 128.
+const VLPIS: usize = 1 << 1;
+
+/// What says more of virtual LPIs, and is zero where there are none: GICR_TYPER.Dirty, RVPEID, VSGI.
+const OF_VLPIS: usize = 1 << 2 | 1 << 7 | 1 << 26;
+
+/// GICR_TYPER.Last.
+const LAST: usize = 1 << 4;
+
+/// The length of a redistributor with virtual LPIs.
+const LENGTH_WITH_VLPIS: usize = 0x4_0000;
 
 enum Register {
     Control,
@@ -109,8 +134,12 @@ impl<L: Lpis> Registers for Gicr<L> {
                 Dword,
             )
             | (Register::Bytes, Byte)
-            | (Register::Type | Register::Properties | Register::Pending, Qword) => Pass,
-            (Register::Type | Register::Properties | Register::Pending, Dword) => Half,
+            | (Register::Pending, Qword) => Pass(Shared),
+            (Register::Type, Dword | Qword) => Shown,
+            (Register::Pending, Dword) => Half(Shared),
+            // The device's cell.
+            (Register::Properties, Qword) => Pass(Alone),
+            (Register::Properties, Dword) => Half(Alone),
             _ => Nothing,
         }
     }
@@ -118,22 +147,34 @@ impl<L: Lpis> Registers for Gicr<L> {
     #[inline]
     fn write(&self, offset: usize, width: AccessWidth, value: usize) -> Verdict {
         match (register(offset), width) {
-            (Register::Word | Register::Bytes, Dword) | (Register::Bytes, Byte) => Pass,
-            (Register::Control, Dword) if self.trusted => Pass,
+            (Register::Word | Register::Bytes, Dword) | (Register::Bytes, Byte) => Pass(Shared),
+            (Register::Control, Dword) if self.trusted => Pass(Shared),
             (Register::Control, Dword) => Keep(ENABLE_LPIS),
             // The host's CPU gets no interrupts while its redistributor sleeps.
             (Register::Waker, Dword) => As(value & !PROCESSOR_SLEEP),
             // As in the distributor: no FIQs.
             (Register::Group, Dword) => Keep(!value),
-            // The device only remembers it.
-            (Register::Properties, Qword) => Pass,
-            (Register::Properties, Dword) => Half,
-            (Register::Pending, Qword) if self.trusted => Pass,
-            (Register::Pending, Dword) if self.trusted => Half,
-            (Register::LpiCommand, Dword | Qword) if self.trusted => Pass,
+            // The device only remembers it, in its cell.
+            (Register::Properties, Qword) => Pass(Alone),
+            (Register::Properties, Dword) => Half(Alone),
+            // One access of the host's register, but a write of a half may be under way.
+            (Register::Pending, Qword) if self.trusted => Pass(Alone),
+            (Register::Pending, Dword) if self.trusted => Half(Alone),
+            (Register::LpiCommand, Dword | Qword) if self.trusted => Pass(Shared),
             (Register::InvalidateLpi, Dword | Qword) => self.invalidate(value),
             _ => Nothing,
         }
+    }
+
+    /// GICR_TYPER, of which two fields say where the guest finds the next redistributor. The host's
+    /// say where the host does.
+    fn shown(&self, typer: usize) -> usize {
+        let hidden = match typer & VLPIS != 0 && self.length < LENGTH_WITH_VLPIS {
+            true => VLPIS | OF_VLPIS,
+            false => 0,
+        };
+        let last = if self.last.get() { LAST } else { 0 };
+        typer & !hidden & !LAST | last
     }
 }
 
@@ -144,7 +185,8 @@ impl<L: Lpis> Gicr<L> {
     fn invalidate(&self, value: usize) -> Verdict {
         let interrupt = value & 0xffff_ffff;
         if self.lpis.configured().contains(&interrupt) {
-            Pass
+            // Once there is a table it stays, and the device takes its lock.
+            Pass(Shared)
         } else {
             Nothing
         }
@@ -168,8 +210,12 @@ mod tests {
     const LPIS: Range<usize> = FIRST_LPI..FIRST_LPI + 0x1000;
 
     fn gicr(trusted: bool) -> Gicr<Range<usize>> {
-        let lpis = LPIS;
-        Gicr { trusted, lpis }
+        Gicr {
+            trusted,
+            lpis: LPIS,
+            length: 0x2_0000,
+            last: Last::alone(),
+        }
     }
 
     #[test]
@@ -188,14 +234,14 @@ mod tests {
         for trusted in [false, true] {
             let write = |value| gicr(trusted).write(0xa0, Qword, value);
             for inside in [LPIS.start, LPIS.end - 1, 1 << 32 | LPIS.start] {
-                assert_eq!(write(inside), Pass, "{inside:#x}");
+                assert_eq!(write(inside), Pass(Shared), "{inside:#x}");
             }
             for outside in [0, 1, LPIS.start - 1, LPIS.end, 0xffff_ffff, usize::MAX] {
                 assert_eq!(write(outside), Nothing, "{outside:#x}");
             }
             let none = Gicr {
-                trusted,
                 lpis: 0..0,
+                ..gicr(trusted)
             };
             assert_eq!(none.write(0xa0, Dword, LPIS.start), Nothing);
         }
@@ -204,12 +250,12 @@ mod tests {
     #[test]
     fn only_a_trusted_guest_has_the_hardware_write_memory() {
         for (offset, width, trusted) in [
-            (0x0, Dword, Pass),
-            (0x78, Qword, Pass),
-            (0x7c, Dword, Half),
-            (0x40, Qword, Pass),
-            (0x48, Qword, Pass),
-            (0xb0, Qword, Pass),
+            (0x0, Dword, Pass(Shared)),
+            (0x78, Qword, Pass(Alone)),
+            (0x7c, Dword, Half(Alone)),
+            (0x40, Qword, Pass(Shared)),
+            (0x48, Qword, Pass(Shared)),
+            (0xb0, Qword, Pass(Shared)),
         ] {
             assert_eq!(gicr(true).write(offset, width, 1), trusted, "{offset:#x}");
             let untrusted = if offset == 0 {
@@ -236,12 +282,34 @@ mod tests {
 
     #[test]
     fn long_registers_have_halves() {
-        for offset in [0x8, 0xc, 0x70, 0x74, 0x78, 0x7c] {
-            assert_eq!(gicr(false).read(offset, Dword), Half, "{offset:#x}");
-            assert_eq!(gicr(false).read(offset & !7, Qword), Pass, "{offset:#x}");
+        for (offset, half, whole) in [
+            (0x8, Shown, Shown),
+            (0x70, Half(Alone), Pass(Alone)),
+            (0x78, Half(Shared), Pass(Shared)),
+        ] {
+            assert_eq!(gicr(false).read(offset, Qword), whole, "{offset:#x}");
+            assert_eq!(gicr(false).read(offset, Dword), half, "{offset:#x}");
+            assert_eq!(gicr(false).read(offset + 4, Dword), half, "{offset:#x}");
         }
-        assert_eq!(gicr(false).write(0x74, Dword, 1), Half);
+        assert_eq!(gicr(false).write(0x70, Qword, 1), Pass(Alone));
+        assert_eq!(gicr(false).write(0x74, Dword, 1), Half(Alone));
         assert_eq!(gicr(false).write(0x8, Qword, 1), Nothing, "GICR_TYPER");
+    }
+
+    #[test]
+    fn the_type_says_where_the_next_one_is() {
+        let typer = 0x0302_0100_0000_0521;
+        let gicr = gicr(false);
+        assert_eq!(gicr.shown(typer), typer | LAST);
+        gicr.last.set(false);
+        assert_eq!(gicr.shown(typer | LAST), typer);
+        // Without virtual LPIs the other bits are the host's, and zero.
+        let more = typer | OF_VLPIS;
+        assert_eq!(gicr.shown(more), more);
+        // With them there would have to be two frames more.
+        assert_eq!(gicr.shown(more | VLPIS), typer);
+        let length = LENGTH_WITH_VLPIS;
+        assert_eq!(Gicr { length, ..gicr }.shown(more | VLPIS), more | VLPIS);
     }
 
     #[test]
@@ -252,7 +320,7 @@ mod tests {
             }
         }
         assert_eq!(gicr(true).write(0x4, Dword, 0), Nothing, "GICR_IIDR");
-        assert_eq!(gicr(true).read(0x1_0400, Byte), Pass);
+        assert_eq!(gicr(true).read(0x1_0400, Byte), Pass(Shared));
         assert_eq!(gicr(true).read(0x1_0100, Byte), Nothing);
     }
 }

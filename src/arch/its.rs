@@ -15,7 +15,10 @@ use axaddrspace::{
 };
 use axdevice_base::BaseDeviceOps;
 
-use super::guard::Guard;
+use super::{
+    guard::Guard,
+    place::{Occupancy::Alone, Place},
+};
 use crate::fair_lock::FairLock;
 
 /// What has the host's ITS execute commands, and waits until it has.
@@ -105,7 +108,32 @@ where
     E: Engine,
     D: BaseDeviceOps<GuestPhysAddrRange>,
 {
-    fn read(&self, device: &D, addr: GuestPhysAddr, width: AccessWidth) -> AxResult<usize> {
+    fn read(
+        &self,
+        place: &impl Place<Device = D>,
+        addr: GuestPhysAddr,
+        width: AccessWidth,
+    ) -> AxResult<usize> {
+        place.enter(Alone, |device| self.read_alone(device, addr, width))
+    }
+
+    fn write(
+        &self,
+        place: &impl Place<Device = D>,
+        addr: GuestPhysAddr,
+        width: AccessWidth,
+        val: usize,
+    ) -> AxResult {
+        place.enter(Alone, |device| self.write_alone(device, addr, width, val))
+    }
+}
+
+/// The accesses themselves, each with no other vCPU in the device.
+impl<E: Engine> Its<E> {
+    fn read_alone<D>(&self, device: &D, addr: GuestPhysAddr, width: AccessWidth) -> AxResult<usize>
+    where
+        D: BaseDeviceOps<GuestPhysAddrRange>,
+    {
         let state = self.state.enter()?;
         let offset = self.offset(addr);
         let whole = match register(offset, width) {
@@ -123,7 +151,16 @@ where
         Ok(part(whole, offset, width))
     }
 
-    fn write(&self, device: &D, addr: GuestPhysAddr, width: AccessWidth, val: usize) -> AxResult {
+    fn write_alone<D>(
+        &self,
+        device: &D,
+        addr: GuestPhysAddr,
+        width: AccessWidth,
+        val: usize,
+    ) -> AxResult
+    where
+        D: BaseDeviceOps<GuestPhysAddrRange>,
+    {
         let mut state = self.state.enter()?;
         let offset = self.offset(addr);
         let merged = |whole| merge(whole, offset, width, val);
@@ -323,15 +360,16 @@ mod tests {
         }
 
         fn read(&self, offset: usize, width: AccessWidth) -> usize {
-            self.its
-                .read(&self.host, (BASE + offset).into(), width)
-                .unwrap()
+            let addr = (BASE + offset).into();
+            let value = self.its.read(&self.host, addr, width).unwrap();
+            assert_eq!(self.host.entered.take(), [Alone]);
+            value
         }
 
         fn write(&self, offset: usize, width: AccessWidth, val: usize) {
-            self.its
-                .write(&self.host, (BASE + offset).into(), width, val)
-                .unwrap();
+            let addr = (BASE + offset).into();
+            self.its.write(&self.host, addr, width, val).unwrap();
+            assert_eq!(self.host.entered.take(), [Alone]);
         }
 
         /// The commands executed since.

@@ -5,14 +5,8 @@ use axaddrspace::{GuestPhysAddr, GuestPhysAddrRange};
 use axdevice_base::BaseDeviceOps;
 use axvmconfig::EmulatedDeviceConfig;
 
-use self::{gicd::Gicd, gicr::Gicr, gicv2::GicV2, guard::Filter, plic::PlicGuard};
-use crate::{
-    config::ConfigFault,
-    device::{DeviceBound, ThreadSafe},
-    sync::Arc,
-    tables::Tables,
-    update::Batch,
-};
+use self::{gicd::Gicd, gicr::Gicr, gicv2::GicV2, guard::Filter, plic::PlicGuard, series::Last};
+use crate::{config::ConfigFault, device::DeviceBound, sync::Arc, tables::Tables, update::Batch};
 
 mod gicd;
 mod gicr;
@@ -20,7 +14,9 @@ mod gicv2;
 pub(crate) mod guard;
 #[cfg(any(all(test, not(loom)), target_arch = "aarch64"))]
 mod its;
+pub(crate) mod place;
 mod plic;
+mod series;
 
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
@@ -41,25 +37,55 @@ pub(crate) fn virtual_timer<B: DeviceBound>(
     Ok(())
 }
 
-/// Records the devices of a configuration entry, which will be added to `tables`.
-///
-/// Gives `false`, and records nothing, if this architecture has no device for the entry's type.
-/// `trusted` says whether the guest may have the host's hardware read and write the memory that it
-/// names.
-pub(crate) fn build<B: DeviceBound>(
-    config: &EmulatedDeviceConfig,
-    trusted: bool,
-    tables: &Tables<B>,
-    batch: &mut Batch<'_, B>,
-) -> Result<bool, ConfigFault> {
+/// The devices of one configuration, while they are made.
+pub(crate) struct Platform {
+    /// Whether the guest may have the host's hardware read and write the memory that it names.
     #[cfg(target_arch = "aarch64")]
-    return aarch64::build(config, trusted, tables, batch);
-    #[cfg(target_arch = "riscv64")]
-    return riscv64::build(config, trusted, tables, batch);
-    #[cfg(not(any(target_arch = "aarch64", target_arch = "riscv64")))]
-    {
-        let _ = (config, trusted, tables, batch);
-        Ok(false)
+    trusted: bool,
+    #[cfg(target_arch = "aarch64")]
+    redistributors: series::Series,
+}
+
+impl Platform {
+    /// For a guest that is trusted to have the host's hardware read and write the memory that it
+    /// names, or is not.
+    pub(crate) fn new(trusted: bool) -> Self {
+        #[cfg(not(target_arch = "aarch64"))]
+        let _ = trusted;
+        Self {
+            #[cfg(target_arch = "aarch64")]
+            trusted,
+            #[cfg(target_arch = "aarch64")]
+            redistributors: series::Series::default(),
+        }
+    }
+
+    /// Records the devices of a configuration entry, which will be added to `tables`.
+    ///
+    /// Gives `false`, and records nothing, if this architecture has no device for the entry's type.
+    pub(crate) fn build<B: DeviceBound>(
+        &mut self,
+        config: &EmulatedDeviceConfig,
+        tables: &Tables<B>,
+        batch: &mut Batch<'_, B>,
+    ) -> Result<bool, ConfigFault> {
+        #[cfg(target_arch = "aarch64")]
+        return aarch64::build(self, config, tables, batch);
+        #[cfg(target_arch = "riscv64")]
+        return riscv64::build(config, tables, batch);
+        #[cfg(not(any(target_arch = "aarch64", target_arch = "riscv64")))]
+        {
+            let _ = (config, tables, batch);
+            Ok(false)
+        }
+    }
+
+    /// Tells the devices what others there are, when `tables` has all that were made.
+    pub(crate) fn finish<B: DeviceBound>(self, tables: &Tables<B>) {
+        #[cfg(target_arch = "aarch64")]
+        aarch64::finish(self, tables);
+        #[cfg(not(target_arch = "aarch64"))]
+        let _ = tables;
     }
 }
 
@@ -72,46 +98,52 @@ pub mod on_any_device {
     pub use super::plic::Plic;
     use super::*;
 
-    type Handler = Arc<dyn BaseDeviceOps<GuestPhysAddrRange> + Send + Sync>;
+    /// What a dispatch calls in a registry of `B` devices.
+    type Handler<B> = Arc<<B as DeviceBound>::Dev<GuestPhysAddrRange>>;
 
     /// A device without a guard, serialised.
-    pub fn serialised<D>(device: D) -> Handler
+    pub fn serialised<B: DeviceBound, D>(device: D) -> Handler<B>
     where
         D: BaseDeviceOps<GuestPhysAddrRange> + Send,
     {
-        ThreadSafe::serialised(device, ()).handler
+        B::serialised(device, ()).handler
     }
 
     /// A GICv2 distributor.
-    pub fn gicv2<D>(device: D, base: GuestPhysAddr) -> Handler
+    pub fn gicv2<B: DeviceBound, D>(device: D, base: GuestPhysAddr) -> Handler<B>
     where
         D: BaseDeviceOps<GuestPhysAddrRange> + Send + Sync,
     {
-        ThreadSafe::shared(device, Filter::new(base, GicV2)).handler
+        B::shared(device, Filter::new(base, GicV2)).handler
     }
 
     /// A GICv3 distributor.
-    pub fn gicd<D>(device: D, base: GuestPhysAddr) -> Handler
+    pub fn gicd<B: DeviceBound, D>(device: D, base: GuestPhysAddr) -> Handler<B>
     where
         D: BaseDeviceOps<GuestPhysAddrRange> + Send,
     {
-        ThreadSafe::serialised(device, Filter::new(base, Gicd)).handler
+        B::serialised(device, Filter::new(base, Gicd)).handler
     }
 
     /// A GICv3 redistributor on a host with these LPIs.
-    pub fn gicr<D>(device: D, base: GuestPhysAddr, lpis: Range<usize>) -> Handler
+    pub fn gicr<B: DeviceBound, D>(device: D, base: GuestPhysAddr, lpis: Range<usize>) -> Handler<B>
     where
         D: BaseDeviceOps<GuestPhysAddrRange> + Send,
     {
-        let trusted = false;
-        ThreadSafe::serialised(device, Filter::new(base, Gicr { trusted, lpis })).handler
+        let registers = Gicr {
+            trusted: false,
+            lpis,
+            length: 0x2_0000,
+            last: Last::alone(),
+        };
+        B::serialised(device, Filter::new(base, registers)).handler
     }
 
     /// A PLIC with this many contexts.
-    pub fn plic<D>(device: D, base: GuestPhysAddr, contexts: usize) -> Handler
+    pub fn plic<B: DeviceBound, D>(device: D, base: GuestPhysAddr, contexts: usize) -> Handler<B>
     where
         D: Plic + Send + Sync,
     {
-        ThreadSafe::shared(device, PlicGuard::new(base, contexts)).handler
+        B::shared(device, PlicGuard::new(base, contexts)).handler
     }
 }

@@ -10,9 +10,12 @@ use axaddrspace::{
 };
 use axdevice_base::BaseDeviceOps;
 
-use super::guard::{
-    Filter, Guard, Registers,
-    Verdict::{self, Nothing, Pass},
+use super::{
+    guard::{
+        Filter, Guard, Registers,
+        Verdict::{self, Nothing, Pass},
+    },
+    place::{Occupancy::Shared, Place},
 };
 use crate::fair_lock::FairLock;
 
@@ -56,7 +59,7 @@ impl Registers for Contexts {
     #[inline]
     fn read(&self, offset: usize, width: AccessWidth) -> Verdict {
         if width == Dword && self.has(offset) {
-            Pass
+            Pass(Shared)
         } else {
             Nothing
         }
@@ -109,19 +112,31 @@ impl PlicGuard {
 
 impl<D: Plic> Guard<GuestPhysAddrRange, D> for PlicGuard {
     #[inline]
-    fn read(&self, device: &D, addr: GuestPhysAddr, width: AccessWidth) -> AxResult<usize> {
-        self.filter.read(device, addr, width)
+    fn read(
+        &self,
+        place: &impl Place<Device = D>,
+        addr: GuestPhysAddr,
+        width: AccessWidth,
+    ) -> AxResult<usize> {
+        self.filter.read(place, addr, width)
     }
 
     #[inline]
-    fn write(&self, device: &D, addr: GuestPhysAddr, width: AccessWidth, val: usize) -> AxResult {
+    fn write(
+        &self,
+        place: &impl Place<Device = D>,
+        addr: GuestPhysAddr,
+        width: AccessWidth,
+        val: usize,
+    ) -> AxResult {
         if !self.completes(addr) {
-            return self.filter.write(device, addr, width, val);
+            return self.filter.write(place, addr, width, val);
         }
         let _alone = self.completing.enter()?;
         // The specification has the completion of anything else ignored.
-        if (1..SOURCES).contains(&val) && device.is_active(val) {
-            self.filter.write(device, addr, width, val)
+        let is_active = |device: &D| Ok(device.is_active(val));
+        if (1..SOURCES).contains(&val) && place.enter(Shared, is_active)? {
+            self.filter.write(place, addr, width, val)
         } else {
             Ok(())
         }
@@ -140,6 +155,7 @@ mod tests {
     use axvmconfig::EmulatedDeviceType;
 
     use super::*;
+    use crate::arch::place::Occupancy;
 
     const BASE: usize = 0xc00_0000;
 
@@ -177,6 +193,18 @@ mod tests {
             *active = false;
             self.completions.fetch_add(1, SeqCst);
             Ok(())
+        }
+    }
+
+    impl Place for One {
+        type Device = Self;
+
+        fn enter_as<V, T>(
+            &self,
+            decide: impl FnOnce() -> (Occupancy, V),
+            work: impl FnOnce(&Self, V) -> AxResult<T>,
+        ) -> AxResult<T> {
+            work(self, decide().1)
         }
     }
 
@@ -230,19 +258,19 @@ mod tests {
     fn a_context_that_the_device_does_not_have_is_reserved() {
         let contexts = Contexts(2);
         for (offset, verdict) in [
-            (0x0, Pass),
-            (0xffc, Pass),
-            (0x107c, Pass),
+            (0x0, Pass(Shared)),
+            (0xffc, Pass(Shared)),
+            (0x107c, Pass(Shared)),
             (0x1080, Nothing),
             (0x1ffc, Nothing),
-            (0x2000, Pass),
-            (0x20fc, Pass),
+            (0x2000, Pass(Shared)),
+            (0x20fc, Pass(Shared)),
             (0x2100, Nothing),
             (0x1f_fffc, Nothing),
-            (0x20_0000, Pass),
-            (0x20_0004, Pass),
+            (0x20_0000, Pass(Shared)),
+            (0x20_0004, Pass(Shared)),
             (0x20_0008, Nothing),
-            (0x20_1004, Pass),
+            (0x20_1004, Pass(Shared)),
             (0x20_2000, Nothing),
             (0x20_2004, Nothing),
             (0x3f_fffc, Nothing),

@@ -9,10 +9,9 @@ use crate::{
     update::Batch,
 };
 
-/// See [`super::build`].
+/// See [`Platform::build`](super::Platform::build).
 pub(super) fn build<B: DeviceBound>(
     config: &EmulatedDeviceConfig,
-    _trusted: bool,
     _tables: &Tables<B>,
     batch: &mut Batch<'_, B>,
 ) -> Result<bool, ConfigFault> {

@@ -6,7 +6,10 @@ use ax_errno::AxResult;
 use axaddrspace::device::{AccessWidth, SysRegAddr, SysRegAddrRange};
 use axdevice_base::BaseDeviceOps;
 
-use super::guard::Guard;
+use super::{
+    guard::Guard,
+    place::{Occupancy::Shared, Place},
+};
 use crate::{device::DeviceBound, error::Refusal, update::Batch};
 
 /// Records the timer's three registers.
@@ -23,7 +26,12 @@ struct TimerValue;
 
 impl Guard<SysRegAddrRange, SysCntpTvalEl0> for TimerValue {
     /// Gives zero: while the timer is off the value is UNKNOWN, and CNTP_CTL_EL0 says that it is.
-    fn read(&self, _: &SysCntpTvalEl0, _: SysRegAddr, _: AccessWidth) -> AxResult<usize> {
+    fn read(
+        &self,
+        _: &impl Place<Device = SysCntpTvalEl0>,
+        _: SysRegAddr,
+        _: AccessWidth,
+    ) -> AxResult<usize> {
         Ok(0)
     }
 
@@ -31,12 +39,14 @@ impl Guard<SysRegAddrRange, SysCntpTvalEl0> for TimerValue {
     /// time that has passed, so that the timer expires at once.
     fn write(
         &self,
-        device: &SysCntpTvalEl0,
+        place: &impl Place<Device = SysCntpTvalEl0>,
         addr: SysRegAddr,
         width: AccessWidth,
         val: usize,
     ) -> AxResult {
         let after = u32::try_from(val as i32).unwrap_or(0);
-        device.handle_write(addr, width, after as usize)
+        place.enter(Shared, |device| {
+            device.handle_write(addr, width, after as usize)
+        })
     }
 }

@@ -1,5 +1,7 @@
 //! Configurations, and a console for the factories to make.
 
+#[cfg(target_arch = "aarch64")]
+use std::time::Duration;
 #[cfg(any(target_arch = "aarch64", target_arch = "riscv64"))]
 use std::{sync::Barrier, thread};
 
@@ -37,19 +39,26 @@ pub(crate) fn write(devices: &AxVmDevices, register: usize, width: AccessWidth, 
     written.unwrap_or_else(|error| panic!("{register:#x}: {error}"));
 }
 
+/// Shares the registry as axvm does.
+#[cfg(any(target_arch = "aarch64", target_arch = "riscv64"))]
+pub(crate) struct Shared<'r>(pub(crate) &'r AxVmDevices);
+
+// SAFETY: the tests reach the devices that are not `Sync` through `handle_*` alone while there are
+// several vCPUs. It keeps those apart that reach the same state of such a device; of `VGicD` only
+// `assign_irq` writes it, which no vCPU calls. And nobody takes the registry apart.
+#[cfg(any(target_arch = "aarch64", target_arch = "riscv64"))]
+unsafe impl Sync for Shared<'_> {}
+
+#[cfg(any(target_arch = "aarch64", target_arch = "riscv64"))]
+impl Shared<'_> {
+    pub(crate) fn get(&self) -> &AxVmDevices {
+        self.0
+    }
+}
+
 /// Has two vCPUs, each a thread, do `work` at the same time. Each is told which it is, 0 or 1.
 #[cfg(any(target_arch = "aarch64", target_arch = "riscv64"))]
 pub(crate) fn on_two_vcpus(devices: &AxVmDevices, work: impl Fn(&AxVmDevices, usize) + Sync) {
-    /// Shares the registry as axvm does.
-    struct Shared<'r>(&'r AxVmDevices);
-    // SAFETY: the tests reach the devices through `handle_*` alone while there are two vCPUs, which
-    // enters those that are not `Sync` one vCPU at a time; and nobody takes the registry apart.
-    unsafe impl Sync for Shared<'_> {}
-    impl Shared<'_> {
-        fn get(&self) -> &AxVmDevices {
-            self.0
-        }
-    }
     let (shared, work, start) = (&Shared(devices), &work, &Barrier::new(2));
     thread::scope(|vcpus| {
         for vcpu in 0..2 {
@@ -59,6 +68,41 @@ pub(crate) fn on_two_vcpus(devices: &AxVmDevices, work: impl Fn(&AxVmDevices, us
             });
         }
     });
+}
+
+/// Whether two vCPUs are in a device together while each does `work`, of which the first access of
+/// the host's register at `register` waits for the other vCPU's. Not for ever: see
+/// [`meet`] and [`miss`].
+#[cfg(target_arch = "aarch64")]
+fn together(
+    devices: &AxVmDevices,
+    register: usize,
+    patience: Duration,
+    work: impl Fn(&AxVmDevices, usize) + Sync,
+) -> bool {
+    let meeting = crate::host::meet_at(register, patience);
+    on_two_vcpus(devices, work);
+    meeting.took_place()
+}
+
+/// Whether they are, where they should be: on a loaded machine one vCPU may be long in coming.
+#[cfg(target_arch = "aarch64")]
+pub(crate) fn meet(
+    devices: &AxVmDevices,
+    register: usize,
+    work: impl Fn(&AxVmDevices, usize) + Sync,
+) -> bool {
+    together(devices, register, Duration::from_secs(10), work)
+}
+
+/// Whether they are not, where they should not be: then one always waits in vain.
+#[cfg(target_arch = "aarch64")]
+pub(crate) fn miss(
+    devices: &AxVmDevices,
+    register: usize,
+    work: impl Fn(&AxVmDevices, usize) + Sync,
+) -> bool {
+    !together(devices, register, Duration::from_millis(50), work)
 }
 
 /// Ports that read as the distance from the first.

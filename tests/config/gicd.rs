@@ -2,14 +2,16 @@
 //! architecture specification, GICv3 and GICv4, IHI 0069, "Distributor register map"; what may be
 //! accessed how, "GIC memory-mapped register access" there.
 
+use std::{thread, time::Duration};
+
 use arm_vgic::v3::vgicd::VGicD;
 use axaddrspace::device::AccessWidth::{self, Byte, Dword, Qword, Word};
-use axdevice::AxVmDevices;
+use axdevice::{AxVmDevices, SharedVmDevices};
 use axdevice_base::map_device_of_type;
 use axvmconfig::EmulatedDeviceType::GPPTDistributor;
 
 use crate::{
-    common::{config, on_two_vcpus, read, write},
+    common::{config, meet, miss, on_two_vcpus, read, write},
     entry::entry,
     host::{self, machine},
 };
@@ -240,14 +242,16 @@ fn two_vcpus_use_it_at_once() {
     for interrupt in 32..64 {
         host::set(machine::GICD + PRIORITIES + interrupt, Byte, 0xa0);
     }
-    // Each writes priorities of its own. The enable bits are one register for both.
+    // Each writes priorities of its own, in one register of four bytes, and enable bits in registers
+    // of its own: what two write, the hardware puts in order, but not this memory.
     on_two_vcpus(&devices, |devices, vcpu| {
         for round in 0..8 {
             let (register, priority) = (BASE + PRIORITIES + OURS[1 + vcpu], round + 8);
             write(devices, register, Byte, priority);
             assert_eq!(read(devices, register, Byte), priority);
-            write(devices, BASE + 0x104, Dword, 1 << (8 + vcpu));
-            assert_eq!(read(devices, BASE + 0x104, Dword) & !0x8000_0301, 0);
+            let (register, bit) = [(BASE + 0x104, 1 << 8), (BASE + 0x10c, 1 << 4)][vcpu];
+            write(devices, register, Dword, bit);
+            assert_eq!(read(devices, register, Dword), bit);
         }
     });
     for interrupt in 32..64 {
@@ -255,4 +259,94 @@ fn two_vcpus_use_it_at_once() {
         let own = matches!(interrupt, 40 | 41);
         assert_eq!(now, if own { 0xaf } else { 0xa0 }, "{interrupt}");
     }
+}
+
+/// A register of each kind, of an interrupt of the guest's, and a width: all but what the guard
+/// reserves.
+const EACH: [(usize, AccessWidth); 13] = [
+    (0x4, Dword),
+    (0x84, Dword),
+    (0x104, Dword),
+    (0x184, Dword),
+    (0x204, Dword),
+    (0x284, Dword),
+    (0x304, Dword),
+    (0x384, Dword),
+    (PRIORITIES + 40, Byte),
+    (ITARGETSR + 40, Byte),
+    (0xc08, Dword),
+    (0xd04, Dword),
+    (IROUTER + 8 * 40, Qword),
+];
+
+#[test]
+fn two_vcpus_are_in_it_at_the_same_time() {
+    let _machine = machine::exclusive();
+    let devices = guest();
+    for (offset, width) in EACH {
+        let met = meet(&devices, machine::GICD + offset, |devices, _| {
+            read(devices, BASE + offset, width);
+        });
+        assert!(met, "reads of {offset:#x}");
+    }
+}
+
+#[test]
+fn writes_are_made_at_the_same_time_but_for_those_that_mask() {
+    let _machine = machine::exclusive();
+    let devices = guest();
+    for (offset, width) in EACH {
+        // GICD_TYPER is read only. What the device masks it reads first, under a lock of its own.
+        let masked = BANKS.iter().find(|bank| {
+            !bank.pokes && (bank.offset..bank.offset + 128 * bank.bits).contains(&offset)
+        });
+        if offset == 0x4 || masked.is_some() {
+            continue;
+        }
+        let met = meet(
+            &devices,
+            machine::GICD + offset,
+            |devices, vcpu| match vcpu {
+                0 => write(devices, BASE + offset, width, 1 << 8),
+                _ => drop(read(devices, BASE + offset, width)),
+            },
+        );
+        assert!(met, "a write and a read of {offset:#x}");
+        let met = meet(&devices, machine::GICD + offset, |devices, vcpu| {
+            write(devices, BASE + offset, width, 1 << vcpu);
+        });
+        assert!(met, "writes of {offset:#x}");
+    }
+}
+
+#[test]
+fn groups_are_written_by_one_vcpu_at_a_time_and_none_is_lost() {
+    let _machine = machine::exclusive();
+    let devices = guest();
+    // GICD_IGROUPR1.
+    let (guests, hosts) = (BASE + 0x84, machine::GICD + 0x84);
+    host::set(hosts, Dword, 0);
+    let missed = miss(&devices, hosts, |devices, vcpu| {
+        write(devices, guests, Dword, 1 << (8 + vcpu));
+    });
+    assert!(missed);
+    assert_eq!(host::get(hosts, Dword), 0x300);
+}
+
+#[test]
+fn in_a_thread_safe_registry_vcpus_take_turns() {
+    let _machine = machine::exclusive();
+    let entries = [entry(GPPTDistributor, BASE, machine::GICD_LENGTH, &[])];
+    let devices = SharedVmDevices::try_new(config(&entries)).unwrap();
+    let meeting = host::meet_at(machine::GICD + 0x4, Duration::from_millis(50));
+    thread::scope(|vcpus| {
+        for _ in 0..2 {
+            vcpus.spawn(|| {
+                devices
+                    .handle_mmio_read((BASE + 0x4).into(), Dword)
+                    .unwrap()
+            });
+        }
+    });
+    assert!(!meeting.took_place());
 }

@@ -3,10 +3,13 @@
 
 use axaddrspace::device::AccessWidth::{self, Byte, Dword, Qword};
 use axdevice::AxVmDevices;
-use axvmconfig::EmulatedDeviceType::GPPTRedistributor;
+use axvmconfig::{
+    EmulatedDeviceConfig,
+    EmulatedDeviceType::{GPPTDistributor, GPPTRedistributor},
+};
 
 use crate::{
-    common::{config, on_two_vcpus, read, write},
+    common::{config, meet, miss, on_two_vcpus, read, write},
     entry::entry,
     host::{self, machine},
 };
@@ -54,6 +57,14 @@ const READ_WRITE: [(&str, usize, AccessWidth, usize); 17] = [
     ("GICR_ICFGR1", SGI + 0xc04, Dword, 0x0aa0_0aa0),
     ("GICR_IGRPMODR0", SGI + 0xd00, Dword, 0x0000_ffff),
 ];
+
+/// A guest that is trusted with LPIs.
+fn trusted() -> AxVmDevices {
+    let args = [VCPUS, STRIDE, PCPU];
+    let gicr = entry(GPPTRedistributor, BASE, machine::GICR_LENGTH, &args);
+    let builder = AxVmDevices::builder().config(config(&[gicr]));
+    builder.trust_guest_its(true).build().unwrap()
+}
 
 fn guest() -> AxVmDevices {
     let args = [VCPUS, STRIDE, PCPU];
@@ -103,7 +114,7 @@ fn what_it_is_can_be_read() {
         host::set(hosts, Dword, 0x0200_043b);
         assert_eq!(read(&devices, guests, Dword), 0x0200_043b);
     }
-    // GICR_TYPER: the device says of each that it is the last.
+    // GICR_TYPER: there is a hole after each, so that each is the last.
     let (guests, hosts) = both(2, TYPER);
     let affinity = 0x0302_0100_0000_0521;
     host::set(hosts, Qword, affinity);
@@ -144,6 +155,114 @@ fn the_maintenance_interrupt_stays_enabled() {
     assert_eq!(host::get(hosts, Dword), 0xffff_ffff & !MAINTENANCE);
 }
 
+/// GICR_TYPER.Last of each redistributor at these addresses, as all of the register and as its half
+/// say.
+fn last(devices: &AxVmDevices, at: impl IntoIterator<Item = usize>) -> Vec<usize> {
+    let last = |base| {
+        let whole = read(devices, base + TYPER, Qword);
+        assert_eq!(read(devices, base + TYPER, Dword), whole & 0xffff_ffff);
+        assert_eq!(read(devices, base + TYPER + 4, Dword), whole >> 32);
+        whole >> 4 & 1
+    };
+    at.into_iter().map(last).collect()
+}
+
+/// An entry with this many redistributors, from that of physical CPU 0 on.
+fn redistributors(base: usize, count: usize, stride: usize) -> EmulatedDeviceConfig {
+    let args = [count, stride, 0];
+    entry(GPPTRedistributor, base, machine::GICR_LENGTH, &args)
+}
+
+/// Has each of the host's redistributors say which it is, and the last that it is the last.
+fn set_types() {
+    for cpu in 0..machine::CPUS {
+        let typer = machine::GICR + cpu * machine::GICR_LENGTH + TYPER;
+        let last = if cpu + 1 == machine::CPUS { LAST } else { 0 };
+        host::set(typer, Qword, cpu << 32 | cpu << 8 | last | 1);
+    }
+}
+
+#[test]
+fn of_contiguous_ones_the_last_is_the_last() {
+    let _machine = machine::exclusive();
+    set_types();
+    let length = machine::GICR_LENGTH;
+    for count in [1, 2, 4, machine::CPUS] {
+        let devices = AxVmDevices::try_new(config(&[redistributors(BASE, count, length)])).unwrap();
+        let mut expected = vec![0; count];
+        expected[count - 1] = 1;
+        assert_eq!(
+            last(&devices, (0..count).map(|i| BASE + i * length)),
+            expected
+        );
+        // All else is the host's: each finds its own by its affinity.
+        for i in 0..count {
+            let typer = read(&devices, BASE + i * length + TYPER, Qword);
+            assert_eq!(typer & !LAST, i << 32 | i << 8 | 1);
+        }
+    }
+}
+
+#[test]
+fn a_series_may_come_from_several_entries_in_any_order() {
+    let _machine = machine::exclusive();
+    set_types();
+    let length = machine::GICR_LENGTH;
+    let apart = BASE + 8 * length;
+    let entries = [
+        redistributors(BASE + 2 * length, 2, length),
+        redistributors(apart, 1, length),
+        redistributors(BASE, 2, length),
+        // With a hole in it, and one at its end.
+        redistributors(apart + length, 2, 2 * length),
+    ];
+    let devices = AxVmDevices::try_new(config(&entries)).unwrap();
+    assert_eq!(
+        last(&devices, (0..4).map(|i| BASE + i * length)),
+        [0, 0, 0, 1]
+    );
+    assert_eq!(
+        last(&devices, [0, 1, 3].map(|i| apart + i * length)),
+        [0, 1, 1]
+    );
+}
+
+#[test]
+fn only_a_redistributor_that_is_there_comes_after_another() {
+    let _machine = machine::exclusive();
+    set_types();
+    let length = machine::GICR_LENGTH;
+    let next = BASE + 2 * length;
+    let entries = [
+        redistributors(BASE, 2, length),
+        entry(GPPTDistributor, next, machine::GICD_LENGTH, &[]),
+        // Overlaps the distributor, and is left out.
+        redistributors(next, 1, length),
+    ];
+    let devices = AxVmDevices::new(config(&entries));
+    assert_eq!(last(&devices, [BASE, BASE + length]), [0, 1]);
+}
+
+#[test]
+fn how_far_the_next_one_is_follows_from_the_length() {
+    let _machine = machine::exclusive();
+    // GICR_TYPER of a GICv4.1: VLPIS, Dirty, RVPEID and VSGI, beside PLPIS.
+    let (virtual_lpis, others) = (1 << 1 | 1 << 2 | 1 << 7 | 1 << 26, 1);
+    for (length, seen) in [
+        (machine::GICR_LENGTH, others),
+        (2 * machine::GICR_LENGTH, others | virtual_lpis),
+    ] {
+        let gicr = entry(GPPTRedistributor, BASE, length, &[2, length, 0]);
+        let devices = AxVmDevices::try_new(config(&[gicr])).unwrap();
+        for cpu in 0..2 {
+            let typer = machine::GICR + cpu * length + TYPER;
+            host::set(typer, Qword, others | virtual_lpis);
+        }
+        assert_eq!(read(&devices, BASE + TYPER, Qword), seen);
+        assert_eq!(read(&devices, BASE + length + TYPER, Dword), seen | LAST);
+    }
+}
+
 #[test]
 fn two_vcpus_write_one_register_of_one() {
     let _machine = machine::exclusive();
@@ -157,4 +276,111 @@ fn two_vcpus_write_one_register_of_one() {
         }
     });
     assert_eq!(read(&devices, register, Qword) >> 12, 7);
+}
+
+#[test]
+fn two_vcpus_write_halves_of_one_register_and_neither_is_lost() {
+    const ROUNDS: usize = if cfg!(miri) { 8 } else { 20_000 };
+    let _machine = machine::exclusive();
+    let devices = guest();
+    let (register, _) = both(0, PROPBASER);
+    on_two_vcpus(&devices, |devices, vcpu| {
+        for round in 0..ROUNDS {
+            write(devices, register + 4 * vcpu, Dword, round);
+            assert_eq!(read(devices, register + 4 * vcpu, Dword), round);
+            let whole = read(devices, register, Qword);
+            assert_eq!(whole >> (32 * vcpu) & 0xffff_ffff, round);
+        }
+    });
+}
+
+#[test]
+fn two_vcpus_are_in_one_at_the_same_time() {
+    let _machine = machine::exclusive();
+    let devices = guest();
+    for (offset, width) in [
+        (0x0, Dword),
+        (0x4, Dword),
+        (TYPER, Qword),
+        (TYPER, Dword),
+        (0x10, Dword),
+        (0x14, Dword),
+        (PENDBASER, Qword),
+        (PENDBASER, Dword),
+        (SGI + 0x80, Dword),
+        (SGI + 0x100, Dword),
+        (SGI + 0x380, Dword),
+        (SGI + 0x400, Byte),
+        (SGI + 0xc04, Dword),
+        (SGI + 0xd00, Dword),
+    ] {
+        let (guests, hosts) = both(1, offset);
+        let met = meet(&devices, hosts, |devices, _| {
+            read(devices, guests, width);
+        });
+        assert!(met, "reads of {offset:#x}, {width:?}");
+    }
+}
+
+#[test]
+fn writes_are_made_at_the_same_time_but_for_what_is_written_back() {
+    let _machine = machine::exclusive();
+    let devices = guest();
+    for (name, offset, width, value) in READ_WRITE {
+        // GICR_CTLR and GICR_IGROUPR0 keep bits.
+        if matches!(offset, 0x0) || offset == SGI + 0x80 {
+            continue;
+        }
+        let (guests, hosts) = both(1, offset);
+        let met = meet(&devices, hosts, |devices, vcpu| match vcpu {
+            0 => write(devices, guests, width, value),
+            _ => drop(read(devices, guests, width)),
+        });
+        assert!(met, "a write and a read of {name}");
+        let met = meet(&devices, hosts, |devices, _| {
+            write(devices, guests, width, value)
+        });
+        assert!(met, "writes of {name}");
+    }
+}
+
+/// Has two vCPUs write a register of one redistributor, which holds `before`. Gives what it holds
+/// then; meanwhile the two are never in the device together.
+fn in_turn(
+    devices: &AxVmDevices,
+    offset: usize,
+    before: usize,
+    writes: [(usize, AccessWidth, usize); 2],
+) -> usize {
+    let (guests, hosts) = both(1, offset);
+    host::set(hosts, Qword, before);
+    let missed = miss(devices, hosts, |devices, vcpu| {
+        let (at, width, value) = writes[vcpu];
+        write(devices, guests + at, width, value);
+    });
+    assert!(missed, "{offset:#x}");
+    host::get(hosts, Qword)
+}
+
+#[test]
+fn what_is_written_back_is_not_lost() {
+    let _machine = machine::exclusive();
+    let untrusted = guest();
+    // GICR_CTLR: EnableLPIs, which the host has set, stays whatever either writes.
+    let writes = [(0, Dword, 1 << 24), (0, Dword, 1 << 25)];
+    let control = in_turn(&untrusted, 0x0, 1, writes);
+    assert!(matches!(control, 0x100_0001 | 0x200_0001), "{control:#x}");
+    // GICR_IGROUPR0.
+    let writes = [(0, Dword, 1 << 3), (0, Dword, 1 << 5)];
+    assert_eq!(in_turn(&untrusted, SGI + 0x80, 1 << 9, writes), 0x228);
+    // GICR_PENDBASER: both halves, then one half and the whole.
+    let trusted = trusted();
+    let writes = [(0, Dword, 0x1111_0000), (4, Dword, 0x2222)];
+    assert_eq!(in_turn(&trusted, PENDBASER, 0, writes), 0x2222_1111_0000);
+    let writes = [(0, Dword, 0x3333_0000), (0, Qword, 0x4444_5555_0000)];
+    let pending = in_turn(&trusted, PENDBASER, 0, writes);
+    assert!(
+        matches!(pending, 0x4444_5555_0000 | 0x4444_3333_0000),
+        "{pending:#x}"
+    );
 }

@@ -12,7 +12,7 @@ use axdevice::AxVmDevices;
 use axvmconfig::EmulatedDeviceType::{GPPTITS, GPPTRedistributor};
 
 use crate::{
-    common::{config, on_two_vcpus, read, write},
+    common::{config, miss, on_two_vcpus, read, write},
     entry::entry,
     host::{self, machine},
 };
@@ -235,4 +235,16 @@ fn two_vcpus_write_the_same_registers() {
             }
         }
     });
+}
+
+#[test]
+fn vcpus_are_in_it_one_at_a_time() {
+    let _machine = machine::exclusive();
+    let devices = guest();
+    for (offset, width) in [(CTLR, Dword), (IIDR, Dword), (TYPER, Qword)] {
+        let missed = miss(&devices, machine::ITS + offset, |devices, _| {
+            read(devices, BASE + offset, width);
+        });
+        assert!(missed, "{offset:#x}");
+    }
 }

@@ -4,9 +4,14 @@
 //! checks it, on every architecture; here stands what comes out of it.
 
 mod common;
+#[cfg(all(any(target_arch = "aarch64", target_arch = "riscv64"), not(miri)))]
+mod crowd;
 #[path = "../common/entry.rs"]
 mod entry;
 mod every_arch;
+#[cfg(all(any(target_arch = "aarch64", target_arch = "riscv64"), not(miri)))]
+#[path = "../common/hammer.rs"]
+mod hammer;
 mod vm_files;
 
 #[cfg(any(target_arch = "aarch64", target_arch = "riscv64"))]

@@ -111,6 +111,33 @@ fn gppt_guests_with_one_two_and_eight_vcpus() {
     }
 }
 
+/// The redistributors that a guest finds, which walks from the first to the one that says that it is
+/// the last, as Linux and EDK II do.
+#[cfg(target_arch = "aarch64")]
+fn walk(devices: &SharedVmDevices, first: usize) -> usize {
+    use axaddrspace::device::AccessWidth::Qword;
+
+    let typer = |n: usize| {
+        let typer = first + n * 0x2_0000 + 0x8;
+        devices.handle_mmio_read(typer.into(), Qword).unwrap()
+    };
+    1 + (0..8).take_while(|&n| typer(n) & 1 << 4 == 0).count()
+}
+
+#[cfg(target_arch = "aarch64")]
+#[test]
+fn a_guest_finds_a_redistributor_for_each_vcpu() {
+    for (text, vcpus) in [
+        (file!("gppt-1-vcpu.toml").1, 1),
+        (file!("gppt-2-vcpus.toml").1, 2),
+        (file!("gppt-8-vcpus.toml").1, 8),
+    ] {
+        let devices = build(parse(text)).unwrap();
+        let _machine = crate::host::machine::exclusive();
+        assert_eq!(walk(&devices, 0x80a_0000), vcpus);
+    }
+}
+
 #[test]
 fn a_guest_with_a_plic() {
     let plic = ("riscv64", "mmio 0xc000000..=0xc5fffff plic");

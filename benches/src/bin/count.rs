@@ -9,11 +9,11 @@ use axaddrspace::{
     GuestPhysAddrRange,
     device::{AccessWidth, DeviceAddrRange, PortRange, SysRegAddrRange},
 };
-use axdevice::{Dispatcher, SharedVmDevices, Unmapped};
+use axdevice::{AxVmDevices, Dispatcher, SharedVmDevices, Unbound, Unmapped};
 use axdevice_base::BaseDeviceOps;
 use axdevice_benches::{
     Bus, Nothing, Pattern, accesses,
-    guarded::{Register, registers},
+    guarded::{Register, at, distributor, redistributor, registers},
     log_nothing,
 };
 
@@ -104,6 +104,14 @@ fn guarded_writes(register: &str, n: usize) {
     });
 }
 
+/// Writes to a register, at this offset, of a device that an embedder's registry has behind a guard.
+fn embedded_writes(devices: &AxVmDevices, offset: usize, n: usize) {
+    count::<Mmio>(Pattern::Hot, 1, n, |_| {
+        let written = devices.handle_mmio_write(black_box(at(offset)), WIDTH, 7);
+        black_box(written.is_ok());
+    });
+}
+
 /// A name, and what makes so many accesses.
 type Scenario = (&'static str, fn(usize));
 
@@ -189,6 +197,15 @@ const SCENARIOS: &[Scenario] = &[
     }),
     ("guarded-plic-completion", |n| {
         guarded_writes("PLIC claim/complete", n)
+    }),
+    ("embedded-gicd-write", |n| {
+        embedded_writes(&distributor::<Unbound>(), 0x104, n)
+    }),
+    ("embedded-gicd-group-write", |n| {
+        embedded_writes(&distributor::<Unbound>(), 0x84, n)
+    }),
+    ("embedded-gicr-write", |n| {
+        embedded_writes(&redistributor::<Unbound>(), 0x1_0100, n)
     }),
 ];
 

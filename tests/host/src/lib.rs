@@ -11,6 +11,7 @@
 
 mod hypervisor;
 pub mod machine;
+mod meeting;
 pub mod memory;
 #[cfg(all(
     target_os = "linux",
@@ -21,4 +22,5 @@ pub mod privileged;
 pub mod time;
 
 pub use hypervisor::take_injected;
+pub use meeting::{Meeting, meet_at};
 pub use memory::{get, registers, set};

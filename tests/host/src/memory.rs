@@ -10,7 +10,7 @@ use ax_memory_addr::{PAGE_SIZE_4K, PhysAddr, VirtAddr};
 use axaddrspace::device::AccessWidth;
 use axvisor_api::memory::MemoryIf;
 
-use crate::machine::translate;
+use crate::{machine::translate, meeting::attend};
 
 /// How the host's memory is aligned: as the largest table of an ITS, or better.
 const ALIGNMENT: usize = 0x1_0000;
@@ -130,6 +130,8 @@ impl MemoryIf for Memory {
     }
 
     fn phys_to_virt(addr: PhysAddr) -> VirtAddr {
+        // A device asks for each access that it makes.
+        attend(addr.as_usize());
         VirtAddr::from_usize(translate(addr.as_usize()))
     }
 
