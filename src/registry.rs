@@ -283,7 +283,7 @@ impl<B: DeviceBound> VmDevices<B> {
 /// # Errors
 ///
 /// What the device gives; [`ResourceBusy`](ax_errno::AxError::ResourceBusy) from a serialised
-/// device that stays busy; what [`Unmapped`] says where no device answers;
+/// device whose own handler makes the access; what [`Unmapped`] says where no device answers;
 /// [`NoMemory`](ax_errno::AxError::NoMemory) if this is the first use after `iter_mut_*`, and there is
 /// none for the tables.
 ///

@@ -125,8 +125,8 @@ impl<B: DeviceBound> VmDevices<B> {
 
     /// Asks a device for its range again, and [moves](Self::move_to) it there.
     ///
-    /// Unlike `move_to` this calls the device. A [`Serialized`](crate::Serialized) one that is busy,
-    /// as it is in its own handler, says that its range is empty, and stays where it was.
+    /// Unlike `move_to` this calls the device. A [`Serialized`](crate::Serialized) one is waited for.
+    /// In its own handler it says that its range is empty, and stays where it was.
     ///
     /// # Errors
     ///

@@ -25,7 +25,8 @@ pub trait Place {
     ///
     /// # Errors
     ///
-    /// [`ResourceBusy`](ax_errno::AxError::ResourceBusy) if this context is in the device already and may not be, or what `work` gives.
+    /// [`ResourceBusy`](ax_errno::AxError::ResourceBusy) if this context is in the device already and
+    /// would wait for itself; what `work` gives.
     fn enter_as<V, T>(
         &self,
         decide: impl FnOnce() -> (Occupancy, V),
