@@ -129,9 +129,24 @@ impl<D: Plic> Guard<GuestPhysAddrRange, D> for PlicGuard {
         width: AccessWidth,
         val: usize,
     ) -> AxResult {
-        if !self.completes(addr) {
-            return self.filter.write(place, addr, width, val);
+        if self.completes(addr) {
+            self.complete(place, addr, width, val)
+        } else {
+            self.filter.write(place, addr, width, val)
         }
+    }
+}
+
+impl PlicGuard {
+    /// Not inlined: its lock would have every other write save registers.
+    #[inline(never)]
+    fn complete<D: Plic>(
+        &self,
+        place: &impl Place<Device = D>,
+        addr: GuestPhysAddr,
+        width: AccessWidth,
+        val: usize,
+    ) -> AxResult {
         let _alone = self.completing.enter()?;
         // The specification has the completion of anything else ignored.
         let is_active = |device: &D| Ok(device.is_active(val));
