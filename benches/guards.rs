@@ -1,26 +1,21 @@
 //! The time of one access to a hot register through its guard, on one vCPU, against the same without.
 //! Fails where a guard costs too much; not in the short mode, whose times say little.
 
-use std::{env, hint::black_box, process::ExitCode, time::Instant};
+use std::{env, hint::black_box, process::ExitCode};
 
 use axaddrspace::device::AccessWidth;
 use axdevice::SharedVmDevices;
-use axdevice_benches::guarded::{Register, registers};
+use axdevice_benches::{
+    guarded::{Register, registers},
+    in_turn,
+};
 
-/// Accesses in a batch: few enough that most batches are not interrupted.
-const BATCH: u32 = 500;
-
-/// The nanoseconds of an access, bare and guarded. Both take turns, and the best of all batches counts:
-/// it is the one that nothing has disturbed.
+/// The nanoseconds of an access, bare and guarded.
 fn measure(register: &Register, batches: u32, access: impl Fn(&SharedVmDevices)) -> (f64, f64) {
-    let batch = |devices: &SharedVmDevices| {
-        let start = Instant::now();
-        (0..BATCH).for_each(|_| access(black_box(devices)));
-        start.elapsed().as_secs_f64() * 1e9 / f64::from(BATCH)
-    };
-    let both = |_| (batch(&register.bare), batch(&register.guarded));
-    let best = |best: (f64, f64), now: (f64, f64)| (best.0.min(now.0), best.1.min(now.1));
-    (0..batches).map(both).fold((f64::MAX, f64::MAX), best)
+    let [bare, guarded] = in_turn(batches, |i| {
+        access(black_box([&register.bare, &register.guarded][i]));
+    });
+    (bare, guarded)
 }
 
 /// Prints a row of the table. Whether the guard costs no more than it may.

@@ -4,6 +4,7 @@
 mod accesses;
 mod bus;
 pub mod guarded;
+mod in_turn;
 mod ours;
 mod registry;
 mod rivals;
@@ -18,6 +19,7 @@ use log::LevelFilter;
 pub use crate::{
     accesses::{Access, Pattern, accesses, repeated},
     bus::{Bus, Nothing},
+    in_turn::in_turn,
     ours::CELL,
     registry::{Changeable, Registry, Search, Vcpu, dispatch},
 };

@@ -1,0 +1,24 @@
+//! Timing several things in one run.
+
+use std::time::Instant;
+
+/// Accesses in a batch: few enough that most batches are not interrupted.
+const BATCH: u32 = 500;
+
+/// The nanoseconds of an access of each of `N`, of which `access` makes one that is told by its
+/// number. They take turns for so many batches, and the best batch of each counts: it is the one that
+/// nothing has disturbed.
+pub fn in_turn<const N: usize>(batches: u32, access: impl Fn(usize)) -> [f64; N] {
+    let batch = |i| {
+        let start = Instant::now();
+        (0..BATCH).for_each(|_| access(i));
+        start.elapsed().as_secs_f64() * 1e9 / f64::from(BATCH)
+    };
+    let mut best = [f64::MAX; N];
+    for _ in 0..batches {
+        for (i, best) in best.iter_mut().enumerate() {
+            *best = best.min(batch(i));
+        }
+    }
+    best
+}
