@@ -12,6 +12,7 @@
 mod budget;
 mod census;
 mod controls;
+mod cores;
 #[path = "../common/hammer.rs"]
 mod hammer;
 mod mutual;
@@ -20,4 +21,5 @@ mod publication;
 mod race;
 mod reuse;
 mod serialized;
+mod two_vms;
 mod watchdog;

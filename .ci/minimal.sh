@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# Shows that the lowest versions of the direct dependencies that the manifests admit are enough: builds the
+# workspace and the fuzz targets with them, and tests the crate on both cells.
+#
+# What the dependencies need in turn is as new as it can be: their own lowest versions are theirs to test.
+# The work is done on a copy in the target folder, so that the committed lock files stay as they are.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+CARGO_TARGET_DIR=$(realpath -m "${CARGO_TARGET_DIR:-target}/minimal")
+export CARGO_TARGET_DIR
+copy=$CARGO_TARGET_DIR/copy
+rm -rf "$copy"
+mkdir -p "$copy"
+# With the times of the files, so that only what has changed is built again.
+git ls-files -z --cached --others --exclude-standard |
+    tar --create --null --files-from - | tar --extract --directory "$copy"
+cd "$copy"
+
+# The dependencies in the manifests, each with the lowest version that it may have.
+floors() {
+    awk '/^\[/ { within = /dependencies\]$/ } within && /"=?[0-9]/' "$@" |
+        sed -E 's/^(\S+) = \{ package = "([^"]+)",/\2 = {/; s/^(\S+) = [^"]*"=?([0-9.]+)".*/\1 v\2/' |
+        sed -E 's/ v[0-9]+$/&.0/; s/ v[0-9]+\.[0-9]+$/&.0/' | sort -u
+}
+
+# The dependencies as they are built.
+locked() {
+    cargo tree --locked --workspace --target all --depth 1 --prefix none |
+        sed -nE '/ \(\//d; s/^(\S+ v[^ +]+).*/\1/p' | sort -u
+}
+
+# Makes the lock file of the workspace in this folder, and shows that it has the floors of the manifests.
+lock_lowest() {
+    rm Cargo.lock
+    # An unstable option, of the pinned cargo too: so versions are chosen for the pinned compiler.
+    RUSTC_BOOTSTRAP=1 cargo generate-lockfile --quiet -Z direct-minimal-versions
+    diff <(floors "$@") <(locked) >&2 || {
+        echo 'error: these floors (<) are not what is built (>)' >&2
+        exit 1
+    }
+    echo "-- $(floors "$@" | wc -l) direct dependencies at their lowest"
+}
+
+lock_lowest Cargo.toml benches/Cargo.toml demo/Cargo.toml tests/host/Cargo.toml
+cargo build --locked --quiet --workspace --all-targets
+for features in '' slot-cell; do
+    echo "-- ${features:-arc-swap}"
+    cargo test --locked --quiet --features "$features" --lib --test suite
+done
+
+cd fuzz
+lock_lowest Cargo.toml
+cargo check --locked --quiet --all-targets
