@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2034
 # The bare-metal targets, and how to build for them. Read in by other scripts, with `source`.
 
 bare_metal=(

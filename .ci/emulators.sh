@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # To be sourced: has cargo link and run programs for the architectures whose interrupt controllers this
 # crate builds, under qemu's user mode emulation.
 #

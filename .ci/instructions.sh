@@ -6,6 +6,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+source .ci/count.sh
+
 ceilings=benches/ceilings.txt
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
@@ -23,9 +25,7 @@ instructions() {
 
 count() {
     local cell=$1 binary=$out/$1 scenario scenarios some more
-    shift
-    cargo build --quiet --profile bench -p axdevice-benches --bin count "$@"
-    cp "${CARGO_TARGET_DIR:-target}/release/count" "$binary"
+    count_on "$cell" "$binary"
     scenarios=$("$binary")
     for scenario in $scenarios; do
         some=$(instructions "$binary" "$scenario" 1000)
@@ -37,7 +37,7 @@ count() {
 
 {
     count arc-swap
-    count slots --features slot-cell
+    count slots
 } >"$out/counted"
 
 if [ "${1-}" = --write ]; then

@@ -20,7 +20,7 @@ export program
 # long as the longest should needs a bound.
 model() {
     local out status=0
-    out=$(timeout 600 "$program" --exact --nocapture "$1" 2>&1) || status=$?
+    out=$(timeout --foreground 600 "$program" --exact --nocapture "$1" 2>&1) || status=$?
     case $status in
         0) grep ' executions, ' <<<"$out" && return ;;
         124) echo "error: no end of $1 within 600 s" >&2 ;;

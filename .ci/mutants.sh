@@ -30,7 +30,7 @@ diff <(known) <(rows | cut -d' ' -f1 | sort) >&2 || {
 # Whether the model catches the mutant.
 catches() {
     local mutant=$1 model=$2 status=0
-    AXDEVICE_MUTANT=$mutant timeout 300 "$program" --exact "loom_tests::$model" >/dev/null 2>&1 || status=$?
+    AXDEVICE_MUTANT=$mutant timeout --foreground 300 "$program" --exact "loom_tests::$model" >/dev/null 2>&1 || status=$?
     case $status in
         0) echo "$mutant: SURVIVED $model" ;;
         # To take long is not to be caught.

@@ -5,7 +5,11 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 target=aarch64-unknown-none-softfloat
-out=${CARGO_TARGET_DIR:-target}/objects
+# With the dependencies of .ci/thread-locals.sh, and so one of the two at a time.
+out=${CARGO_TARGET_DIR:-target}/bare-metal
+mkdir -p "$out"
+exec 9>"$out/lock"
+flock 9
 CARGO_TARGET_DIR=$out cargo rustc --quiet --release --lib --target $target -- \
     --cfg probe --emit obj -C codegen-units=1
 object=$(ls -t "$out/$target"/release/deps/axdevice-*.o | head -n 1)

@@ -5,6 +5,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+source .ci/count.sh
+
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 
@@ -33,9 +35,7 @@ check() {
 }
 
 for cell in arc-swap slots; do
-    features=$([ $cell = slots ] && echo slot-cell || true)
-    cargo build --quiet --profile bench -p axdevice-benches --bin count --features "$features"
-    cp "${CARGO_TARGET_DIR:-target}/release/count" "$out/$cell"
+    count_on "$cell" "$out/$cell"
     for scenario in handle-read-{hot-8,random-64,port-hot-8,sys-reg-hot-8} handle-write-hot-8; do
         check $cell $scenario -eq
     done

@@ -12,8 +12,12 @@ cd "$(dirname "$0")/.."
 source .ci/bare-metal.sh
 [ $# -eq 0 ] || bare_metal=("$@")
 
-out=$(realpath -m "${CARGO_TARGET_DIR:-target}/thread-locals")
+out=$(realpath -m "${CARGO_TARGET_DIR:-target}/bare-metal")
 export CARGO_TARGET_DIR=$out
+# With the dependencies of .ci/objects.sh, and so one of the two at a time.
+mkdir -p "$out"
+exec 9>"$out/lock"
+flock 9
 sysroot=$(rustc --print sysroot)
 tools=$sysroot/lib/rustlib/$(rustc -vV | sed -n 's/^host: //p')/bin
 

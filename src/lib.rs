@@ -1,5 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(not(any(test, loom)), no_std)]
+// Not tests, whose threads are std's.
+#![cfg_attr(not(test), warn(clippy::disallowed_types, clippy::disallowed_methods))]
 
 extern crate alloc;
 #[cfg(not(target_os = "none"))]

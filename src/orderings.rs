@@ -12,7 +12,7 @@
 //! |---|---|---|---|
 //! | load: guess `current` | Relaxed | | only a guess, which the second look confirms |
 //! | load: claim a slot | SeqCst; under loom Relaxed | | with the second look: the fence of *retire*. One of the two sides sees the other's write |
-//! | load: fence | none; under loom SeqCst | `load-fence` | the same: see `reader_seq_cst` in `src/sync.rs` |
+//! | load: fence | none; under loom SeqCst | `load-fence` | the same: see `reader_seq_cst` in `src/sync/native.rs` |
 //! | load: second look at `current` | SeqCst; under loom Acquire | `load-confirm`, `load-unconfirmed` | the same, and the publication: what the snapshot holds |
 //! | load, drop of a guard: free the slot | AcqRel | `slot-free-release`, `slot-free-acquire` | releases the reads to *pay*; acquires the count that *pay* made |
 //! | counted load: enter | Relaxed | | its order with the look at `current` is the fence's |

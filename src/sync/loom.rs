@@ -7,7 +7,7 @@ pub(crate) use loom::sync::{
     atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence},
 };
 // Set before any model begins, if ever.
-pub(crate) use spin::Once;
+pub(crate) type Once<T> = spin::Once<T>;
 
 /// See the other one.
 pub(crate) const fn reader_seq_cst(otherwise: Ordering) -> Ordering {

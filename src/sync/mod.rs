@@ -1,8 +1,21 @@
 //! The synchronisation primitives that the crate uses: core's, or [loom](https://docs.rs/loom)'s
-//! under `cfg(loom)`. No other folder names them.
+//! under `cfg(loom)`. No other folder names them: `clippy.toml` disallows it.
+//!
+//! The types are aliases, not re-exports, which the lint would take for what they stand for wherever
+//! they are used.
+#![cfg_attr(
+    not(test),
+    expect(
+        clippy::disallowed_types,
+        clippy::disallowed_methods,
+        reason = "this is where they are named"
+    )
+)]
 
 /// What counts devices. Their type is part of the API, and so never loom's.
-pub(crate) use alloc::sync::{Arc, Weak};
+pub(crate) type Arc<T> = alloc::sync::Arc<T>;
+/// See [`Arc`].
+pub(crate) type Weak<T> = alloc::sync::Weak<T>;
 
 #[cfg(all(test, not(loom)))]
 mod counting;

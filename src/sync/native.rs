@@ -2,12 +2,27 @@
 
 pub(crate) use core::sync::atomic::Ordering;
 #[cfg(not(test))]
-pub(crate) use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, fence};
+mod atomics {
+    use core::sync::atomic::{self, Ordering};
+
+    pub(crate) type AtomicBool = atomic::AtomicBool;
+    pub(crate) type AtomicPtr<T> = atomic::AtomicPtr<T>;
+    pub(crate) type AtomicU64 = atomic::AtomicU64;
+    pub(crate) type AtomicUsize = atomic::AtomicUsize;
+
+    #[inline(always)]
+    pub(crate) fn fence(order: Ordering) {
+        atomic::fence(order);
+    }
+}
+#[cfg(not(test))]
+pub(crate) use self::atomics::*;
 
 #[cfg(test)]
 pub(crate) use super::counting::*;
 
-pub(crate) use spin::{Mutex, Once};
+pub(crate) type Mutex<T> = spin::Mutex<T>;
+pub(crate) type Once<T> = spin::Once<T>;
 
 /// The ordering of the two accesses of a *store-buffering reader*: one that writes here, then
 /// reads there, where a writer writes there, has a `SeqCst` fence, then reads here.

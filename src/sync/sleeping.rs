@@ -6,7 +6,7 @@ use crossbeam_utils::Backoff;
 use parking_lot::Condvar;
 
 /// A mutex that threads get in the order in which they come. A waiter sleeps.
-pub(crate) use parking_lot::FairMutex;
+pub(crate) type FairMutex<T> = parking_lot::FairMutex<T>;
 
 /// The longest that a waiter sleeps before it looks again by itself.
 const NAP: Duration = Duration::from_millis(1);

@@ -1,7 +1,7 @@
 //! Waiting on bare metal: a waiter looks again and again.
 
 /// A mutex that contexts get in the order in which they come.
-pub(crate) use spin::mutex::TicketMutex as FairMutex;
+pub(crate) type FairMutex<T> = spin::mutex::TicketMutex<T>;
 
 /// Nobody sleeps, so there is nothing to wake.
 #[derive(Debug)]

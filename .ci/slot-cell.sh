@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# The tests of the crate on the slot cell.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+cargo test --features slot-cell
