@@ -63,6 +63,7 @@ fn methods<B: DeviceBound>() {
     black_box(<Snapshot<B> as fmt::Debug>::fmt as *const ());
     black_box(<Snapshot<B> as fmt::Display>::fmt as *const ());
     black_box(<Device<B> as fmt::Debug>::fmt as *const ());
+    black_box(crate::set_context_id as *const ());
     on::<B, GuestPhysAddrRange>();
     on::<B, SysRegAddrRange>();
     on::<B, PortRange>();
