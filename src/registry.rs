@@ -49,7 +49,7 @@ pub type SharedVmDevices = VmDevices<ThreadSafe>;
 /// # Handlers
 ///
 /// A device may use its registry from inside its own handler: look up, add, dispatch, nested to any
-/// depth. It holds a [`Weak`](alloc::sync::Weak), not an [`Arc`], to the registry, or neither is
+/// depth. It holds a [`Weak`](alloc::sync::Weak), not an [`Arc`](alloc::sync::Arc), to the registry, or neither is
 /// ever freed. To bound a recursion from device to device is the devices' duty. A handler that
 /// unwinds leaves the registry as it was.
 ///
@@ -223,7 +223,7 @@ impl<B: DeviceBound> VmDevices<B> {
 /// The devices are those of one instant; what is added later does not appear.
 ///
 /// The references live as long as the registry is borrowed, although a device may leave the tables
-/// in the meantime. Therefore the registry keeps one [`Arc`] for each registration that it has ever
+/// in the meantime. Therefore the registry keeps one [`Arc`](alloc::sync::Arc) for each registration that it has ever
 /// lent, until the next `iter_mut_*`, or until it is dropped.
 impl<B: DeviceBound> VmDevices<B> {
     /// Iterates over the MMIO devices.
