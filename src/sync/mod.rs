@@ -5,11 +5,7 @@
 //! they are used.
 #![cfg_attr(
     not(test),
-    expect(
-        clippy::disallowed_types,
-        clippy::disallowed_methods,
-        reason = "this is where they are named"
-    )
+    expect(clippy::disallowed_types, reason = "this is where they are named")
 )]
 
 /// What counts devices. Their type is part of the API, and so never loom's.

@@ -11,6 +11,7 @@ mod atomics {
     pub(crate) type AtomicUsize = atomic::AtomicUsize;
 
     #[inline(always)]
+    #[expect(clippy::disallowed_methods, reason = "this is where it is named")]
     pub(crate) fn fence(order: Ordering) {
         atomic::fence(order);
     }
