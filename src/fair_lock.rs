@@ -2,6 +2,7 @@
 
 use core::{
     cell::UnsafeCell,
+    marker::PhantomData,
     ops::{Deref, DerefMut},
 };
 
@@ -86,7 +87,11 @@ impl<T> FairLock<T> {
         let taken = self
             .holder
             .compare_exchange(expected, context::current(), acquire, Relaxed);
-        taken.is_ok().then(|| Entered(self))
+        // INVARIANT: *Here*. Made only where the lock was taken: to drop one is to leave.
+        taken.is_ok().then(|| Entered {
+            lock: self,
+            here: PhantomData,
+        })
     }
 
     #[cold]
@@ -157,12 +162,19 @@ impl<T> FairLock<T> {
 }
 
 /// The inside of a [`FairLock`]: the context that has it is alone there until it drops it.
-pub(crate) struct Entered<'l, T>(&'l FairLock<T>);
+///
+/// # Invariants
+///
+/// - *Here*: it stays with the context that entered, and is neither `Send` nor `Sync`, whatever `T` is.
+pub(crate) struct Entered<'l, T> {
+    lock: &'l FairLock<T>,
+    here: PhantomData<*const ()>,
+}
 
 impl<T> Drop for Entered<'_, T> {
     #[inline]
     fn drop(&mut self) {
-        self.0.leave();
+        self.lock.leave();
     }
 }
 
@@ -171,9 +183,9 @@ impl<T> Deref for Entered<'_, T> {
 
     #[inline]
     fn deref(&self) -> &T {
-        // SAFETY: by *Alone* no other context accesses the value, and this one does so only through
-        // this guard, which is borrowed.
-        unsafe { &*self.0.value.get() }
+        // SAFETY: by *Alone* no other context accesses the value, by *Here* this is the one that may,
+        // and it does so only through this guard, which is borrowed.
+        unsafe { &*self.lock.value.get() }
     }
 }
 
@@ -181,6 +193,20 @@ impl<T> DerefMut for Entered<'_, T> {
     #[inline]
     fn deref_mut(&mut self) -> &mut T {
         // SAFETY: as in `deref`; the guard is borrowed mutably.
-        unsafe { &mut *self.0.value.get() }
+        unsafe { &mut *self.lock.value.get() }
     }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use core::cell::Cell;
+
+    use static_assertions::{assert_impl_all, assert_not_impl_any};
+
+    use super::*;
+
+    assert_impl_all!(FairLock<Cell<u8>>: Send, Sync);
+    assert_not_impl_any!(FairLock<std::rc::Rc<u8>>: Send, Sync);
+    // A guard that two threads share would let both into a value that is not `Sync`.
+    assert_not_impl_any!(Entered<'_, Cell<u8>>: Send, Sync);
 }

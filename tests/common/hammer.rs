@@ -31,7 +31,8 @@ pub(crate) fn hammer<T>(time: Duration, access: impl Fn() -> AxResult<T> + Sync)
     let vcpu = || {
         access();
         here.fetch_add(1, Relaxed);
-        while here.load(Relaxed) < vcpus {
+        // Not for ever: another one may have failed on its way.
+        while here.load(Relaxed) < vcpus && !stop.load(Relaxed) {
             access();
         }
         let mut accesses = 0;
