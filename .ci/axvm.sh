@@ -6,7 +6,8 @@ cd "$(dirname "$0")/.."
 source .ci/bare-metal.sh
 [ $# -eq 0 ] || bare_metal=("$@")
 
-export CARGO_TARGET_DIR=$(realpath -m "${CARGO_TARGET_DIR:-target}/axvm")
+CARGO_TARGET_DIR=$(realpath -m "${CARGO_TARGET_DIR:-target}/axvm")
+export CARGO_TARGET_DIR
 root=$PWD
 # Where its own .cargo/config.toml holds.
 cd tests/axvm

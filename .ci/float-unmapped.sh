@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The tests of the crate whose default policy is to float.
+# The tests of axdevice whose default policy is to float. busmap has no policy.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-cargo test --features float-unmapped --lib --test suite
+cargo test -p "$(cargo pkgid)" --features float-unmapped --lib --test suite

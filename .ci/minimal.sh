@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Shows that the lowest versions of the direct dependencies that the manifests admit are enough: builds the
-# workspace and the fuzz targets with them, and tests the crate on both cells.
+# workspace and the fuzz targets with them, and tests the crates on both cells.
 #
 # What the dependencies need in turn is as new as it can be: their own lowest versions are theirs to test.
 # The work is done on a copy in the target folder, so that the committed lock files stay as they are.
@@ -19,7 +19,7 @@ cd "$copy"
 
 # The dependencies in the manifests, each with the lowest version that it may have.
 floors() {
-    awk '/^\[/ { within = /dependencies\]$/ } within && /"=?[0-9]/' "$@" |
+    awk '/^\[/ { within = /dependencies\]$/ } within && /"=?[0-9]/ && !/path = /' "$@" |
         sed -E 's/^(\S+) = \{ package = "([^"]+)",/\2 = {/; s/^(\S+) = [^"]*"=?([0-9.]+)".*/\1 v\2/' |
         sed -E 's/ v[0-9]+$/&.0/; s/ v[0-9]+\.[0-9]+$/&.0/' | sort -u
 }
@@ -46,11 +46,12 @@ lock_lowest() {
     echo "-- $(floors "$@" | wc -l) direct dependencies at their lowest"
 }
 
-lock_lowest Cargo.toml benches/Cargo.toml demo/Cargo.toml tests/host/Cargo.toml
+lock_lowest Cargo.toml busmap/Cargo.toml benches/Cargo.toml demo/Cargo.toml tests/host/Cargo.toml
 cargo build --locked --quiet --workspace --all-targets
 for features in '' slot-cell; do
     echo "-- ${features:-arc-swap}"
-    cargo test --locked --quiet --features "$features" --lib --test suite
+    cargo test --locked --quiet --features "$features" -p busmap --tests
+    cargo test --locked --quiet --features "$features" -p "$(cargo pkgid)" --lib --test suite
 done
 
 cd fuzz

@@ -1,32 +1,39 @@
 #!/usr/bin/env bash
-# Runs the concurrent tests, and the unit tests of what has `unsafe`, under Miri on both cells. Each
-# seed is another schedule, and another choice of what weak memory lets a thread read.
+# Runs the concurrent tests of busmap and of axdevice, and the unit tests of what has `unsafe`, under
+# Miri on both cells. Each seed is another schedule, and another choice of what weak memory lets a thread
+# read.
 #
 # usage: .ci/miri.sh [SEEDS [FIRST]]   SEEDS for each cell (16), from seed FIRST (0) on
 #
-# The first half of the seeds checks Stacked Borrows, the second half Tree Borrows. The slower tests
-# of the suite get a quarter of the seeds, those of torture an eighth, those of one thread two. Leaks
-# are errors. Freed addresses are used again at once, so that one that is taken for another shows.
+# The first half of the seeds checks Stacked Borrows, the second half Tree Borrows; a single one checks Tree
+# Borrows. The slower tests, of busmap/tests and of the suite, get a quarter of the seeds, those of torture an
+# eighth, those of one thread two. Leaks are errors. Freed addresses are used again at once, so that one that
+# is taken for another shows.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
 
 seeds=${1:-16}
-# So many for the slower ones, but one for each half.
-fewer() { echo $((seeds / $1 < 2 ? 2 : seeds / $1)); }
+# So many for the slower ones, but one at least.
+fewer() { echo $((seeds / $1 < 1 ? 1 : seeds / $1)); }
 first=${2:-0}
 
-# Runs tests on a cell: its features, its Miri flags, the number of seeds; then the test program, how
-# many of its tests there are at least, and parts of their names.
+busmap='-p busmap'
+axdevice="-p $(cargo pkgid)"
+
+# Runs tests on a cell: its features, its Miri flags, the number of seeds; then the crate and its test
+# program, how many of its tests there are at least, and parts of their names.
 sweep() {
-    local features=$1 flags=$2 half=$((first + $3 / 2)) last=$((first + $3)) program=$4 least=$5
+    local features=$1 flags=$2 count=$3 half=$((first + $3 / 2)) last=$((first + $3)) program=$4 least=$5
     local borrows pid pids=()
     shift 5
     local stacked="-Zmiri-many-seeds=$first..$half" tree="-Zmiri-many-seeds=$half..$last -Zmiri-tree-borrows"
     # At once: a half may have one seed, and a seed has one core.
     for borrows in "$stacked" "$tree"; do
-        echo "-- ${features:-arc-swap}: $program, $flags $borrows"
+        [ "$count" -gt 1 ] || [ "$borrows" = "$tree" ] || continue
+        echo "-- ${features:-arc-swap}: ${program##*#}, $flags $borrows"
+        # shellcheck disable=SC2086
         MIRIFLAGS="-Zmiri-address-reuse-rate=1.0 $flags $borrows" \
             cargo +nightly miri test --quiet --features "$features" $program -- "$@" | at_least "$least" &
         pids+=($!)
@@ -44,23 +51,30 @@ at_least() {
 
 # Runs what differs between the cells on one: its features, its Miri flags.
 cell() {
-    sweep "$1" "$2" "$seeds" --lib 28 registry removal publish:: ledger:: --skip neighbouring_stacks
-    sweep "$1" "$2" "$(fewer 4)" '--test suite' 10 threads lifetimes:: leads_elsewhere --skip serialized::
-    # These take their time from a clock.
-    sweep "$1" "$2 -Zmiri-disable-isolation" "$(fewer 8)" '--test torture' 9 '' --skip serialized::
+    sweep "$1" "$2" "$seeds" "$busmap --lib" 25 loom_tests::registry loom_tests::removal publish:: \
+        --skip neighbouring_stacks
+    sweep "$1" "$2" "$(fewer 4)" "$busmap --test change --test registry --test removed --test vcpu --test withdraw" 6 ''
+    sweep "$1" "$2" "$(fewer 4)" "$axdevice --lib" 10 lent:: iter:: registry
+    sweep "$1" "$2" "$(fewer 4)" "$axdevice --test suite" 10 threads lifetimes:: leads_elsewhere --skip serialized::
+    # These take their time from a clock, and the longest: with few seeds the slot cell alone has them.
+    if [ "$seeds" -ge 8 ] || [ -n "$1" ]; then
+        sweep "$1" "$2 -Zmiri-disable-isolation" "$(fewer 8)" "$axdevice --test torture" 11 '' --skip serialized::
+    fi
 }
 
 cell slot-cell -Zmiri-strict-provenance
 # arc-swap makes pointers from integers on one of its paths. This only keeps Miri from warning of it.
 cell '' -Zmiri-permissive-provenance
 # So does parking_lot, in which the waiters of the fair lock queue up. The lock is the same with either cell.
-sweep '' -Zmiri-permissive-provenance "$seeds" --lib 10 fair_lock:: serialized:: context::
-sweep '' -Zmiri-permissive-provenance "$(fewer 4)" '--test suite' 9 serialized::
-sweep '' '-Zmiri-permissive-provenance -Zmiri-disable-isolation' "$(fewer 8)" '--test torture' 2 serialized::
+sweep '' -Zmiri-permissive-provenance "$seeds" "$axdevice --lib" 10 fair_lock:: serialized:: context::
+sweep '' -Zmiri-permissive-provenance "$(fewer 4)" "$axdevice --test suite" 9 serialized::
+sweep '' '-Zmiri-permissive-provenance -Zmiri-disable-isolation' "$(fewer 8)" "$axdevice --test torture" 2 serialized::
 # What is the same with either cell, the slot cell by itself among it.
-sweep slot-cell -Zmiri-strict-provenance "$seeds" --lib 34 loom_tests:: stack::tests threads \
-    --skip registry --skip removal --skip a_destructor_that_unwinds --skip fair_lock::
+sweep slot-cell -Zmiri-strict-provenance "$seeds" "$busmap --lib" 28 loom_tests:: stack::tests \
+    --skip loom_tests::registry --skip loom_tests::removal --skip a_destructor_that_unwinds
+sweep slot-cell -Zmiri-strict-provenance "$seeds" "$axdevice --lib" 3 loom_tests::ivc
 # These have one thread. The skipped one does arithmetic, and much of it.
-sweep slot-cell -Zmiri-strict-provenance 2 --lib 16 table:: owners:: cache:: a_destructor_that_unwinds \
-    neighbouring_stacks --skip devices_at_even_distances
+sweep slot-cell -Zmiri-strict-provenance 2 "$busmap --lib" 62 table:: tables:: registrations:: cache:: registry:: \
+    removed:: vcpu:: withdraw:: a_destructor_that_unwinds neighbouring_stacks \
+    --skip loom_tests:: --skip devices_at_even_distances
 echo "-- $seeds seeds from $first on, in $SECONDS s"

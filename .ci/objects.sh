@@ -5,14 +5,16 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 target=aarch64-unknown-none-softfloat
+export RUSTFLAGS='--cfg object_code -D warnings'
 # With the dependencies of .ci/thread-locals.sh, and so one of the two at a time.
 out=${CARGO_TARGET_DIR:-target}/bare-metal
 mkdir -p "$out"
 exec 9>"$out/lock"
 flock 9
-CARGO_TARGET_DIR=$out cargo rustc --quiet --release --lib --target $target -- \
-    --cfg probe --emit obj -C codegen-units=1
-object=$(ls -t "$out/$target"/release/deps/axdevice-*.o | head -n 1)
+CARGO_TARGET_DIR=$out cargo rustc -p busmap --quiet --release --lib --target $target -- \
+    --emit obj -C codegen-units=1
+# shellcheck disable=SC2012
+object=$(ls -t "$out/$target"/release/deps/busmap-*.o | head -n 1)
 listing=$(aarch64-linux-gnu-objdump --disassemble --reloc --demangle "$object")
 
 # The body of the function whose name matches.
@@ -27,7 +29,7 @@ calls() {
 }
 
 fail=0
-for function in probe_load probe_drop load_counted; do
+for function in busmap_load busmap_drop load_counted; do
     instructions=$(body "$function" | grep -cE '^ +[0-9a-f]+:' || true)
     if [ "$instructions" -eq 0 ]; then
         # The slower half of a load may have become part of it; the others must be there.

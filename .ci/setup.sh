@@ -5,6 +5,8 @@ cd "$(dirname "$0")/.."
 
 # The sources are for the core library of loongarch64, the tools for .ci/thread-locals.sh.
 rustup component add rustfmt clippy rust-src llvm-tools
+# What a user of busmap has: .ci/outside.sh.
+rustup toolchain list | grep -q '^stable' || rustup toolchain install stable --profile minimal
 # Miri, ThreadSanitizer and the fuzzers are nightly's.
 rustup toolchain list | grep -q '^nightly' || rustup toolchain install nightly --profile minimal
 rustup component add miri rust-src --toolchain nightly
@@ -13,15 +15,15 @@ rustup target add aarch64-unknown-linux-gnu riscv64gc-unknown-linux-gnu \
     aarch64-unknown-none-softfloat riscv64gc-unknown-none-elf x86_64-unknown-none
 
 # The emulators and linkers of .ci/emulated.sh, the disassembler of .ci/objects.sh, the counter of
-# .ci/instructions.sh, and the compiler for libFuzzer.
+# .ci/instructions.sh, the compiler for libFuzzer, and the interpreter of .ci/modules.sh.
 missing=
 for tool in qemu-aarch64-static aarch64-linux-gnu-gcc aarch64-linux-gnu-objdump \
-    qemu-riscv64-static riscv64-linux-gnu-gcc valgrind c++; do
+    qemu-riscv64-static riscv64-linux-gnu-gcc valgrind c++ python3; do
     command -v "$tool" >/dev/null || missing=yes
 done
 if [ -n "$missing" ]; then
     sudo=$([ "$(id -u)" -eq 0 ] || echo sudo)
     $sudo apt-get update -qq
     $sudo apt-get install -y -qq --no-install-recommends qemu-user-static \
-        gcc-aarch64-linux-gnu libc6-dev-arm64-cross gcc-riscv64-linux-gnu libc6-dev-riscv64-cross valgrind g++
+        gcc-aarch64-linux-gnu libc6-dev-arm64-cross gcc-riscv64-linux-gnu libc6-dev-riscv64-cross valgrind g++ python3
 fi

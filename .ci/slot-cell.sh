@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The tests of the crate on the slot cell.
+# The tests of both crates on the slot cell.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

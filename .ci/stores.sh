@@ -31,13 +31,13 @@ check() {
     local cell=$1 scenario=$2 places
     places=$(written "$out/$cell" "$scenario")
     echo "$cell, $scenario: $places places written that are shared"
-    [ "$places" "$3" 0 ] || fail=1
+    test "$places" "$3" 0 || fail=1
 }
 
 for cell in arc-swap slots; do
     count_on "$cell" "$out/$cell"
     for scenario in handle-read-{hot-8,random-64,port-hot-8,sys-reg-hot-8} handle-write-hot-8; do
-        check $cell $scenario -eq
+        check "$cell" "$scenario" -eq
     done
     check $cell read-hot-8 -gt
 done

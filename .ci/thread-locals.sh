@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Shows, on the object files, that nothing of which the crate consists on bare metal has a thread-local
-# or reads the thread pointer: the crate with every public method compiled, its dependencies, and the
-# core library, for each target.
+# Shows, on the object files, that nothing of which the two crates consist on bare metal has a
+# thread-local or reads the thread pointer: axdevice and busmap with every public method compiled, their
+# dependencies, and the core library, for each target.
 #
 # A thread-local is a static, and a static is compiled with its own crate whoever uses it. So that this
 # holds, and that each way of finding one works, is shown on a crate made for that. With targets as
@@ -13,7 +13,7 @@ source .ci/bare-metal.sh
 [ $# -eq 0 ] || bare_metal=("$@")
 
 out=$(realpath -m "${CARGO_TARGET_DIR:-target}/bare-metal")
-export CARGO_TARGET_DIR=$out
+export CARGO_TARGET_DIR=$out RUSTFLAGS='--cfg object_code -D warnings'
 # With the dependencies of .ci/objects.sh, and so one of the two at a time.
 mkdir -p "$out"
 exec 9>"$out/lock"
@@ -21,11 +21,13 @@ flock 9
 sysroot=$(rustc --print sysroot)
 tools=$sysroot/lib/rustlib/$(rustc -vV | sed -n 's/^host: //p')/bin
 
-# Each public method must be among those that src/probe.rs has compiled. (The public functions of
-# src/arch are for benches.)
-missing=$(git ls-files 'src/*.rs' ':!src/arch' | xargs sed -nE 's/^ *pub (const |unsafe )*fn ([a-z_0-9]+).*/\2/p' |
-    sort -u | while read -r method; do grep -qw -- "$method" src/probe.rs || echo "$method"; done)
-[ -z "$missing" ] || { echo "error: src/probe.rs lacks" $missing >&2; exit 1; }
+# Each public method must be among those that the crate's object_code.rs has compiled. (The public
+# functions of src/arch are for benches.)
+for src in src busmap/src; do
+    missing=$(git ls-files "$src/*.rs" ':!src/arch' | xargs sed -nE 's/^ *pub (const |unsafe )*fn ([a-z_0-9]+).*/\2/p' |
+        sort -u | while read -r method; do grep -qw -- "$method" $src/object_code.rs || echo "$method"; done)
+    [ -z "$missing" ] || { echo "error: $src/object_code.rs lacks" "$missing" >&2; exit 1; }
+done
 
 # A crate with two thread-locals, one of them for a generic function that nobody uses, and a function
 # that reads the thread pointer.
@@ -65,7 +67,7 @@ END
 thread_pointer() {
     case $1 in
         aarch64-*) echo 'tpidr' ;;
-        riscv64*) echo '[ \t,(]tp([ \t,)]|$)' ;;
+        riscv64*) printf '%s\n' '[ \t,(]tp([ \t,)]|$)' ;;
         x86_64-*) echo '%[fg]s:|(rd|wr)[fg]sbase' ;;
         loongarch64-*) echo '[$]tp' ;;
         *) echo "error: no thread pointer known for $1" >&2; return 1 ;;
@@ -92,7 +94,7 @@ findings() {
 libraries() {
     local target=$1
     shift
-    cargo_for "$target" rustc --quiet --release --lib --message-format=json "$@" |
+    cargo_for "$target" build --quiet --release --lib --message-format=json "$@" |
         grep -oE '"/[^"]*\.rlib"' | tr -d '"' | grep "/$target/" | sort -u
     # Of the core library that was not built along.
     ls "$sysroot/lib/rustlib/$target"/lib/lib{core,alloc,compiler_builtins}-*.rlib 2>/dev/null || true
@@ -109,19 +111,21 @@ for target in "${bare_metal[@]}"; do
         }
     done
 
-    list=$(libraries "$target" -- --cfg probe -D warnings)
+    list=$(libraries "$target")
     mapfile -t looked_at <<<"$list"
-    for crate in axdevice axdevice_base axaddrspace log spin crossbeam_utils core alloc; do
-        grep -qE "/lib$crate[-.]" <<<"$list" || {
-            echo "error: $target: no library of $crate among:" $list >&2
+    for crate in axdevice busmap axdevice_base axaddrspace log spin crossbeam_utils boxcar core alloc; do
+        grep -qE "/lib${crate}[-.]" <<<"$list" || {
+            echo "error: $target: no library of $crate among:" "$list" >&2
             exit 1
         }
     done
-    own=$(grep '/libaxdevice[.]' <<<"$list")
-    "$tools/llvm-nm" --quiet --defined-only "$own" 2>/dev/null | grep -w probe_api >/dev/null || {
-        echo "error: $target: the public methods are not in $own" >&2
-        exit 1
-    }
+    for crate in axdevice busmap; do
+        own=$(grep "/lib${crate}[.]" <<<"$list")
+        "$tools/llvm-nm" --quiet --defined-only "$own" 2>/dev/null | grep -w "${crate}_api" >/dev/null || {
+            echo "error: $target: the public methods are not in $own" >&2
+            exit 1
+        }
+    done
     found=$(findings "$target" "${looked_at[@]}")
     [ -z "$found" ] || { printf 'error: %s: thread-local:\n%s\n' "$target" "$found" >&2; exit 1; }
     echo "$target: nothing thread-local in ${#looked_at[@]} libraries"

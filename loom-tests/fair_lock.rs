@@ -6,9 +6,8 @@ use ax_errno::AxError;
 
 use super::{
     Bound::{Preemptions, Unbounded},
-    check,
-    nodes::Watched,
-    thread,
+    check, thread,
+    watched::Watched,
 };
 use crate::fair_lock::FairLock;
 

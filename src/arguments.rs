@@ -8,8 +8,8 @@ use crate::{
         self, DoesNotFit, IvcTooLong, IvcUnaligned, MissingArgument, NoSuchCpu, PlicTooSmall,
         TooManyRedistributors,
     },
-    error::Refusal,
     ivc,
+    refusal::Refusal,
 };
 
 /// How many redistributors can be told apart: `Processor_Number` in GICR_TYPER has 16 bits (Arm GIC

@@ -10,15 +10,15 @@ use log::{error, info, warn};
 use crate::{
     arch,
     arguments::ivc_range,
+    batch::Batch,
+    bus::DeviceBound,
     config::{AxVmDeviceConfig, ConfigError, ConfigFault},
-    device::{DeviceBound, DeviceIds},
-    error::Refusal,
     ivc::IvcChannels,
+    refusal::Refusal,
     registry::VmDevices,
-    tables::Tables,
     unmapped::Unmapped,
-    update::Batch,
 };
+use busmap::Registry;
 
 /// Makes a registry from a configuration, with factories for the kinds of device that the crate
 /// does not build itself.
@@ -201,8 +201,8 @@ impl<'f, B: DeviceBound> VmDevicesBuilder<'f, B> {
                 })?;
             }
         }
-        machine.platform.finish(&machine.tables);
-        let devices = VmDevices::from_parts(machine.tables, machine.ids, machine.ivc);
+        machine.platform.finish::<B>(&machine.registry);
+        let devices = VmDevices::from_parts(machine.registry, machine.ivc);
         Ok(devices.with_unmapped(self.unmapped))
     }
 }
@@ -224,14 +224,43 @@ impl<B: DeviceBound> fmt::Debug for VmDevicesBuilder<'_, B> {
     }
 }
 
+/// Making a registry.
+impl<B: DeviceBound> VmDevices<B> {
+    /// Makes the devices that `config` lists.
+    ///
+    /// An entry that 0.4.10 took although it is bad, such as one with an empty or an overlapping
+    /// range, is left out whole and logged at `error!`. [`try_new`](Self::try_new) is strict.
+    ///
+    /// # Panics
+    ///
+    /// Where 0.4.10 did: if an entry lacks arguments that its type needs, or has some that do not
+    /// fit into the address space, or if there is no memory.
+    pub fn new(config: AxVmDeviceConfig) -> Self {
+        Self::builder().config(config).build_leniently()
+    }
+
+    /// Makes the devices that `config` lists, or none of them.
+    ///
+    /// # Errors
+    ///
+    /// The first entry that cannot be made, and why.
+    pub fn try_new(config: AxVmDeviceConfig) -> Result<Self, ConfigError> {
+        Self::builder().config(config).build()
+    }
+
+    /// A builder, for a configuration with kinds of device that the crate does not build itself.
+    pub fn builder<'f>() -> VmDevicesBuilder<'f, B> {
+        VmDevicesBuilder::new()
+    }
+}
+
 /// What the devices of the timer are called.
 const VIRTUAL_TIMER: &str = "virtual timer";
 
 /// A registry in the making.
 struct Machine<B: DeviceBound> {
     platform: arch::Platform,
-    ids: DeviceIds,
-    tables: Tables<B>,
+    registry: Registry<B::Handlers>,
     ivc: Option<IvcChannels>,
 }
 
@@ -239,8 +268,7 @@ impl<B: DeviceBound> Machine<B> {
     fn new(trust_guest_its: bool) -> Self {
         Self {
             platform: arch::Platform::new(trust_guest_its),
-            ids: DeviceIds::new(),
-            tables: Tables::new(),
+            registry: Registry::new(),
             ivc: None,
         }
     }
@@ -254,8 +282,9 @@ impl<B: DeviceBound> Machine<B> {
         if config.emu_type == EmulatedDeviceType::IVCChannel {
             return self.build_ivc(config);
         }
-        let mut batch = Batch::new(&self.ids, Some(config.name.as_str().into()));
-        let built = self.platform.build(config, &self.tables, &mut batch);
+        let name = Some(config.name.as_str().into());
+        let mut batch = Batch::<B>::new(self.registry.batch(), name);
+        let built = self.platform.build(config, &self.registry, &mut batch);
         if !built.map_err(|fault| self.name_owner(fault, &config.name))? {
             match factories.iter_mut().find(|(of, _)| *of == config.emu_type) {
                 Some((_, factory)) => factory(config, &mut batch).map_err(ConfigFault::Factory)?,
@@ -265,18 +294,16 @@ impl<B: DeviceBound> Machine<B> {
                 }
             }
         }
-        let next = self.tables.edited(batch.edits());
-        let next = next.map_err(|refusal| self.name_owner(refusal.into(), &config.name))?;
+        let made = batch.publish();
+        made.map_err(|refusal| self.name_owner(refusal.into(), &config.name))?;
         info!("{} of type {} made", config.name, config.emu_type);
-        self.tables = next.tables;
         Ok(())
     }
 
     fn build_virtual_timer(&mut self, record: VirtualTimer<B>) -> Result<(), Refusal> {
-        let mut batch = Batch::new(&self.ids, Some(VIRTUAL_TIMER.into()));
+        let mut batch = Batch::new(self.registry.batch(), Some(VIRTUAL_TIMER.into()));
         record(&mut batch)?;
-        self.tables = self.tables.edited(batch.edits())?.tables;
-        Ok(())
+        batch.publish().map(drop)
     }
 
     /// Says by its name who owns the addresses: its id means nothing while there is no registry.
@@ -288,7 +315,11 @@ impl<B: DeviceBound> Machine<B> {
                 owned,
             }) => ConfigFault::Overlap {
                 wanted,
-                owner: self.tables.name(owner).unwrap_or(own).into(),
+                owner: self.registry.view(|view| {
+                    let owner = view.device(owner);
+                    let name = owner.and_then(|of| of.device().tag().name.as_deref());
+                    name.unwrap_or(own).into()
+                }),
                 owned,
             },
             fault => fault,

@@ -1,7 +1,8 @@
-//! The three buses (MMIO, system registers, port I/O): how each names its addresses and ranges.
+//! The three buses (MMIO, system registers, port I/O): how each names its addresses, its ranges and
+//! its devices.
 //!
-//! Inside the crate an address is a `usize` and a range a [`Span`]. This file holds all that
-//! differs between the buses, so that everything else is written once.
+//! Inside the crate an address is a `usize`, a range a [`Span`]. This file holds all that differs
+//! between the buses, so that everything else is written once.
 
 use core::fmt;
 
@@ -11,8 +12,13 @@ use axaddrspace::{
         AccessWidth, DeviceAddr, DeviceAddrRange, Port, PortRange, SysRegAddr, SysRegAddrRange,
     },
 };
+use axdevice_base::BaseDeviceOps;
+use busmap::{BusId, Handlers, On, Span};
 
-use crate::{error::Refusal, span::Span};
+use crate::{
+    refusal::Refusal,
+    sync::{Arc, AtomicUsize},
+};
 
 /// The range type of a bus: [`GuestPhysAddrRange`], [`SysRegAddrRange`] or [`PortRange`].
 ///
@@ -41,33 +47,135 @@ impl BusAddr for Port {
     type Range = PortRange;
 }
 
-/// Something that each bus has one of, such as a table: `Of<R>` is bus `R`'s.
-pub trait Family {
-    /// What the bus with range type `R` has.
-    type Of<R: BusRange>;
+/// What a registry demands of its devices: [`Unbound`] or [`ThreadSafe`].
+///
+/// Sealed: soundness rests on which device objects there are.
+pub trait DeviceBound: sealed::Bound + Sized + 'static {
+    /// The device object on the bus with range type `R`.
+    type Dev<R: BusRange>: ?Sized + BaseDeviceOps<R>;
+
+    /// The same on each bus, as [`busmap`] knows them.
+    #[doc(hidden)]
+    type Handlers: Handlers<
+            Mmio = Self::Dev<GuestPhysAddrRange>,
+            SysReg = Self::Dev<SysRegAddrRange>,
+            Port = Self::Dev<PortRange>,
+            Tag = Arc<Entry<Self>>,
+        >;
+
+    /// Makes device objects of this bound, in the one way or the other.
+    #[doc(hidden)]
+    fn pick<R: BusRange>(
+        unbound: impl FnOnce() -> [Arc<dyn BaseDeviceOps<R>>; 2],
+        thread_safe: impl FnOnce() -> [Arc<dyn BaseDeviceOps<R> + Send + Sync>; 2],
+    ) -> [Arc<Self::Dev<R>>; 2];
 }
 
-/// A member of a [`Family`] for every bus.
-pub struct PerBus<F: Family> {
-    pub(crate) mmio: F::Of<GuestPhysAddrRange>,
-    pub(crate) sys_reg: F::Of<SysRegAddrRange>,
-    pub(crate) port: F::Of<PortRange>,
-}
+/// Devices as 0.4.10 takes them, `dyn BaseDeviceOps<R>`: neither `Send` nor `Sync`, and so neither
+/// is the registry of them, [`AxVmDevices`](crate::AxVmDevices).
+///
+/// `find_*` and `iter_*` give a built-in device bare, so that it can be downcast; a lock that it
+/// needs and its [guard](crate::guards) belong to the table entry, and stand before a dispatch alone.
+///
+/// An embedder that shares the registry between threads says that what it does with the devices does
+/// not race. Of the built-in ones `handle_*` and a [`Dispatcher`](crate::Dispatcher) see to that: an
+/// access takes the device's lock where its handler reaches state that the device does not
+/// synchronise, and is not locked elsewhere ([guards](crate::guards#vcpus-in-one-device) says which is
+/// which). The embedder still must not call the bare device meanwhile; of `VGicD` that means that
+/// `assign_irq` is over before the first vCPU runs.
+#[derive(Debug)]
+pub enum Unbound {}
 
-/// A member of a [`Family`] for one bus, known at run time.
-pub enum OnBus<F: Family> {
-    Mmio(F::Of<GuestPhysAddrRange>),
-    SysReg(F::Of<SysRegAddrRange>),
-    Port(F::Of<PortRange>),
-}
+impl sealed::Bound for Unbound {}
 
-impl<F: Family> fmt::Debug for PerBus<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PerBus").finish_non_exhaustive()
+impl DeviceBound for Unbound {
+    type Dev<R: BusRange> = dyn BaseDeviceOps<R>;
+    type Handlers = HandlersOf<Self>;
+
+    fn pick<R: BusRange>(
+        unbound: impl FnOnce() -> [Arc<dyn BaseDeviceOps<R>>; 2],
+        thread_safe: impl FnOnce() -> [Arc<dyn BaseDeviceOps<R> + Send + Sync>; 2],
+    ) -> [Arc<Self::Dev<R>>; 2] {
+        let _ = thread_safe;
+        unbound()
     }
 }
 
-impl<F: Family> fmt::Debug for OnBus<F> {
+impl Handlers for HandlersOf<Unbound> {
+    type Mmio = dyn BaseDeviceOps<GuestPhysAddrRange>;
+    type SysReg = dyn BaseDeviceOps<SysRegAddrRange>;
+    type Port = dyn BaseDeviceOps<PortRange>;
+    type Tag = Arc<Entry<Unbound>>;
+}
+
+/// Devices that any vCPU's thread may call, `dyn BaseDeviceOps<R> + Send + Sync`, and so the
+/// registry of them, [`SharedVmDevices`](crate::SharedVmDevices), is `Send + Sync`.
+///
+/// A built-in device that is not `Sync` is held as a [`Serialized`](crate::Serialized) one, which takes its lock for
+/// every access; its [guard](crate::guards) belongs to the table entry, as in a registry of
+/// [`Unbound`] devices.
+#[derive(Debug)]
+pub enum ThreadSafe {}
+
+impl sealed::Bound for ThreadSafe {}
+
+impl DeviceBound for ThreadSafe {
+    type Dev<R: BusRange> = dyn BaseDeviceOps<R> + Send + Sync;
+    type Handlers = HandlersOf<Self>;
+
+    fn pick<R: BusRange>(
+        unbound: impl FnOnce() -> [Arc<dyn BaseDeviceOps<R>>; 2],
+        thread_safe: impl FnOnce() -> [Arc<dyn BaseDeviceOps<R> + Send + Sync>; 2],
+    ) -> [Arc<Self::Dev<R>>; 2] {
+        let _ = unbound;
+        thread_safe()
+    }
+}
+
+impl Handlers for HandlersOf<ThreadSafe> {
+    type Mmio = dyn BaseDeviceOps<GuestPhysAddrRange> + Send + Sync;
+    type SysReg = dyn BaseDeviceOps<SysRegAddrRange> + Send + Sync;
+    type Port = dyn BaseDeviceOps<PortRange> + Send + Sync;
+    type Tag = Arc<Entry<ThreadSafe>>;
+}
+
+/// The device objects `B`, as [`busmap`] knows them.
+#[derive(Debug)]
+pub struct HandlersOf<B>(B);
+
+/// A device on the bus that it is for, known at run time.
+pub enum Device<B: DeviceBound> {
+    /// A device in guest physical memory.
+    Mmio(Arc<B::Dev<GuestPhysAddrRange>>),
+    /// A system register device.
+    SysReg(Arc<B::Dev<SysRegAddrRange>>),
+    /// A port I/O device.
+    Port(Arc<B::Dev<PortRange>>),
+}
+
+impl<B: DeviceBound> Device<B> {
+    /// Whether the two are the same object, on the same bus.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Mmio(one), Self::Mmio(other)) => Arc::ptr_eq(one, other),
+            (Self::SysReg(one), Self::SysReg(other)) => Arc::ptr_eq(one, other),
+            (Self::Port(one), Self::Port(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
+}
+
+impl<B: DeviceBound> Clone for Device<B> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Mmio(device) => Self::Mmio(device.clone()),
+            Self::SysReg(device) => Self::SysReg(device.clone()),
+            Self::Port(device) => Self::Port(device.clone()),
+        }
+    }
+}
+
+impl<B: DeviceBound> fmt::Debug for Device<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Mmio(_) => "Mmio(..)",
@@ -77,32 +185,66 @@ impl<F: Family> fmt::Debug for OnBus<F> {
     }
 }
 
+/// No place among the devices that were lent.
+const NOWHERE: usize = usize::MAX;
+
+/// What the registry keeps beside a device's handler, as long as the device is registered.
+pub struct Entry<B: DeviceBound> {
+    /// The name that the configuration gave.
+    pub(crate) name: Option<Arc<str>>,
+    /// The device as it was added: what `find_*` gives and `iter_*` lends. A dispatch calls the
+    /// handler, which is the same or guards it.
+    pub(crate) device: Device<B>,
+    /// Where the device is among those that were [lent](crate::lent), if it was.
+    pub(crate) lent_at: AtomicUsize,
+}
+
+impl<B: DeviceBound> Entry<B> {
+    pub(crate) fn new(name: Option<Arc<str>>, device: Device<B>) -> Arc<Self> {
+        let lent_at = AtomicUsize::new(NOWHERE);
+        Arc::new(Self {
+            name,
+            device,
+            lent_at,
+        })
+    }
+}
+
+impl<B: DeviceBound> fmt::Debug for Entry<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entry")
+            .field("name", &self.name)
+            .field("device", &self.device)
+            .finish_non_exhaustive()
+    }
+}
+
 pub(crate) mod sealed {
     use super::*;
 
     /// What the registry needs to know of a bus.
     pub trait Bus: DeviceAddrRange + Copy + fmt::Debug + Send + Sync + 'static {
-        /// The bus's name in logs and memory maps.
-        const NAME: &'static str;
+        /// The bus, as [`busmap`] knows it.
+        type Bus: busmap::Bus;
+
+        /// Its name in logs and memory maps.
+        const ID: BusId;
 
         /// A range that holds no address.
         const EMPTY: Self;
-
-        /// Accesses to the same run of `1 << GRAIN` addresses are likely to be the same device's.
-        const GRAIN: u32;
 
         /// What a read gives where nobody answers: an undriven bus floats high, a system register
         /// reads as zero.
         fn floating(width: AccessWidth) -> usize;
 
         /// How many addresses an access covers after its first.
-        fn beyond(width: AccessWidth) -> usize;
+        fn beyond(width: AccessWidth) -> u64;
 
         /// The part of `value` that an access carries.
         fn carried(value: usize, width: AccessWidth) -> usize;
 
         /// The address as a number.
-        fn number(addr: Self::Addr) -> usize;
+        fn number(addr: Self::Addr) -> u64;
 
         /// The first and last address and whether the range is one, or why it is none.
         fn span(self) -> Result<Span, Refusal>;
@@ -110,17 +252,24 @@ pub(crate) mod sealed {
         /// The range that covers `span`, which [`Bus::span`] made.
         fn from_span(span: Span) -> Self;
 
-        /// This bus's member of the family.
-        fn of<F: Family>(all: &PerBus<F>) -> &F::Of<Self>;
+        /// What an access on this bus calls, as the device object that it is.
+        fn object<B: DeviceBound>(handler: &On<B::Handlers, Self::Bus>) -> &B::Dev<Self>;
 
-        /// This bus's member of the family.
-        fn of_mut<F: Family>(all: &mut PerBus<F>) -> &mut F::Of<Self>;
+        /// The device object, as what an access on this bus calls.
+        fn handler<B: DeviceBound>(object: Arc<B::Dev<Self>>) -> Arc<On<B::Handlers, Self::Bus>>;
 
-        /// The member, with its bus told at run time.
-        fn on<F: Family>(member: F::Of<Self>) -> OnBus<F>;
+        /// The device, with its bus told at run time.
+        fn device<B: DeviceBound>(object: Arc<B::Dev<Self>>) -> Device<B>;
+
+        /// The device, if it is on this bus.
+        fn of<B: DeviceBound>(device: &Device<B>) -> Option<&Arc<B::Dev<Self>>>;
+
+        /// The device to be replaced, if it is on this bus.
+        fn of_mut<B: DeviceBound>(device: &mut Device<B>) -> Option<&mut Arc<B::Dev<Self>>>;
     }
 
     pub trait Addr {}
+    pub trait Bound {}
 
     impl Addr for GuestPhysAddr {}
     impl Addr for SysRegAddr {}
@@ -128,28 +277,41 @@ pub(crate) mod sealed {
 }
 
 /// The bits that an access of `width` carries.
-const fn mask(width: AccessWidth) -> usize {
-    match width {
-        AccessWidth::Byte => 0xff,
-        AccessWidth::Word => 0xffff,
-        AccessWidth::Dword => 0xffff_ffff,
-        AccessWidth::Qword => usize::MAX,
-    }
+fn mask(width: AccessWidth) -> usize {
+    usize::MAX >> (usize::BITS - 8 * width.size() as u32)
 }
 
-/// Implements the selectors of [`sealed::Bus`] with the named field and variant.
-macro_rules! selects {
-    ($field:ident, $variant:ident) => {
-        fn of<F: Family>(all: &PerBus<F>) -> &F::Of<Self> {
-            &all.$field
+/// Implements what leads from a bus to its devices.
+macro_rules! is_bus {
+    ($bus:ident) => {
+        type Bus = busmap::$bus;
+        const ID: BusId = BusId::$bus;
+
+        #[inline(always)]
+        fn object<B: DeviceBound>(handler: &On<B::Handlers, Self::Bus>) -> &B::Dev<Self> {
+            handler
         }
 
-        fn of_mut<F: Family>(all: &mut PerBus<F>) -> &mut F::Of<Self> {
-            &mut all.$field
+        fn handler<B: DeviceBound>(object: Arc<B::Dev<Self>>) -> Arc<On<B::Handlers, Self::Bus>> {
+            object
         }
 
-        fn on<F: Family>(member: F::Of<Self>) -> OnBus<F> {
-            OnBus::$variant(member)
+        fn device<B: DeviceBound>(object: Arc<B::Dev<Self>>) -> Device<B> {
+            Device::$bus(object)
+        }
+
+        fn of<B: DeviceBound>(device: &Device<B>) -> Option<&Arc<B::Dev<Self>>> {
+            match device {
+                Device::$bus(object) => Some(object),
+                _ => None,
+            }
+        }
+
+        fn of_mut<B: DeviceBound>(device: &mut Device<B>) -> Option<&mut Arc<B::Dev<Self>>> {
+            match device {
+                Device::$bus(object) => Some(object),
+                _ => None,
+            }
         }
     };
 }
@@ -162,8 +324,8 @@ macro_rules! has_widths {
         }
 
         #[inline]
-        fn beyond(width: AccessWidth) -> usize {
-            width.size() - 1
+        fn beyond(width: AccessWidth) -> u64 {
+            width.size() as u64 - 1
         }
 
         #[inline]
@@ -175,20 +337,17 @@ macro_rules! has_widths {
 
 /// Half-open, unlike the other two: no MMIO device can own the address `usize::MAX`.
 impl sealed::Bus for GuestPhysAddrRange {
-    const NAME: &'static str = "mmio";
-    /// 512 bytes: as near as virtio-mmio devices lie to each other.
-    const GRAIN: u32 = 9;
     const EMPTY: Self = Self {
         start: GuestPhysAddr::from_usize(0),
         end: GuestPhysAddr::from_usize(0),
     };
 
     has_widths!();
-    selects!(mmio, Mmio);
+    is_bus!(Mmio);
 
     #[inline]
-    fn number(addr: GuestPhysAddr) -> usize {
-        addr.as_usize()
+    fn number(addr: GuestPhysAddr) -> u64 {
+        addr.as_usize() as u64
     }
 
     fn span(self) -> Result<Span, Refusal> {
@@ -196,15 +355,15 @@ impl sealed::Bus for GuestPhysAddrRange {
         if start == end {
             return Err(Refusal::Empty { at: start });
         }
-        let last = end.checked_sub(1).and_then(|last| Span::new(start, last));
+        let last = end.checked_sub(1).and_then(|last| span(start, last));
         last.ok_or(Refusal::Wrapping { start, end })
     }
 
     fn from_span(span: Span) -> Self {
         Self {
-            start: GuestPhysAddr::from_usize(span.first()),
+            start: GuestPhysAddr::from_usize(span.first() as usize),
             // Cannot wrap: the span came from a half-open range.
-            end: GuestPhysAddr::from_usize(span.last().wrapping_add(1)),
+            end: GuestPhysAddr::from_usize(span.last().wrapping_add(1) as usize),
         }
     }
 }
@@ -212,21 +371,19 @@ impl sealed::Bus for GuestPhysAddrRange {
 /// Inclusive. The width of an access is a placeholder here: registers are as wide as they are, so
 /// an access covers one address and its value is passed on whole.
 impl sealed::Bus for SysRegAddrRange {
-    const NAME: &'static str = "sys_reg";
-    const GRAIN: u32 = 0;
     const EMPTY: Self = Self {
         start: SysRegAddr(1),
         end: SysRegAddr(0),
     };
 
-    selects!(sys_reg, SysReg);
+    is_bus!(SysReg);
 
     fn floating(_: AccessWidth) -> usize {
         0
     }
 
     #[inline]
-    fn beyond(_: AccessWidth) -> usize {
+    fn beyond(_: AccessWidth) -> u64 {
         0
     }
 
@@ -236,8 +393,8 @@ impl sealed::Bus for SysRegAddrRange {
     }
 
     #[inline]
-    fn number(addr: SysRegAddr) -> usize {
-        addr.0
+    fn number(addr: SysRegAddr) -> u64 {
+        addr.0 as u64
     }
 
     fn span(self) -> Result<Span, Refusal> {
@@ -245,24 +402,25 @@ impl sealed::Bus for SysRegAddrRange {
     }
 
     fn from_span(span: Span) -> Self {
-        Self::new(SysRegAddr(span.first()), SysRegAddr(span.last()))
+        Self::new(
+            SysRegAddr(span.first() as usize),
+            SysRegAddr(span.last() as usize),
+        )
     }
 }
 
 /// Inclusive: ports `start ..= end`.
 impl sealed::Bus for PortRange {
-    const NAME: &'static str = "port";
-    const GRAIN: u32 = 0;
     const EMPTY: Self = Self {
         start: Port(1),
         end: Port(0),
     };
 
     has_widths!();
-    selects!(port, Port);
+    is_bus!(Port);
 
     #[inline]
-    fn number(addr: Port) -> usize {
+    fn number(addr: Port) -> u64 {
         addr.0.into()
     }
 
@@ -276,10 +434,15 @@ impl sealed::Bus for PortRange {
     }
 }
 
+/// The span `first ..= last`, if that is one.
+fn span(first: usize, last: usize) -> Option<Span> {
+    Span::new(first as u64, last as u64)
+}
+
 /// The span of an inclusive range. One that runs backwards by one address is how an inclusive
 /// range says "empty"; further backwards, it would have to wrap.
 fn inclusive(start: usize, end: usize) -> Result<Span, Refusal> {
-    Span::new(start, end).ok_or(if end.wrapping_add(1) == start {
+    span(start, end).ok_or(if end.wrapping_add(1) == start {
         Refusal::Empty { at: start }
     } else {
         Refusal::Wrapping { start, end }
@@ -308,7 +471,7 @@ mod tests {
 
     fn ends<R: Bus>(range: R) -> (usize, usize) {
         let span = range.span().unwrap();
-        (span.first(), span.last())
+        (span.first() as usize, span.last() as usize)
     }
 
     #[test]

@@ -5,8 +5,9 @@ use core::fmt;
 
 use ax_errno::AxError;
 use axvmconfig::{EmulatedDeviceConfig, EmulatedDeviceType};
+use busmap::Span;
 
-use crate::{error::Refusal, span::Span};
+use crate::refusal::Refusal;
 
 /// The emulated devices of a VM, as its configuration lists them.
 #[derive(Clone, Debug, Default)]

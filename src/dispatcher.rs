@@ -7,15 +7,13 @@ use axaddrspace::{
     GuestPhysAddr,
     device::{AccessWidth, Port, SysRegAddr},
 };
-use axdevice_base::BaseDeviceOps;
+use busmap::{BusCounters, Miss, Vcpu};
 
 use crate::{
-    bus::{BusAddr, BusRange, Family, PerBus, sealed::Bus},
-    cache::Cache,
-    device::DeviceBound,
-    dispatch::{Access, Direction, fill, value_of},
+    access::Access,
+    bus::{BusAddr, DeviceBound, sealed::Bus as _},
+    bytes,
     registry::VmDevices,
-    sync::mutant,
 };
 
 /// A vCPU's own handle of a registry: it keeps the tables from one dispatch to the next, and
@@ -61,40 +59,38 @@ use crate::{
 /// assert_eq!(vcpu.devices.counters().mmio.misses, 1);
 /// ```
 pub struct Dispatcher<V: Deref<Target: Registry>> {
-    cache: Cache<<V::Target as Registry>::Bound>,
-    counters: PerBus<CountersOf>,
-    devices: V,
+    vcpu: Vcpu<Core<V>>,
 }
 
 /// A registry, as the target of a pointer: [`VmDevices`].
 pub trait Registry {
     /// What it demands of its devices.
     type Bound: DeviceBound;
+
+    /// The registry as [`busmap`] knows it.
+    #[doc(hidden)]
+    fn core(&self) -> &busmap::Registry<<Self::Bound as DeviceBound>::Handlers>;
 }
 
 impl<B: DeviceBound> Registry for VmDevices<B> {
     type Bound = B;
+
+    #[inline(always)]
+    fn core(&self) -> &busmap::Registry<B::Handlers> {
+        self.core()
+    }
 }
 
-/// What a [`Dispatcher`] has done on one bus.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct BusCounters {
-    /// Accesses whose device was found where it was remembered.
-    pub hits: u64,
-    /// Accesses whose device was searched for.
-    pub searches: u64,
-    /// Accesses that no device answered.
-    pub misses: u64,
-    /// Accesses that found the tables replaced, or the handle parked.
-    pub refreshes: u64,
-}
+/// Leads where `V` leads, to the registry as [`busmap`] knows it.
+struct Core<V>(V);
 
-/// The family of counters.
-struct CountersOf;
+impl<V: Deref<Target: Registry>> Deref for Core<V> {
+    type Target = busmap::Registry<<<V::Target as Registry>::Bound as DeviceBound>::Handlers>;
 
-impl Family for CountersOf {
-    type Of<R: BusRange> = BusCounters;
+    #[inline(always)]
+    fn deref(&self) -> &Self::Target {
+        self.0.core()
+    }
 }
 
 /// What a [`Dispatcher`] has done since it was made, by bus.
@@ -122,142 +118,111 @@ impl<B: DeviceBound, V: Deref<Target = VmDevices<B>>> Dispatcher<V> {
     /// Allocates 97 KiB. From then on the handle allocates nothing of its own.
     pub fn new(devices: V) -> Self {
         Self {
-            cache: Cache::of(&devices.tables),
-            counters: PerBus {
-                mmio: BusCounters::default(),
-                sys_reg: BusCounters::default(),
-                port: BusCounters::default(),
-            },
-            devices,
+            vcpu: Vcpu::new(Core(devices)),
         }
     }
 
     /// The registry.
     pub fn registry(&self) -> &V {
-        &self.devices
+        &self.vcpu.registry().0
     }
 
     /// What the handle has done since it was made.
     pub fn counters(&self) -> DispatcherCounters {
         DispatcherCounters {
-            mmio: self.counters.mmio,
-            sys_reg: self.counters.sys_reg,
-            port: self.counters.port,
+            mmio: self.vcpu.counters::<busmap::Mmio>(),
+            sys_reg: self.vcpu.counters::<busmap::SysReg>(),
+            port: self.vcpu.counters::<busmap::Port>(),
         }
     }
 
     /// Lets go of tables that were replaced, and holds the current ones.
     pub fn refresh(&mut self) {
-        if !self.cache.is_current(&self.devices.tables) {
-            self.cache.renew(&self.devices.tables);
-        }
+        self.vcpu.refresh();
     }
 
     /// Lets go of the tables. The next dispatch, or [`refresh`](Self::refresh), takes hold again.
     pub fn park(&mut self) {
-        self.cache.park();
+        self.vcpu.park();
     }
 
-    #[inline]
-    fn read<A: BusAddr>(&mut self, addr: A, width: AccessWidth) -> AxResult<usize> {
-        let access = Access::<A::Range>::read(addr, width);
-        self.dispatch(access, A::Range::floating(width), move |device| {
-            let value = device.handle_read(addr, width)?;
-            Ok(A::Range::carried(value, width))
-        })
-    }
-
-    #[inline]
-    fn write<A: BusAddr>(&mut self, addr: A, width: AccessWidth, val: usize) -> AxResult {
-        let access = Access::<A::Range>::write(addr, width);
-        let val = A::Range::carried(val, width);
-        self.dispatch(access, (), move |device| {
-            device.handle_write(addr, width, val)
-        })
-    }
-
-    /// Has `enter` enter the device that owns the access; if there is none and the policy is so, the
-    /// answer is `floating`.
+    /// Reads what the access can carry.
     #[inline(always)]
-    fn dispatch<R: BusRange, T>(
-        &mut self,
-        access: Access<R>,
-        floating: T,
-        enter: impl FnOnce(&B::Dev<R>) -> AxResult<T>,
-    ) -> AxResult<T> {
-        if let Some(row) = self.cache.recall::<R>(access.first())
-            && let Some(handler) = access.handler_of(row)
-        {
-            R::of_mut(&mut self.counters).hits += 1;
-            return enter(handler);
-        }
-        self.search_and_enter(access.addr, access.width, access.direction, floating, enter)
+    fn read<A: BusAddr>(vcpu: &mut Vcpu<Core<V>>, addr: A, width: AccessWidth) -> AxResult<usize> {
+        let value = Self::dispatch_read(vcpu, addr, width)?;
+        Ok(A::Range::carried(value, width))
     }
 
-    /// The same for an access whose device is not remembered.
-    ///
-    /// By the parts of the access, which are in registers, so that those whose device is remembered
-    /// need no memory.
+    /// Writes what the access can carry.
+    #[inline(always)]
+    fn write<A: BusAddr>(
+        vcpu: &mut Vcpu<Core<V>>,
+        addr: A,
+        width: AccessWidth,
+        val: usize,
+    ) -> AxResult {
+        Self::dispatch_write(vcpu, addr, width, A::Range::carried(val, width))
+    }
+
+    /// Has the owner of `addr` answer a read, with a value that may be wider than the access.
+    #[inline(always)]
+    fn dispatch_read<A: BusAddr>(
+        vcpu: &mut Vcpu<Core<V>>,
+        addr: A,
+        width: AccessWidth,
+    ) -> AxResult<usize> {
+        let access = Access::<A::Range>::read(addr, width);
+        vcpu.dispatch_with(access.at(), access.beyond(), move |found| match found {
+            Ok(hit) => Access::<A::Range>::read(addr, width).read_from::<B>(hit),
+            Err((vcpu, miss)) => Self::read_missed(vcpu, addr, width, miss),
+        })
+    }
+
     #[cold]
     #[inline(never)]
-    fn search_and_enter<R: BusRange, T>(
-        &mut self,
-        addr: R::Addr,
+    fn read_missed<A: BusAddr>(
+        vcpu: &mut Vcpu<Core<V>>,
+        addr: A,
         width: AccessWidth,
-        direction: Direction,
-        floating: T,
-        enter: impl FnOnce(&B::Dev<R>) -> AxResult<T>,
-    ) -> AxResult<T> {
-        let access = Access {
-            addr,
-            width,
-            direction,
-        };
-        match self.search(access)? {
-            Some(handler) => enter(handler),
-            None => Ok(floating),
+        miss: Miss,
+    ) -> AxResult<usize> {
+        let devices = &vcpu.registry().0;
+        if devices.try_restore(miss) {
+            return Self::dispatch_read(vcpu, addr, width);
         }
+        devices.missed(Access::<A::Range>::read(addr, width), miss)?;
+        Ok(A::Range::floating(width))
     }
 
-    /// What handles an access whose device is not remembered, or that it floats.
-    fn search<R: BusRange>(&mut self, access: Access<R>) -> AxResult<Option<&B::Dev<R>>> {
-        let registry: &VmDevices<B> = &self.devices;
-        let mut refreshed = self.cache.is_outdated(&registry.tables);
-        if refreshed {
-            self.cache.renew(&registry.tables);
-        }
-        let mut found = self.cache.search(access);
-        if found.is_none() && registry.is_ahead_of(&self.cache) {
-            refreshed = true;
-            self.cache.renew(&registry.tables);
-            found = self.cache.search(access);
-        }
-        let counters = R::of_mut(&mut self.counters);
-        counters.refreshes += u64::from(refreshed);
-        let tables = self.cache.tables();
-        let row = found.map(|index| &tables.of::<R>().rows()[index]);
-        match row.and_then(|row| access.handler_of(row)) {
-            Some(handler) => {
-                counters.searches += 1;
-                Ok(Some(handler))
-            }
-            None => {
-                counters.misses += 1;
-                registry.unanswered(access, tables).map(|()| None)
-            }
-        }
+    /// Has the owner of `addr` take a write of a value that is no wider than the access.
+    #[inline]
+    fn dispatch_write<A: BusAddr>(
+        vcpu: &mut Vcpu<Core<V>>,
+        addr: A,
+        width: AccessWidth,
+        val: usize,
+    ) -> AxResult {
+        let access = Access::<A::Range>::write(addr, width);
+        vcpu.dispatch_with(access.at(), access.beyond(), move |found| match found {
+            Ok(hit) => Access::<A::Range>::write(addr, width).write_to::<B>(hit, val),
+            Err((vcpu, miss)) => Self::write_missed(vcpu, addr, width, val, miss),
+        })
     }
-}
 
-impl<B: DeviceBound> VmDevices<B> {
-    /// Whether there are newer tables than those that a handle holds, by which an access is a miss.
-    /// Puts back the devices for which these stand in.
-    ///
-    /// What the version tells is not enough here: a vCPU may have seen a device by other ways before
-    /// the version tells of it, and must not miss it then.
-    fn is_ahead_of(&self, cache: &Cache<B>) -> bool {
-        let current = || mutant("handle-misses") || cache.is_current(&self.tables);
-        self.settled(cache.tables()) || !current()
+    #[cold]
+    #[inline(never)]
+    fn write_missed<A: BusAddr>(
+        vcpu: &mut Vcpu<Core<V>>,
+        addr: A,
+        width: AccessWidth,
+        val: usize,
+        miss: Miss,
+    ) -> AxResult {
+        let devices = &vcpu.registry().0;
+        if devices.try_restore(miss) {
+            return Self::dispatch_write(vcpu, addr, width, val);
+        }
+        devices.missed(Access::<A::Range>::write(addr, width), miss)
     }
 }
 
@@ -267,7 +232,7 @@ impl<B: DeviceBound, V: Deref<Target = VmDevices<B>>> Dispatcher<V> {
     /// Reads `width` bytes at `addr` of guest physical memory.
     #[inline]
     pub fn handle_mmio_read(&mut self, addr: GuestPhysAddr, width: AccessWidth) -> AxResult<usize> {
-        self.read(addr, width)
+        Self::read(&mut self.vcpu, addr, width)
     }
 
     /// Writes the low `width` bytes of `val` at `addr` of guest physical memory.
@@ -278,13 +243,13 @@ impl<B: DeviceBound, V: Deref<Target = VmDevices<B>>> Dispatcher<V> {
         width: AccessWidth,
         val: usize,
     ) -> AxResult {
-        self.write(addr, width, val)
+        Self::write(&mut self.vcpu, addr, width, val)
     }
 
     /// Reads the system register `addr`; `width` is passed on and otherwise ignored.
     #[inline]
     pub fn handle_sys_reg_read(&mut self, addr: SysRegAddr, width: AccessWidth) -> AxResult<usize> {
-        self.read(addr, width)
+        Self::read(&mut self.vcpu, addr, width)
     }
 
     /// Writes the system register `addr`; `width` is passed on and otherwise ignored.
@@ -295,69 +260,37 @@ impl<B: DeviceBound, V: Deref<Target = VmDevices<B>>> Dispatcher<V> {
         width: AccessWidth,
         val: usize,
     ) -> AxResult {
-        self.write(addr, width, val)
+        Self::write(&mut self.vcpu, addr, width, val)
     }
 
     /// Reads `width` bytes from the ports from `port` on.
     #[inline]
     pub fn handle_port_read(&mut self, port: Port, width: AccessWidth) -> AxResult<usize> {
-        self.read(port, width)
+        Self::read(&mut self.vcpu, port, width)
     }
 
     /// Writes the low `width` bytes of `val` to the ports from `port` on.
     #[inline]
     pub fn handle_port_write(&mut self, port: Port, width: AccessWidth, val: usize) -> AxResult {
-        self.write(port, width, val)
+        Self::write(&mut self.vcpu, port, width, val)
     }
 
     /// Answers a read as KVM hands it over: see [`VmDevices::read_bytes`].
     pub fn read_bytes<A: BusAddr>(&mut self, addr: A, data: &mut [u8]) -> AxResult {
-        fill::<A::Range>(data, |width| self.read(addr, width))
+        bytes::fill::<A::Range>(data, |width| {
+            Self::dispatch_read(&mut self.vcpu, addr, width)
+        })
     }
 
     /// Takes a write as KVM hands it over: see [`VmDevices::write_bytes`].
     pub fn write_bytes<A: BusAddr>(&mut self, addr: A, data: &[u8]) -> AxResult {
-        let (width, val) = value_of(data)?;
-        self.write(addr, width, val)
+        let (width, val) = bytes::value_of(data)?;
+        Self::dispatch_write(&mut self.vcpu, addr, width, val)
     }
 }
 
 impl<V: Deref<Target: Registry>> fmt::Debug for Dispatcher<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Dispatcher")
-            .field("parked", &self.cache.is_parked())
-            .field("mmio", &self.counters.mmio)
-            .field("sys_reg", &self.counters.sys_reg)
-            .field("port", &self.counters.port)
-            .finish_non_exhaustive()
-    }
-}
-
-#[cfg(all(test, not(loom)))]
-mod tests {
-    use axaddrspace::device::PortRange;
-
-    use super::*;
-    use crate::{registry::SharedVmDevices, span::Span, sync::writes, testing::Probe};
-
-    const WIDTH: AccessWidth = AccessWidth::Byte;
-
-    /// Of what the registry shares. The handle's own memory has no atomics, and those of the hosted
-    /// cell are arc-swap's: `.ci/stores.sh` traces every store on either.
-    #[test]
-    fn a_warm_dispatch_writes_nothing_shared() {
-        let devices = SharedVmDevices::default();
-        let span = Span::new(0, 7).unwrap();
-        devices
-            .add_port_dev(Probe::<PortRange>::shared(span))
-            .unwrap();
-        let mut vcpu = devices.dispatcher();
-        let mut read = || assert_eq!(vcpu.handle_port_read(Port(3), WIDTH), Ok(3));
-        let (cold, warm) = (writes(&mut read), writes(&mut read));
-        assert_eq!(warm, 0);
-        // Without the handle: a slot claimed and freed. So counting counts.
-        let shared = writes(|| assert_eq!(devices.handle_port_read(Port(3), WIDTH), Ok(3)));
-        let slots = cfg!(feature = "slot-cell");
-        assert_eq!((cold > 0, shared), (slots, if slots { 2 } else { 0 }));
+        f.debug_tuple("Dispatcher").field(&self.vcpu).finish()
     }
 }

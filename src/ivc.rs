@@ -65,7 +65,7 @@ impl IvcChannels {
             drop(pages);
             pages = self.pages.lock();
         }
-        pages.give_back(first, count);
+        pages.free(first, count);
         Ok(())
     }
 }
@@ -131,7 +131,7 @@ impl Bitmap {
     }
 
     /// Frees `count` pages from `first` on.
-    fn give_back(&mut self, first: usize, count: usize) {
+    fn free(&mut self, first: usize, count: usize) {
         (first..first + count).for_each(|page| self.words[page / BITS] &= !bit(page));
     }
 

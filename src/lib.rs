@@ -7,6 +7,7 @@ extern crate alloc;
 #[cfg(not(target_os = "none"))]
 extern crate std;
 
+mod access;
 #[doc(hidden)]
 pub mod arch;
 #[cfg_attr(
@@ -14,57 +15,51 @@ pub mod arch;
     expect(dead_code, reason = "each architecture builds its own devices only")
 )]
 mod arguments;
+mod batch;
 mod builder;
 mod bus;
-mod cache;
+mod bytes;
+mod change;
 mod config;
 mod context;
-mod device;
-mod dispatch;
 mod dispatcher;
-mod error;
 mod fair_lock;
 pub mod guards;
-mod iterate;
+mod iter;
+mod iter_mut;
 mod ivc;
-mod ledger;
+mod lent;
 mod limited_log;
 #[cfg(test)]
 #[path = "../loom-tests/mod.rs"]
 mod loom_tests;
-mod loose;
+mod mount;
+#[cfg(object_code)]
+mod object_code;
 pub mod orderings;
-mod owners;
-#[cfg(probe)]
-mod probe;
-mod publish;
+mod refusal;
 mod registry;
 mod removed;
 mod serialized;
 mod snapshot;
-mod span;
-mod stack;
 mod sync;
-mod table;
-mod tables;
 #[cfg(all(test, not(loom)))]
 mod testing;
 mod unmapped;
-mod update;
+
+pub use busmap::{BusCounters, DeviceId, Span};
 
 pub use crate::{
+    batch::Batch,
     builder::VmDevicesBuilder,
-    bus::{BusAddr, BusRange},
+    bus::{BusAddr, BusRange, Device, DeviceBound, ThreadSafe, Unbound},
     config::{AxVmDeviceConfig, ConfigError, ConfigFault},
     context::set_context_id,
-    device::{Device, DeviceBound, DeviceId, ThreadSafe, Unbound},
-    dispatcher::{BusCounters, Dispatcher, DispatcherCounters},
-    error::{AddError, Refusal},
+    dispatcher::{Dispatcher, DispatcherCounters},
+    refusal::{AddError, Refusal},
     registry::{AxVmDevices, SharedVmDevices, VmDevices},
     removed::Removed,
     serialized::Serialized,
     snapshot::Snapshot,
-    span::Span,
     unmapped::Unmapped,
-    update::Batch,
 };

@@ -1,4 +1,4 @@
-//! [`VmDevices`]: the registry, with the API of crate `axdevice` 0.4.10.
+//! [`VmDevices`]: the registry, with the API of crate `axdevice` 0.4.10: lookups and accesses.
 
 use core::fmt;
 
@@ -7,19 +7,18 @@ use axaddrspace::{
     GuestPhysAddr, GuestPhysAddrRange,
     device::{AccessWidth, Port, PortRange, SysRegAddr, SysRegAddrRange},
 };
+use busmap::{DeviceId, Miss};
 
 use crate::{
-    AxVmDeviceConfig, ConfigError, VmDevicesBuilder,
-    device::{DeviceBound, DeviceId, DeviceIds, ThreadSafe, Unbound},
-    error::AddError,
+    access::Access,
+    bus::{BusAddr, BusRange, DeviceBound, ThreadSafe, Unbound, sealed::Bus},
+    bytes,
+    iter::Iter,
+    iter_mut::Replaceable,
     ivc::IvcChannels,
-    ledger::Ledgers,
+    lent::Lent,
     limited_log::LimitedLog,
-    loose::Loose,
-    publish::SnapshotCell,
-    snapshot::Snapshot,
     sync::Arc,
-    tables::Tables,
     unmapped::Unmapped,
 };
 
@@ -73,113 +72,52 @@ pub type SharedVmDevices = VmDevices<ThreadSafe>;
 /// [`Refusal::NoMemory`](crate::Refusal::NoMemory) and leaves everything as it was. These abort, or
 /// do what the global allocator's error handler does:
 ///
-/// - the objects of fixed size, of 300 bytes at most: for each device that is added two, for each
+/// - the objects of fixed size, of 600 bytes at most: for each device that is added two, for each
 ///   publication two, and one for each group of 32 devices in which something changes;
 /// - [`Dispatcher::new`](crate::Dispatcher::new), and what makes a registry;
-/// - the lists that `iter_*`, `iter_mut_*` and [`snapshot`](Self::snapshot) make, and one node for
-///   each registration that `iter_*` lends.
+/// - the lists that `iter_*`, `iter_mut_*` and [`snapshot`](Self::snapshot) make, and the list of the
+///   devices that `iter_*` has lent.
 pub struct VmDevices<B: DeviceBound> {
-    pub(crate) tables: SnapshotCell<Tables<B>>,
-    pub(crate) ids: DeviceIds,
-    pub(crate) unmapped: Unmapped,
-    pub(crate) misses: LimitedLog,
+    pub(crate) devices: Replaceable<B>,
+    lent: Lent<B>,
+    unmapped: Unmapped,
+    misses: LimitedLog,
     pub(crate) refusals: LimitedLog,
-    pub(crate) ledgers: Ledgers<B>,
-    pub(crate) loose: Loose<B>,
-    pub(crate) ivc: Option<IvcChannels>,
+    ivc: Option<IvcChannels>,
 }
 
-/// Making a registry.
 impl<B: DeviceBound> VmDevices<B> {
-    /// Makes the devices that `config` lists.
-    ///
-    /// An entry that 0.4.10 took although it is bad, such as one with an empty or an overlapping
-    /// range, is left out whole and logged at `error!`. [`try_new`](Self::try_new) is strict.
-    ///
-    /// # Panics
-    ///
-    /// Where 0.4.10 did: if an entry lacks arguments that its type needs, or has some that do not
-    /// fit into the address space, or if there is no memory.
-    pub fn new(config: AxVmDeviceConfig) -> Self {
-        Self::builder().config(config).build_leniently()
-    }
-
-    /// Makes the devices that `config` lists, or none of them.
-    ///
-    /// # Errors
-    ///
-    /// The first entry that cannot be made, and why.
-    pub fn try_new(config: AxVmDeviceConfig) -> Result<Self, ConfigError> {
-        Self::builder().config(config).build()
-    }
-
-    /// A builder, for a configuration with kinds of device that the crate does not build itself.
-    pub fn builder<'f>() -> VmDevicesBuilder<'f, B> {
-        VmDevicesBuilder::new()
-    }
-
     /// Chooses what a miss does.
     #[must_use]
     pub fn with_unmapped(self, unmapped: Unmapped) -> Self {
         Self { unmapped, ..self }
     }
 
-    pub(crate) fn from_parts(tables: Tables<B>, ids: DeviceIds, ivc: Option<IvcChannels>) -> Self {
+    pub(crate) fn from_parts(
+        registry: busmap::Registry<B::Handlers>,
+        ivc: Option<IvcChannels>,
+    ) -> Self {
         Self {
-            tables: SnapshotCell::new(tables),
-            ids,
+            devices: Replaceable::new(registry),
+            lent: Lent::new(),
             unmapped: Unmapped::default(),
             misses: LimitedLog::new("emu_device not found"),
             refusals: LimitedLog::new("device refused"),
-            ledgers: Ledgers::new(),
-            loose: Loose::new(),
             ivc,
         }
+    }
+
+    /// The registry as [`busmap`] knows it. Its devices may be withdrawn.
+    #[inline(always)]
+    pub(crate) fn core(&self) -> &busmap::Registry<B::Handlers> {
+        self.devices.as_is()
     }
 }
 
 impl<B: DeviceBound> Default for VmDevices<B> {
     /// A registry without devices.
     fn default() -> Self {
-        Self::from_parts(Tables::new(), DeviceIds::new(), None)
-    }
-}
-
-/// Hot-add.
-///
-/// Each of these reads the device's range, once, and publishes new tables that list it. The
-/// methods take no lock and may run on many threads at once, from inside a device's handler too;
-/// none is lost. The new tables cost time and memory in proportion to the number of devices.
-///
-/// # Errors
-///
-/// All give the device back, and say why it was [refused](crate::Refusal): for an empty or wrapping range,
-/// an overlap with another device, or for want of memory for the tables. The tables are then as
-/// they were. A refusal is logged at `error!` too, for callers written for 0.4.10, whose methods
-/// returned nothing.
-impl<B: DeviceBound> VmDevices<B> {
-    /// Adds a device to guest physical memory.
-    pub fn add_mmio_dev(
-        &self,
-        dev: Arc<B::Dev<GuestPhysAddrRange>>,
-    ) -> Result<DeviceId, AddError<B::Dev<GuestPhysAddrRange>>> {
-        self.add(dev)
-    }
-
-    /// Adds a system register device.
-    pub fn add_sys_reg_dev(
-        &self,
-        dev: Arc<B::Dev<SysRegAddrRange>>,
-    ) -> Result<DeviceId, AddError<B::Dev<SysRegAddrRange>>> {
-        self.add(dev)
-    }
-
-    /// Adds a port I/O device.
-    pub fn add_port_dev(
-        &self,
-        dev: Arc<B::Dev<PortRange>>,
-    ) -> Result<DeviceId, AddError<B::Dev<PortRange>>> {
-        self.add(dev)
+        Self::from_parts(busmap::Registry::new(), None)
     }
 }
 
@@ -206,15 +144,23 @@ impl<B: DeviceBound> VmDevices<B> {
         self.find(port)
     }
 
-    /// A copy of all three tables as they are at one instant.
-    pub fn snapshot(&self) -> Snapshot<B> {
-        Snapshot::of(&self.current())
-    }
-
     /// Frees the replaced tables that no vCPU holds any more, on this thread, and with them the
     /// devices that they alone held. Every change does so too; this is for a registry that rests.
     pub fn reclaim(&self) {
-        self.tables.reclaim();
+        self.core().reclaim();
+    }
+
+    fn find<A: BusAddr>(&self, addr: A) -> Option<Arc<B::Dev<A::Range>>> {
+        let at = A::Range::number(addr);
+        let find = |registry: &busmap::Registry<B::Handlers>| {
+            registry.dispatch::<<A::Range as Bus>::Bus, _>(at, 0, |hit| {
+                A::Range::of(&hit.tag().device).cloned()
+            })
+        };
+        match find(self.core()) {
+            Err(Miss::Withdrawn) => find(self.devices.restored().ok()?).ok()?,
+            found => found.ok()?,
+        }
     }
 }
 
@@ -222,9 +168,11 @@ impl<B: DeviceBound> VmDevices<B> {
 ///
 /// The devices are those of one instant; what is added later does not appear.
 ///
-/// The references live as long as the registry is borrowed, although a device may leave the tables
-/// in the meantime. Therefore the registry keeps one [`Arc`](alloc::sync::Arc) for each registration that it has ever
-/// lent, until the next `iter_mut_*`, or until it is dropped.
+/// The references live as long as the registry is borrowed, although a device may be removed in the
+/// meantime. Therefore the registry keeps one [`Arc`](alloc::sync::Arc) of each device that an iterator
+/// has given since, until the next `iter_mut_*`, or until it is dropped (several if threads iterate at
+/// once). So a device that was lent is not freed when its removal is over. What is only counted is
+/// not lent, and [`for_each_mmio_dev`](Self::for_each_mmio_dev) and its like lend nothing.
 impl<B: DeviceBound> VmDevices<B> {
     /// Iterates over the MMIO devices.
     pub fn iter_mmio_dev(&self) -> impl Iterator<Item = &Arc<B::Dev<GuestPhysAddrRange>>> {
@@ -239,6 +187,51 @@ impl<B: DeviceBound> VmDevices<B> {
     /// Iterates over the port I/O devices.
     pub fn iter_port_dev(&self) -> impl Iterator<Item = &Arc<B::Dev<PortRange>>> {
         self.iter::<PortRange>()
+    }
+
+    fn iter<R: BusRange>(&self) -> Iter<'_, B, R> {
+        self.devices
+            .visible()
+            .view(|view| Iter::new(view, &self.lent))
+    }
+}
+
+/// Visiting devices, by address, as they are at one instant.
+///
+/// What is visited lives until the visit is over, and no longer than it would without. The registry
+/// may be used meanwhile, and does not wait. A device that owns several ranges is visited once for
+/// each, one that owns none at the moment not at all.
+impl<B: DeviceBound> VmDevices<B> {
+    /// Visits the MMIO devices: id, range (half-open), device.
+    pub fn for_each_mmio_dev(
+        &self,
+        visit: impl FnMut(DeviceId, GuestPhysAddrRange, &Arc<B::Dev<GuestPhysAddrRange>>),
+    ) {
+        self.for_each(visit);
+    }
+
+    /// Visits the system register devices: id, range (inclusive), device.
+    pub fn for_each_sys_reg_dev(
+        &self,
+        visit: impl FnMut(DeviceId, SysRegAddrRange, &Arc<B::Dev<SysRegAddrRange>>),
+    ) {
+        self.for_each(visit);
+    }
+
+    /// Visits the port I/O devices: id, range (inclusive), device.
+    pub fn for_each_port_dev(
+        &self,
+        visit: impl FnMut(DeviceId, PortRange, &Arc<B::Dev<PortRange>>),
+    ) {
+        self.for_each(visit);
+    }
+
+    fn for_each<R: BusRange>(&self, mut visit: impl FnMut(DeviceId, R, &Arc<B::Dev<R>>)) {
+        self.devices.visible().for_each::<R::Bus>(|hit| {
+            if let Some(device) = R::of(&hit.tag().device) {
+                visit(hit.id(), R::from_span(hit.span()), device);
+            }
+        });
     }
 }
 
@@ -255,26 +248,32 @@ impl<B: DeviceBound> VmDevices<B> {
 /// round, or until it is dropped; an [`Arc::get_mut`] on an item therefore gives `None`. Replace the
 /// item.
 ///
-/// A place keeps its [`DeviceId`], its range too if its device stays. A device that is moved to
+/// A place keeps its [`DeviceId`], its ranges too if its device stays. Another device in a place gets the
+/// one range that it gives; where the place had none, it is not asked and gets none. A device that is moved to
 /// another place keeps the lock that a dispatch to it takes.
 impl<B: DeviceBound> VmDevices<B> {
     /// Iterates over the MMIO devices, to replace them.
     pub fn iter_mut_mmio_dev(
         &mut self,
     ) -> impl Iterator<Item = &mut Arc<B::Dev<GuestPhysAddrRange>>> {
-        self.iter_mut::<GuestPhysAddrRange>()
+        let lent = &mut self.lent;
+        self.devices
+            .iter_mut::<GuestPhysAddrRange>(|| *lent = Lent::new())
     }
 
     /// Iterates over the system register devices, to replace them.
     pub fn iter_mut_sys_reg_dev(
         &mut self,
     ) -> impl Iterator<Item = &mut Arc<B::Dev<SysRegAddrRange>>> {
-        self.iter_mut::<SysRegAddrRange>()
+        let lent = &mut self.lent;
+        self.devices
+            .iter_mut::<SysRegAddrRange>(|| *lent = Lent::new())
     }
 
     /// Iterates over the port I/O devices, to replace them.
     pub fn iter_mut_port_dev(&mut self) -> impl Iterator<Item = &mut Arc<B::Dev<PortRange>>> {
-        self.iter_mut::<PortRange>()
+        let lent = &mut self.lent;
+        self.devices.iter_mut::<PortRange>(|| *lent = Lent::new())
     }
 }
 
@@ -282,7 +281,7 @@ impl<B: DeviceBound> VmDevices<B> {
 ///
 /// # Errors
 ///
-/// What the device gives; [`ResourceBusy`](ax_errno::AxError::ResourceBusy) from a serialised
+/// What the device gives; [`ResourceBusy`](ax_errno::AxError::ResourceBusy) from a serialized
 /// device whose own handler makes the access; what [`Unmapped`] says where no device answers;
 /// [`NoMemory`](ax_errno::AxError::NoMemory) if this is the first use after `iter_mut_*`, and there is
 /// none for the tables.
@@ -338,6 +337,117 @@ impl<B: DeviceBound> VmDevices<B> {
     }
 }
 
+/// Accesses as KVM hands them over.
+impl<B: DeviceBound> VmDevices<B> {
+    /// Answers a read as KVM hands it over: `data.len()` bytes at `addr`, little-endian.
+    ///
+    /// `addr` is a [`GuestPhysAddr`], a [`Port`] or a [`SysRegAddr`].
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](AxError::InvalidInput) unless there are 1, 2, 4 or 8 bytes, and what
+    /// [`handle_mmio_read`](Self::handle_mmio_read) gives. On any error `data` is filled as
+    /// [`Unmapped::Float`] would: with ones (system registers: zeros), never left as it was.
+    ///
+    /// # Panics
+    ///
+    /// As [`handle_mmio_read`](Self::handle_mmio_read).
+    pub fn read_bytes<A: BusAddr>(&self, addr: A, data: &mut [u8]) -> AxResult {
+        bytes::fill::<A::Range>(data, |width| self.dispatch_read(addr, width))
+    }
+
+    /// Takes a write as KVM hands it over: `data.len()` bytes at `addr`, little-endian.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](AxError::InvalidInput) unless there are 1, 2, 4 or 8 bytes, and what
+    /// [`handle_mmio_write`](Self::handle_mmio_write) gives.
+    ///
+    /// # Panics
+    ///
+    /// As [`handle_mmio_write`](Self::handle_mmio_write).
+    pub fn write_bytes<A: BusAddr>(&self, addr: A, data: &[u8]) -> AxResult {
+        let (width, val) = bytes::value_of(data)?;
+        self.dispatch_write(addr, width, val)
+    }
+}
+
+impl<B: DeviceBound> VmDevices<B> {
+    /// Reads what the access can carry.
+    #[inline]
+    fn read<A: BusAddr>(&self, addr: A, width: AccessWidth) -> AxResult<usize> {
+        let value = self.dispatch_read(addr, width)?;
+        Ok(A::Range::carried(value, width))
+    }
+
+    /// Writes what the access can carry.
+    #[inline(always)]
+    fn write<A: BusAddr>(&self, addr: A, width: AccessWidth, val: usize) -> AxResult {
+        self.dispatch_write(addr, width, A::Range::carried(val, width))
+    }
+
+    /// Has the owner of `addr` answer a read, with a value that may be wider than the access.
+    #[inline]
+    fn dispatch_read<A: BusAddr>(&self, addr: A, width: AccessWidth) -> AxResult<usize> {
+        let access = Access::<A::Range>::read(addr, width);
+        self.core()
+            .dispatch_with(access.at(), access.beyond(), move |found| match found {
+                Ok(hit) => Access::<A::Range>::read(addr, width).read_from::<B>(hit),
+                Err(miss) => self.read_missed(addr, width, miss),
+            })
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn read_missed<A: BusAddr>(&self, addr: A, width: AccessWidth, miss: Miss) -> AxResult<usize> {
+        if self.try_restore(miss) {
+            return self.dispatch_read(addr, width);
+        }
+        let access = Access::<A::Range>::read(addr, width);
+        self.missed(access, miss)?;
+        Ok(A::Range::floating(width))
+    }
+
+    /// Has the owner of `addr` take a write of a value that is no wider than the access.
+    #[inline(always)]
+    fn dispatch_write<A: BusAddr>(&self, addr: A, width: AccessWidth, val: usize) -> AxResult {
+        let access = Access::<A::Range>::write(addr, width);
+        self.core()
+            .dispatch_with(access.at(), access.beyond(), move |found| match found {
+                Ok(hit) => Access::<A::Range>::write(addr, width).write_to::<B>(hit, val),
+                Err(miss) => self.write_missed(addr, width, val, miss),
+            })
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn write_missed<A: BusAddr>(
+        &self,
+        addr: A,
+        width: AccessWidth,
+        val: usize,
+        miss: Miss,
+    ) -> AxResult {
+        if self.try_restore(miss) {
+            return self.dispatch_write(addr, width, val);
+        }
+        self.missed(Access::<A::Range>::write(addr, width), miss)
+    }
+
+    /// Puts devices back, if an access was a miss because they are withdrawn. Tells whether it is
+    /// worth another try.
+    #[inline]
+    pub(crate) fn try_restore(&self, miss: Miss) -> bool {
+        matches!(miss, Miss::Withdrawn) && self.devices.restored().is_ok()
+    }
+
+    /// Does with an access that no device answers as the policy says. `Ok` means: it floats.
+    #[inline]
+    pub(crate) fn missed<R: BusRange>(&self, access: Access<R>, miss: Miss) -> AxResult {
+        access.unanswered(miss, self.unmapped, &self.misses)
+    }
+}
+
 /// Inter-VM-communication (IVC) channels: pieces of the one range of guest physical memory that
 /// the configuration sets aside for them.
 ///
@@ -372,9 +482,96 @@ impl<B: DeviceBound> VmDevices<B> {
 impl<B: DeviceBound> fmt::Debug for VmDevices<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("VmDevices")
-            .field("tables", &self.tables)
+            .field("registry", self.core())
             .field("unmapped", &self.unmapped)
             .field("ivc", &self.ivc)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use axaddrspace::{
+        GuestPhysAddr,
+        device::{Port, SysRegAddr},
+    };
+
+    use busmap::Span;
+
+    use super::*;
+    use crate::testing::Echo;
+
+    /// On each bus a device at 0x10 ..= 0x1f that reads as the address; misses are errors.
+    fn devices() -> AxVmDevices {
+        let devices = AxVmDevices::default().with_unmapped(Unmapped::Error);
+        let span = Span::new(0x10, 0x1f).unwrap();
+        devices.add_mmio_dev(Echo::shared(span)).unwrap();
+        devices.add_sys_reg_dev(Echo::shared(span)).unwrap();
+        devices.add_port_dev(Echo::shared(span)).unwrap();
+        devices
+    }
+
+    #[test]
+    fn an_access_reaches_the_owner_of_all_of_it() {
+        let devices = devices();
+        let mmio = |addr: usize, width| devices.read(GuestPhysAddr::from(addr), width);
+        assert_eq!(mmio(0x18, AccessWidth::Qword), Ok(0x18));
+        assert_eq!(mmio(0x19, AccessWidth::Qword), Err(AxError::NotFound));
+        assert_eq!(mmio(0x1f, AccessWidth::Byte), Ok(0x1f));
+        assert_eq!(mmio(0x20, AccessWidth::Byte), Err(AxError::NotFound));
+        assert_eq!(mmio(0xf, AccessWidth::Word), Err(AxError::NotFound));
+        assert_eq!(devices.read(Port(0x1e), AccessWidth::Word), Ok(0x1e));
+        assert_eq!(
+            devices.read(Port(0x1e), AccessWidth::Dword),
+            Err(AxError::NotFound)
+        );
+        assert_eq!(devices.read(SysRegAddr(0x1f), AccessWidth::Qword), Ok(0x1f));
+    }
+
+    #[test]
+    fn crossing_is_told_from_missing() {
+        let devices = devices().with_unmapped(Unmapped::Panic);
+        let crossing = devices.write(Port(0x1f), AccessWidth::Word, 0);
+        assert_eq!(crossing, Err(AxError::InvalidInput));
+        let devices = devices.with_unmapped(Unmapped::Float);
+        assert_eq!(devices.read(Port(0x1f), AccessWidth::Word), Ok(0xffff));
+        assert_eq!(devices.read(SysRegAddr(0x20), AccessWidth::Qword), Ok(0));
+        assert_eq!(
+            devices.write(SysRegAddr(0x20), AccessWidth::Qword, 1),
+            Ok(())
+        );
+    }
+
+    #[test]
+    #[should_panic(expected = "emu_device not found")]
+    fn a_miss_panics_where_that_is_the_policy() {
+        let _ = devices()
+            .with_unmapped(Unmapped::Panic)
+            .read(Port(0x20), AccessWidth::Byte);
+    }
+
+    #[test]
+    fn bytes_are_little_endian_and_never_left_as_they_were() {
+        let devices = devices();
+        let mut data = [0xaa; 4];
+        devices
+            .read_bytes(GuestPhysAddr::from(0x11), &mut data)
+            .unwrap();
+        assert_eq!(data, [0x11, 0, 0, 0]);
+        let mut data = [0xaa; 3];
+        let error = devices.read_bytes(Port(0x10), &mut data);
+        assert_eq!((error, data), (Err(AxError::InvalidInput), [0xff; 3]));
+        let mut data = [0xaa; 2];
+        let error = devices.read_bytes(SysRegAddr(0), &mut data);
+        assert_eq!((error, data), (Err(AxError::NotFound), [0; 2]));
+        assert_eq!(
+            devices.write_bytes(Port(0x10), &[]),
+            Err(AxError::InvalidInput)
+        );
+        assert_eq!(devices.write_bytes(Port(0x10), &[0; 8]), Ok(()));
+        assert_eq!(
+            devices.write_bytes(Port(0x10), &[0; 16]),
+            Err(AxError::InvalidInput)
+        );
     }
 }

@@ -2,15 +2,11 @@
 
 use core::fmt;
 
-use crossbeam_utils::Backoff;
+use busmap::DeviceId;
 
 use crate::{
-    bus::OnBus,
-    device::{Device, DeviceBound, DeviceId},
-    publish::RetireList,
-    sync::{Arc, Ordering, Weak, fence, mutant, step_unless},
-    table::Entry,
-    tables::{EntryOf, Tables},
+    bus::{Device, DeviceBound, Entry},
+    sync::Arc,
 };
 
 /// A device that is no longer registered, and that vCPUs may still be inside of.
@@ -24,99 +20,89 @@ use crate::{
 /// A vCPU in guest mode holds its `Dispatcher`'s tables for as long as it runs there. To come to an
 /// end, kick every vCPU out of its guest, and have each refresh or park.
 ///
-/// What [`find_*`](crate::VmDevices::find_mmio_dev), [`iter_*`](crate::VmDevices::iter_mmio_dev) and
-/// [`snapshot`](crate::VmDevices::snapshot) have given is the caller's own, and does not count.
+/// What [`find_*`](crate::VmDevices::find_mmio_dev) and
+/// [`snapshot`](crate::VmDevices::snapshot) have given is the caller's own, and does not count; nor do
+/// the devices that the registry keeps because [`iter_*`](crate::VmDevices::iter_mmio_dev) has lent
+/// them. So who waits for the end has the device alone only if none of these has given it away.
 ///
 /// This may be dropped at any time: the device is then dropped with the last table that lists it, by
 /// a thread that changes the registry, or with the registry. A device must not own what its own
 /// removal gave.
 #[must_use = "a device that was removed may still be in use"]
-pub struct Removed<B: DeviceBound> {
-    /// The device's entry; the tables that list the device have others with the same registration.
-    entry: OnBus<EntryOf<B>>,
-    /// Where the older tables are, until a sweep finds nobody holding them.
-    retired: Weak<RetireList<Tables<B>>>,
-}
+pub struct Removed<B: DeviceBound>(busmap::Removed<B::Handlers>);
 
 impl<B: DeviceBound> Removed<B> {
-    pub(crate) fn new(entry: OnBus<EntryOf<B>>, retired: &Arc<RetireList<Tables<B>>>) -> Self {
-        Self {
-            entry,
-            retired: Arc::downgrade(retired),
-        }
+    pub(crate) const fn new(removed: busmap::Removed<B::Handlers>) -> Self {
+        Self(removed)
     }
 
     /// The id that the device had.
     pub fn id(&self) -> DeviceId {
-        match &self.entry {
-            OnBus::Mmio(entry) => entry.id(),
-            OnBus::SysReg(entry) => entry.id(),
-            OnBus::Port(entry) => entry.id(),
-        }
+        self.0.id()
     }
 
     /// Whether every vCPU has left the device, for good.
     ///
     /// Sweeps the registry's older tables, and drops what nobody holds.
     pub fn is_quiescent(&self) -> bool {
-        self.holders() == 0 || mutant("removed-early")
+        self.0.is_quiescent()
     }
 
-    /// How many copies of its entry there are in older tables; none is left when the device is
-    /// quiescent. Sweeps, as [`is_quiescent`](Self::is_quiescent).
+    /// How many times older tables list it; none when the device is quiescent. Sweeps, as
+    /// [`is_quiescent`](Self::is_quiescent).
     ///
-    /// Several tables may share one, and several vCPUs may hold the same table.
+    /// Several tables may share one listing, and several vCPUs may hold the same table.
     pub fn holders(&self) -> usize {
-        // Without a registry there is nothing left to sweep.
-        if let Some(retired) = self.retired.upgrade() {
-            retired.sweep();
-        }
-        let holders = match &self.entry {
-            OnBus::Mmio(entry) => listed(entry),
-            OnBus::SysReg(entry) => listed(entry),
-            OnBus::Port(entry) => listed(entry),
-        };
-        // The count was read relaxed. Whoever let go of a table, and with it of the entry, released
-        // what was done by it; this acquires it.
-        step_unless!("removed-fence", fence(Ordering::Acquire));
-        holders
+        self.0.holders()
     }
 
     /// Waits until the device is quiescent, and gives the device: looks once, and up to `spins` times
-    /// more. Between two looks it backs off, and yields to the scheduler where there is one.
+    /// more. Between two looks it backs off, and yields to the scheduler where there is one, so that
+    /// each may take from nanoseconds to a scheduler's time slice.
     ///
     /// # Errors
     ///
-    /// If vCPUs still are, or may come, inside the device, `self` is given back. From inside the
-    /// device's own handler this always ends so.
+    /// If vCPUs still are, or may come, inside the device, `self` is given back, which says so as an
+    /// error. From inside the device's own handler this always ends so.
     pub fn wait(self, spins: usize) -> Result<Device<B>, Self> {
-        let backoff = Backoff::new();
-        for _ in 0..spins {
-            if self.is_quiescent() {
-                break;
-            }
-            backoff.snooze();
-        }
-        if !self.is_quiescent() {
-            return Err(self);
-        }
-        Ok(match self.entry {
-            OnBus::Mmio(entry) => Device::Mmio(entry.device().clone()),
-            OnBus::SysReg(entry) => Device::SysReg(entry.device().clone()),
-            OnBus::Port(entry) => Device::Port(entry.device().clone()),
-        })
+        self.0.wait(spins).map(device).map_err(Self)
+    }
+
+    /// Waits until the device is quiescent, for at least `timeout`, and gives the device. Spins at
+    /// first, then sleeps between two looks, a millisecond at most.
+    ///
+    /// Not on bare metal, where there is no clock.
+    ///
+    /// # Errors
+    ///
+    /// As [`wait`](Self::wait).
+    #[cfg(not(target_os = "none"))]
+    pub fn wait_timeout(self, timeout: core::time::Duration) -> Result<Device<B>, Self> {
+        self.0.wait_timeout(timeout).map(device).map_err(Self)
     }
 }
 
-/// How many chunks of owners list the device of `entry`, which itself is in none.
-fn listed<D: ?Sized>(entry: &Entry<D>) -> usize {
-    Arc::strong_count(&entry.registration) - 1
+/// What was registered of a device, as the device.
+fn device<B: DeviceBound>(device: busmap::Device<B::Handlers>) -> Device<B> {
+    let entry: Arc<Entry<B>> = device.into_tag();
+    match Arc::try_unwrap(entry) {
+        Ok(entry) => entry.device,
+        Err(entry) => entry.device.clone(),
+    }
 }
+
+impl<B: DeviceBound> fmt::Display for Removed<B> {
+    /// Says which device is still in use, and by how much.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What was waited for in vain is its own error.
+impl<B: DeviceBound> core::error::Error for Removed<B> {}
 
 impl<B: DeviceBound> fmt::Debug for Removed<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Removed")
-            .field("id", &self.id())
-            .finish_non_exhaustive()
+        f.debug_tuple("Removed").field(&self.0).finish()
     }
 }

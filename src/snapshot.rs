@@ -7,15 +7,26 @@ use axaddrspace::{
     GuestPhysAddrRange,
     device::{PortRange, SysRegAddrRange},
 };
+use busmap::{BusId, DeviceId, Span, View};
 
 use crate::{
-    bus::{BusRange, Family, PerBus},
-    device::{DeviceBound, DeviceId},
-    span::Span,
+    bus::{BusRange, DeviceBound, Entry},
+    registry::VmDevices,
     sync::Arc,
-    table::Table,
-    tables::Tables,
 };
+
+impl<B: DeviceBound> VmDevices<B> {
+    /// A copy of all three tables as they are at one instant.
+    pub fn snapshot(&self) -> Snapshot<B> {
+        self.devices.visible().view(|view| {
+            let mut rows = Vec::new();
+            list::<GuestPhysAddrRange, B>(view, &mut rows);
+            list::<SysRegAddrRange, B>(view, &mut rows);
+            list::<PortRange, B>(view, &mut rows);
+            Snapshot(rows)
+        })
+    }
+}
 
 /// The devices of all three buses at one instant.
 ///
@@ -26,31 +37,26 @@ use crate::{
 /// mmio     0x8000000..=0x800ffff #1 gicd
 /// port     0x3f8..=0x3ff #2
 /// ```
-pub struct Snapshot<B: DeviceBound>(PerBus<RowsOf<B>>);
+pub struct Snapshot<B: DeviceBound>(Vec<Row<B>>);
 
-/// The family of a snapshot's rows, by address.
-struct RowsOf<B>(B);
-
-impl<B: DeviceBound> Family for RowsOf<B> {
-    type Of<R: BusRange> = Vec<Row<B::Dev<R>>>;
-}
-
-struct Row<D: ?Sized> {
+struct Row<B: DeviceBound> {
+    bus: BusId,
     id: DeviceId,
     span: Span,
-    name: Option<Arc<str>>,
-    device: Arc<D>,
+    entry: Arc<Entry<B>>,
+}
+
+/// Appends the rows of one bus, by address.
+fn list<R: BusRange, B: DeviceBound>(view: View<'_, B::Handlers>, rows: &mut Vec<Row<B>>) {
+    rows.extend(view.spans::<R::Bus>().map(|hit| Row {
+        bus: R::ID,
+        id: hit.id(),
+        span: hit.span(),
+        entry: hit.tag().clone(),
+    }));
 }
 
 impl<B: DeviceBound> Snapshot<B> {
-    pub(crate) fn of(tables: &Tables<B>) -> Self {
-        Self(PerBus {
-            mmio: rows(tables.of::<GuestPhysAddrRange>()),
-            sys_reg: rows(tables.of::<SysRegAddrRange>()),
-            port: rows(tables.of::<PortRange>()),
-        })
-    }
-
     /// The MMIO devices by address: id, range (half-open), device.
     pub fn mmio(
         &self,
@@ -77,37 +83,24 @@ impl<B: DeviceBound> Snapshot<B> {
     }
 
     fn iter<R: BusRange>(&self) -> impl Iterator<Item = (DeviceId, R, &Arc<B::Dev<R>>)> {
-        let rows = R::of(&self.0).iter();
-        rows.map(|row| (row.id, R::from_span(row.span), &row.device))
+        let rows = self.0.iter();
+        rows.filter_map(|row| {
+            let device = R::of(&row.entry.device)?;
+            Some((row.id, R::from_span(row.span), device))
+        })
     }
+}
 
-    fn write_bus<R: BusRange>(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for row in R::of(&self.0) {
-            write!(f, "{:<8} {} {}", R::NAME, row.span, row.id)?;
-            match &row.name {
+impl<B: DeviceBound> fmt::Display for Snapshot<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for row in &self.0 {
+            write!(f, "{:<8} {} {}", row.bus, row.span, row.id)?;
+            match &row.entry.name {
                 Some(name) => writeln!(f, " {name}")?,
                 None => writeln!(f)?,
             }
         }
         Ok(())
-    }
-}
-
-fn rows<D: ?Sized>(table: &Table<D>) -> Vec<Row<D>> {
-    let rows = table.entries().map(|(span, of)| Row {
-        id: of.id,
-        span,
-        name: of.name.clone(),
-        device: of.device().clone(),
-    });
-    rows.collect()
-}
-
-impl<B: DeviceBound> fmt::Display for Snapshot<B> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.write_bus::<GuestPhysAddrRange>(f)?;
-        self.write_bus::<SysRegAddrRange>(f)?;
-        self.write_bus::<PortRange>(f)
     }
 }
 
@@ -120,22 +113,22 @@ impl<B: DeviceBound> fmt::Debug for Snapshot<B> {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use crate::{registry::AxVmDevices, testing::Probe};
+    use crate::{registry::AxVmDevices, testing::Echo};
 
     #[test]
     fn lists_by_bus_and_address_with_typed_ranges() {
         let devices = AxVmDevices::default();
         let span = |first, last| Span::new(first, last).unwrap();
         devices
-            .add_port_dev(Probe::shared(span(0x60, 0x64)))
+            .add_port_dev(Echo::shared(span(0x60, 0x64)))
             .unwrap();
         devices
-            .add_mmio_dev(Probe::shared(span(0x2000, 0x2fff)))
+            .add_mmio_dev(Echo::shared(span(0x2000, 0x2fff)))
             .unwrap();
         devices
-            .add_mmio_dev(Probe::shared(span(0x1000, 0x1fff)))
+            .add_mmio_dev(Echo::shared(span(0x1000, 0x1fff)))
             .unwrap();
-        devices.add_sys_reg_dev(Probe::shared(span(7, 7))).unwrap();
+        devices.add_sys_reg_dev(Echo::shared(span(7, 7))).unwrap();
         let snapshot = devices.snapshot();
         let map = "mmio     0x1000..=0x1fff #3\n\
                    mmio     0x2000..=0x2fff #2\n\
@@ -147,20 +140,20 @@ mod tests {
         assert_eq!(snapshot.mmio().next().map(|row| row.1), Some(range));
         assert_eq!(snapshot.sys_reg().count(), 1);
         let (id, _, device) = snapshot.port().next().unwrap();
-        assert_eq!(id, DeviceId::new(1));
+        assert_eq!(id.number(), 1);
         assert_eq!(device.address_range().end.0, 0x64);
     }
 
     #[test]
-    fn holds_no_published_table() {
+    fn does_not_keep_a_removed_device_in_use() {
         let devices = AxVmDevices::default();
-        devices
-            .add_port_dev(Probe::shared(Span::new(0, 1).unwrap()))
-            .unwrap();
+        let span = Span::new(0, 1).unwrap();
+        let id = devices.add_port_dev(Echo::shared(span)).unwrap();
         let snapshot = devices.snapshot();
-        let tables = devices.current();
-        let owner = tables.of::<PortRange>().owner(0).unwrap();
-        assert_eq!(Arc::strong_count(owner), 1);
-        assert_eq!(snapshot.port().count(), 1);
+        assert!(devices.remove(id).unwrap().is_quiescent());
+        assert_eq!(
+            (snapshot.port().count(), devices.snapshot().port().count()),
+            (1, 0)
+        );
     }
 }

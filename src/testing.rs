@@ -2,15 +2,23 @@
 
 use ax_errno::AxResult;
 use axaddrspace::device::AccessWidth;
+use axaddrspace::device::PortRange;
 use axdevice_base::BaseDeviceOps;
 use axvmconfig::EmulatedDeviceType;
+use busmap::{DeviceId, Span};
 
-use crate::{bus::BusRange, span::Span, sync::Arc};
+use crate::{bus::BusRange, registry::AxVmDevices, sync::Arc};
+
+/// The first id of a registry.
+pub(crate) fn first_id() -> DeviceId {
+    let device = Echo::<PortRange>::shared(Span::new(0, 0).unwrap());
+    AxVmDevices::default().add_port_dev(device).unwrap()
+}
 
 /// A device on any bus that reads as the address, in every bit that a read can have.
-pub(crate) struct Probe<R>(R);
+pub(crate) struct Echo<R>(R);
 
-impl<R: BusRange> Probe<R> {
+impl<R: BusRange> Echo<R> {
     pub(crate) fn new(range: R) -> Self {
         Self(range)
     }
@@ -20,7 +28,7 @@ impl<R: BusRange> Probe<R> {
     }
 }
 
-impl<R: BusRange> BaseDeviceOps<R> for Probe<R> {
+impl<R: BusRange> BaseDeviceOps<R> for Echo<R> {
     fn emu_type(&self) -> EmulatedDeviceType {
         EmulatedDeviceType::Dummy
     }
@@ -30,7 +38,7 @@ impl<R: BusRange> BaseDeviceOps<R> for Probe<R> {
     }
 
     fn handle_read(&self, addr: R::Addr, _: AccessWidth) -> AxResult<usize> {
-        Ok(R::number(addr))
+        Ok(R::number(addr) as usize)
     }
 
     fn handle_write(&self, _: R::Addr, _: AccessWidth, _: usize) -> AxResult {

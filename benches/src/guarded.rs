@@ -118,18 +118,18 @@ impl Register {
 /// The registers that a guest accesses most, of each controller.
 pub fn registers() -> Vec<Register> {
     let base = BASE.into();
-    let serialised = || on_any_device::serialised::<ThreadSafe, _>(Nothing);
+    let serialized = || on_any_device::serialized::<ThreadSafe, _>(Nothing);
     let gicd = || on_any_device::gicd::<ThreadSafe, _>(Nothing, base);
     let gicr = || on_any_device::gicr::<ThreadSafe, _>(Nothing, base, 0..0);
     let gicv2 = || on_any_device::gicv2::<ThreadSafe, _>(Nothing, base);
     let locks = || Arc::new(Locks::default());
     let plic = || on_any_device::plic::<ThreadSafe, _>(Locks::default(), base, 8);
     vec![
-        Register::new("GICD_ISENABLER1", 0x104, serialised(), gicd()),
-        Register::new("GICD_IPRIORITYR8", 0x420, serialised(), gicd()),
-        Register::new("GICD_IROUTER40", 0x6140, serialised(), gicd()),
-        Register::new("GICR_ISENABLER0", 0x1_0100, serialised(), gicr()),
-        Register::new("GICR_ISPENDR0", 0x1_0200, serialised(), gicr()),
+        Register::new("GICD_ISENABLER1", 0x104, serialized(), gicd()),
+        Register::new("GICD_IPRIORITYR8", 0x420, serialized(), gicd()),
+        Register::new("GICD_IROUTER40", 0x6140, serialized(), gicd()),
+        Register::new("GICR_ISENABLER0", 0x1_0100, serialized(), gicr()),
+        Register::new("GICR_ISPENDR0", 0x1_0200, serialized(), gicr()),
         Register::new("GICv2 GICD_ISENABLER0", 0x100, Arc::new(Nothing), gicv2()),
         Register::new("PLIC enable bits", 0x2080, locks(), plic()),
         Register::new("PLIC claim/complete", PLIC_COMPLETE, locks(), plic()),

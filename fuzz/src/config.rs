@@ -21,7 +21,7 @@ use crate::{
     bus::Bus,
     model::{Model, Step, ends},
     on::{BUSES, On, on_bus, range},
-    probe::{Journal, Known, probe},
+    recorder::{Journal, Known, recorder},
 };
 
 /// All of it.
@@ -137,7 +137,7 @@ fn factory(
     for (on, base) in wanted(config) {
         on_bus!(on, R => {
             let range = range::<R>(base, config.length);
-            let (known, device) = probe::<R>(0, range, &Journal::default());
+            let (known, device) = recorder::<R>(0, range, &Journal::default());
             recorded.1.push(known);
             recorded.0.push(R::record(batch, device)?);
         });
@@ -318,7 +318,7 @@ impl Machine {
             (On::Port, "port"),
         ] {
             for (&first, owner) in self.model.on(on) {
-                let span = Span::new(first, owner.last).expect("a range");
+                let span = Span::new(first as u64, owner.last as u64).expect("a range");
                 map += &format!("{bus:<8} {span} {} {}\n", owner.id, self.names[&owner.id]);
             }
         }

@@ -1,9 +1,9 @@
 //! What the fuzz targets do: each runs the crate on an input and holds every result against a model.
 
-#[path = "../../tests/suite/bus.rs"]
+#[path = "../../tests/suite/common/bus.rs"]
 mod bus;
 pub mod config;
 mod model;
 mod on;
 pub mod operations;
-mod probe;
+mod recorder;

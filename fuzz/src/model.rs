@@ -26,7 +26,7 @@ pub(crate) fn ends<R: OnBus>((start, end): (usize, usize)) -> Result<Ends, Refus
 }
 
 fn span((first, last): Ends) -> Span {
-    Span::new(first, last).expect("the ends of a range")
+    Span::new(first as u64, last as u64).expect("the ends of a range")
 }
 
 /// A registration.
@@ -107,21 +107,6 @@ impl Model {
         owners.map(|owner| owner.number).collect()
     }
 
-    /// Makes a change, and gives the number of the device that it removes.
-    fn make(&mut self, step: &Step) -> Result<Option<usize>, Refusal> {
-        match *step {
-            Step::Add(on, ends, id, number) => self.add(on, ends, id, number).map(|()| None),
-            Step::Remove(id) => self.remove(id).map(|owner| Some(owner.number)),
-            Step::Move(on, id, ends) => {
-                if self.find(id).is_none_or(|(at, ..)| at != on) {
-                    return Err(unknown(id));
-                }
-                let owner = self.remove(id)?;
-                self.add(on, ends, id, owner.number).map(|()| None)
-            }
-        }
-    }
-
     /// A copy with other devices and ranges for some of the registrations.
     pub(crate) fn replaced(&self, replacements: &Replacements) -> Result<Self, Refusal> {
         let mut model = Self::default();
@@ -142,23 +127,46 @@ impl Model {
         Ok(())
     }
 
-    fn remove(&mut self, id: DeviceId) -> Result<Owner, Refusal> {
-        let (on, first, owner) = self.find(id).ok_or(unknown(id))?;
-        self.on_mut(on).remove(&first);
-        Ok(owner)
-    }
-
     /// A copy with all the changes made, and the numbers of the devices that they remove, in their
-    /// order; or why the first that cannot be made is refused.
+    /// order; or why the first that cannot be made is refused. What they move and add finds its place
+    /// when all is gone that goes.
     pub(crate) fn with(&self, steps: &[Step]) -> Result<(Self, Vec<usize>), Refusal> {
         let mut model = self.clone();
+        let mut coming = Vec::new();
         let mut removed = Vec::new();
         for step in steps {
-            removed.extend(model.make(step)?);
+            match *step {
+                Step::Add(on, ends, id, number) => coming.push((on, ends, id, number)),
+                Step::Remove(id) => removed.push(model.leave(&mut coming, id)?.1),
+                Step::Move(on, id, ends) => {
+                    let (at, number) = model.leave(&mut coming, id)?;
+                    if at != on {
+                        return Err(unknown(id));
+                    }
+                    coming.push((on, ends, id, number));
+                }
+            }
+        }
+        for (on, ends, id, number) in coming {
+            model.add(on, ends, id, number)?;
         }
         Ok((model, removed))
     }
+
+    /// Takes a device out that is here or to come. Gives its bus and its number.
+    fn leave(&mut self, coming: &mut Vec<Coming>, id: DeviceId) -> Result<(On, usize), Refusal> {
+        if let Some(at) = coming.iter().position(|&(_, _, coming, _)| coming == id) {
+            let (on, _, _, number) = coming.remove(at);
+            return Ok((on, number));
+        }
+        let (on, first, owner) = self.find(id).ok_or(unknown(id))?;
+        self.on_mut(on).remove(&first);
+        Ok((on, owner.number))
+    }
 }
+
+/// A device on its way into the model.
+type Coming = (On, Ends, DeviceId, usize);
 
 fn unknown(id: DeviceId) -> Refusal {
     Refusal::Unknown { id }

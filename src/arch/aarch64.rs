@@ -18,81 +18,135 @@ use ax_memory_addr::PhysAddr;
 use axaddrspace::{GuestPhysAddrRange, device::AccessWidth};
 use axdevice_base::BaseDeviceOps;
 use axvmconfig::{EmulatedDeviceConfig, EmulatedDeviceType};
+use busmap::{Mmio, Registry};
 
-use super::{
-    Platform,
-    gicd::Gicd,
-    gicr::{FIRST_LPI, Gicr, Lpis, lpis_of},
-    gicv2::GicV2,
-    guard::Filter,
-    its::{Engine, Its},
-};
 use crate::{
     arguments::{check_range, host_gits_base, redistributors},
-    bus::sealed::Bus,
+    batch::Batch,
+    bus::{Device, DeviceBound, sealed::Bus},
     config::ConfigFault,
-    device::DeviceBound,
-    tables::Tables,
-    update::Batch,
+    guards::{
+        gicd::Gicd,
+        gicr::{FIRST_LPI, Gicr, Lpis, lpis_of},
+        gicv2::GicV2,
+        guard::Filter,
+        its::{Engine, Its},
+        series::Series,
+    },
+    mount,
+    refusal::Refusal,
 };
 
-/// See [`Platform::build`].
-pub(super) fn build<B: DeviceBound>(
-    platform: &mut Platform,
-    config: &EmulatedDeviceConfig,
-    tables: &Tables<B>,
-    batch: &mut Batch<'_, B>,
-) -> Result<bool, ConfigFault> {
-    let (base, length) = (config.base_gpa, config.length);
-    match config.emu_type {
-        EmulatedDeviceType::InterruptController => {
-            let device = Vgic::new();
-            let guard = Filter::new(device.address_range().start, GicV2);
-            batch.mount(B::shared(device, guard))?;
-        }
-        EmulatedDeviceType::GPPTRedistributor => {
-            for redistributor in redistributors(config)? {
-                let base = redistributor.base.into();
-                let device = VGicR::new(base, Some(length), redistributor.pcpu_id);
-                let registers = Gicr {
-                    trusted: platform.trusted,
-                    lpis: HostLpis(lpis_of(axvisor_api::arch::read_vgicd_typer())),
-                    length,
-                    last: platform.redistributors.join(redistributor.base + length)?,
-                };
-                batch.mount(B::serialised(device, Filter::new(base, registers)))?;
-            }
-        }
-        EmulatedDeviceType::GPPTDistributor => {
-            check_range(config)?;
-            let base = base.into();
-            let device = VGicD::new(base, Some(length));
-            batch.mount(B::serialised(device, Filter::new(base, Gicd)))?;
-        }
-        EmulatedDeviceType::GPPTITS => {
-            let host = PhysAddr::from_usize(host_gits_base(config)?);
-            if !platform.trusted {
-                return Err(ConfigFault::UntrustedIts);
-            }
-            // Making the device programs the host's ITS: not before it is sure to be added.
-            let range = GuestPhysAddrRange::from_start_size(base.into(), length);
-            tables.of::<GuestPhysAddrRange>().place(range.span()?)?;
-            let base = base.into();
-            let make = || Gits::new(base, Some(length), host, false);
-            batch.mount(B::serialised(make(), Its::new(base, make())))?;
-        }
-        _ => return Ok(false),
-    }
-    Ok(true)
+/// See the [module](super).
+pub(crate) struct Platform {
+    /// Whether the guest may have the host's hardware read and write the memory that it names.
+    trusted: bool,
+    redistributors: Series,
 }
 
-/// See [`Platform::finish`].
-pub(super) fn finish<B: DeviceBound>(platform: Platform, tables: &Tables<B>) {
-    // What contains the address after a device's last starts there: devices do not overlap.
-    platform.redistributors.close(|start| {
-        let next = tables.of::<GuestPhysAddrRange>().owner(start);
-        next.is_some_and(|next| next.device().emu_type() == EmulatedDeviceType::GPPTRedistributor)
-    });
+impl Platform {
+    /// For a guest that is trusted to have the host's hardware read and write the memory that it
+    /// names, or is not.
+    pub(crate) fn new(trusted: bool) -> Self {
+        Self {
+            trusted,
+            redistributors: Series::default(),
+        }
+    }
+
+    /// Records the devices of a configuration entry, which will be added to `registry`.
+    ///
+    /// Gives `false`, and records nothing, if this architecture has no device for the entry's type.
+    pub(crate) fn build<B: DeviceBound>(
+        &mut self,
+        config: &EmulatedDeviceConfig,
+        registry: &Registry<B::Handlers>,
+        batch: &mut Batch<'_, B>,
+    ) -> Result<bool, ConfigFault> {
+        let (base, length) = (config.base_gpa, config.length);
+        match config.emu_type {
+            EmulatedDeviceType::InterruptController => {
+                let device = Vgic::new();
+                let guard = Filter::new(device.address_range().start, GicV2);
+                batch.mount(mount::shared::<B, _, _, _>(device, guard))?;
+            }
+            EmulatedDeviceType::GPPTRedistributor => {
+                for redistributor in redistributors(config)? {
+                    let base = redistributor.base.into();
+                    let device = VGicR::new(base, Some(length), redistributor.pcpu_id);
+                    let registers = Gicr {
+                        trusted: self.trusted,
+                        lpis: HostLpis(lpis_of(axvisor_api::arch::read_vgicd_typer())),
+                        length,
+                        last: self.redistributors.join(redistributor.base + length)?,
+                    };
+                    batch.mount(mount::serialized::<B, _, _, _>(
+                        device,
+                        Filter::new(base, registers),
+                    ))?;
+                }
+            }
+            EmulatedDeviceType::GPPTDistributor => {
+                check_range(config)?;
+                let base = base.into();
+                let device = VGicD::new(base, Some(length));
+                batch.mount(mount::serialized::<B, _, _, _>(
+                    device,
+                    Filter::new(base, Gicd),
+                ))?;
+            }
+            EmulatedDeviceType::GPPTITS => {
+                let host = PhysAddr::from_usize(host_gits_base(config)?);
+                if !self.trusted {
+                    return Err(ConfigFault::UntrustedIts);
+                }
+                // Making the device programs the host's ITS: not before it is sure to be added.
+                let range = GuestPhysAddrRange::from_start_size(base.into(), length);
+                check_free::<B>(registry, range)?;
+                let base = base.into();
+                let make = || Gits::new(base, Some(length), host, false);
+                batch.mount(mount::serialized::<B, _, _, _>(
+                    make(),
+                    Its::new(base, make()),
+                ))?;
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Tells the devices what others there are, when `registry` has all that were made.
+    pub(crate) fn finish<B: DeviceBound>(self, registry: &Registry<B::Handlers>) {
+        self.redistributors.close(|start| {
+            let next = registry.dispatch::<Mmio, _>(start as u64, 0, |hit| {
+                let emu_type = match &hit.tag().device {
+                    Device::Mmio(device) => device.emu_type(),
+                    _ => EmulatedDeviceType::Dummy,
+                };
+                // What contains the address after a device's last starts there: devices do not overlap.
+                emu_type == EmulatedDeviceType::GPPTRedistributor
+            });
+            next == Ok(true)
+        });
+    }
+}
+
+/// Whether no device owns any of the range.
+fn check_free<B: DeviceBound>(
+    registry: &Registry<B::Handlers>,
+    range: GuestPhysAddrRange,
+) -> Result<(), Refusal> {
+    let wanted = range.span()?;
+    registry.view(|view| {
+        let owner = view.spans::<Mmio>().find(|hit| hit.span().overlaps(wanted));
+        owner.map_or(Ok(()), |hit| {
+            Err(Refusal::Overlap {
+                wanted,
+                owner: hit.id(),
+                owned: hit.span(),
+            })
+        })
+    })
 }
 
 /// The LPIs of the host: how many its configuration table holds once there is one.

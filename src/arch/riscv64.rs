@@ -1,28 +1,48 @@
 //! The RISC-V interrupt controller of crate `riscv_vplic`.
 
 use axvmconfig::{EmulatedDeviceConfig, EmulatedDeviceType};
+use busmap::Registry;
 use riscv_vplic::VPlicGlobal;
 
-use super::plic::{Plic, PlicGuard};
 use crate::{
-    arguments::plic_contexts, config::ConfigFault, device::DeviceBound, tables::Tables,
-    update::Batch,
+    arguments::plic_contexts,
+    batch::Batch,
+    bus::DeviceBound,
+    config::ConfigFault,
+    guards::plic::{Plic, PlicGuard},
+    mount,
 };
 
-/// See [`Platform::build`](super::Platform::build).
-pub(super) fn build<B: DeviceBound>(
-    config: &EmulatedDeviceConfig,
-    _tables: &Tables<B>,
-    batch: &mut Batch<'_, B>,
-) -> Result<bool, ConfigFault> {
-    if config.emu_type != EmulatedDeviceType::PPPTGlobal {
-        return Ok(false);
+/// See the [module](super).
+pub(crate) struct Platform;
+
+impl Platform {
+    /// There is no device for which trust is needed.
+    pub(crate) fn new(_trusted: bool) -> Self {
+        Self
     }
-    let contexts = plic_contexts(config)?;
-    let base = config.base_gpa.into();
-    let device = VPlicGlobal::new(base, Some(config.length), contexts);
-    batch.mount(B::shared(device, PlicGuard::new(base, contexts)))?;
-    Ok(true)
+
+    /// Records the devices of a configuration entry, which will be added to `registry`.
+    ///
+    /// Gives `false`, and records nothing, if this architecture has no device for the entry's type.
+    pub(crate) fn build<B: DeviceBound>(
+        &mut self,
+        config: &EmulatedDeviceConfig,
+        _registry: &Registry<B::Handlers>,
+        batch: &mut Batch<'_, B>,
+    ) -> Result<bool, ConfigFault> {
+        if config.emu_type != EmulatedDeviceType::PPPTGlobal {
+            return Ok(false);
+        }
+        let contexts = plic_contexts(config)?;
+        let base = config.base_gpa.into();
+        let device = VPlicGlobal::new(base, Some(config.length), contexts);
+        let guard = PlicGuard::new(base, contexts);
+        batch.mount(mount::shared::<B, _, _, _>(device, guard))?;
+        Ok(true)
+    }
+
+    pub(crate) fn finish<B: DeviceBound>(self, _registry: &Registry<B::Handlers>) {}
 }
 
 impl Plic for VPlicGlobal {

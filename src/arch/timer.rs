@@ -6,17 +6,25 @@ use ax_errno::AxResult;
 use axaddrspace::device::{AccessWidth, SysRegAddr, SysRegAddrRange};
 use axdevice_base::BaseDeviceOps;
 
-use super::{
-    guard::Guard,
-    place::{Occupancy::Shared, Place},
+use crate::{
+    batch::Batch,
+    bus::DeviceBound,
+    guards::{
+        enter::{Enter, Occupancy::Shared},
+        guard::Guard,
+    },
+    mount,
+    refusal::Refusal,
 };
-use crate::{device::DeviceBound, error::Refusal, update::Batch};
 
 /// Records the timer's three registers.
 pub(crate) fn virtual_timer<B: DeviceBound>(batch: &mut Batch<'_, B>) -> Result<(), Refusal> {
-    batch.mount(B::shared(SysCntpCtlEl0::new(), ()))?;
-    batch.mount(B::shared(SysCntpctEl0::new(), ()))?;
-    batch.mount(B::shared(SysCntpTvalEl0::new(), TimerValue))?;
+    batch.mount(mount::shared::<B, _, _, _>(SysCntpCtlEl0::new(), ()))?;
+    batch.mount(mount::shared::<B, _, _, _>(SysCntpctEl0::new(), ()))?;
+    batch.mount(mount::shared::<B, _, _, _>(
+        SysCntpTvalEl0::new(),
+        TimerValue,
+    ))?;
     Ok(())
 }
 
@@ -28,7 +36,7 @@ impl Guard<SysRegAddrRange, SysCntpTvalEl0> for TimerValue {
     /// Gives zero: while the timer is off the value is UNKNOWN, and CNTP_CTL_EL0 says that it is.
     fn read(
         &self,
-        _: &impl Place<Device = SysCntpTvalEl0>,
+        _: &impl Enter<Device = SysCntpTvalEl0>,
         _: SysRegAddr,
         _: AccessWidth,
     ) -> AxResult<usize> {
@@ -39,13 +47,13 @@ impl Guard<SysRegAddrRange, SysCntpTvalEl0> for TimerValue {
     /// time that has passed, so that the timer expires at once.
     fn write(
         &self,
-        place: &impl Place<Device = SysCntpTvalEl0>,
+        device: &impl Enter<Device = SysCntpTvalEl0>,
         addr: SysRegAddr,
         width: AccessWidth,
         val: usize,
     ) -> AxResult {
         let after = u32::try_from(val as i32).unwrap_or(0);
-        place.enter(Shared, |device| {
+        device.enter(Shared, |device| {
             device.handle_write(addr, width, after as usize)
         })
     }

@@ -1,23 +1,13 @@
 //! The primitives of loom.
 
-use std::{boxed::Box, cell::RefCell};
+use std::boxed::Box;
 
 pub(crate) use loom::sync::{
     MutexGuard,
-    atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence},
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 // Set before any model begins, if ever.
 pub(crate) type Once<T> = spin::Once<T>;
-
-/// See the other one.
-pub(crate) const fn reader_seq_cst(otherwise: Ordering) -> Ordering {
-    otherwise
-}
-
-/// See the other one.
-pub(crate) fn reader_fence() {
-    fence(Ordering::SeqCst);
-}
 
 /// A mutex with the method of `spin::Mutex`, which loom cannot see into.
 #[derive(Debug)]
@@ -71,40 +61,4 @@ loom::thread_local! {
 /// See the other one.
 pub(crate) fn running_context(_told: impl FnOnce() -> usize) -> usize {
     HERE.with(|here| core::ptr::from_ref(&**here).addr())
-}
-
-/// What runs at a step, and how many steps are left until then.
-type Interrupt = (usize, Box<dyn FnOnce()>);
-
-loom::thread_local! {
-    static INTERRUPT: RefCell<Option<Interrupt>> = RefCell::new(None);
-}
-
-/// A point at which an interrupt can come. Runs the handler if this is its step.
-pub(crate) fn step() {
-    let due = INTERRUPT.with(|interrupt| {
-        let mut interrupt = interrupt.borrow_mut();
-        if let Some((left, _)) = &mut *interrupt
-            && *left > 0
-        {
-            *left -= 1;
-            return None;
-        }
-        interrupt.take()
-    });
-    if let Some((_, handler)) = due {
-        handler();
-    }
-}
-
-/// Forgets an interrupt that has not come.
-#[cfg(test)]
-pub(crate) fn interrupt_never() {
-    drop(INTERRUPT.with(|interrupt| interrupt.borrow_mut().take()));
-}
-
-/// Has `handler` run on this thread at the step after `skipped` others.
-#[cfg(test)]
-pub(crate) fn interrupt_after(skipped: usize, handler: impl FnOnce() + 'static) {
-    INTERRUPT.with(|interrupt| *interrupt.borrow_mut() = Some((skipped, Box::new(handler))));
 }

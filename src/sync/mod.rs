@@ -10,18 +10,10 @@
 
 /// What counts devices. Their type is part of the API, and so never loom's.
 pub(crate) type Arc<T> = alloc::sync::Arc<T>;
-/// See [`Arc`].
-pub(crate) type Weak<T> = alloc::sync::Weak<T>;
 
-#[cfg(all(test, not(loom)))]
-mod counting;
 #[cfg(loom)]
 mod loom;
 #[cfg(not(loom))]
-#[cfg_attr(
-    not(any(test, target_os = "none", feature = "slot-cell")),
-    expect(dead_code, reason = "some are of use to the slot cell only")
-)]
 mod native;
 #[cfg(not(any(loom, target_os = "none")))]
 mod sleeping;

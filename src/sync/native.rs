@@ -1,52 +1,11 @@
-//! The primitives of `core` and spinlocks.
+//! The primitives of `core`, and spinlocks.
+
+use core::sync::atomic;
 
 pub(crate) use core::sync::atomic::Ordering;
-#[cfg(not(test))]
-mod atomics {
-    use core::sync::atomic::{self, Ordering};
 
-    pub(crate) type AtomicBool = atomic::AtomicBool;
-    pub(crate) type AtomicPtr<T> = atomic::AtomicPtr<T>;
-    pub(crate) type AtomicU64 = atomic::AtomicU64;
-    pub(crate) type AtomicUsize = atomic::AtomicUsize;
-
-    #[inline(always)]
-    #[expect(clippy::disallowed_methods, reason = "this is where it is named")]
-    pub(crate) fn fence(order: Ordering) {
-        atomic::fence(order);
-    }
-}
-#[cfg(not(test))]
-pub(crate) use self::atomics::*;
-
-#[cfg(test)]
-pub(crate) use super::counting::*;
-
+pub(crate) type AtomicBool = atomic::AtomicBool;
+pub(crate) type AtomicU64 = atomic::AtomicU64;
+pub(crate) type AtomicUsize = atomic::AtomicUsize;
 pub(crate) type Mutex<T> = spin::Mutex<T>;
 pub(crate) type Once<T> = spin::Once<T>;
-
-/// The ordering of the two accesses of a *store-buffering reader*: one that writes here, then
-/// reads there, where a writer writes there, has a `SeqCst` fence, then reads here.
-///
-/// `SeqCst`, so that of the two sides one sees the other's write. For let the reader's read `r`
-/// miss the writer's write. That write comes before the fence `f`, so `r` precedes `f` in the
-/// single total order of `SeqCst` operations; the reader's write `w` precedes `r`, being before
-/// it in program order. If the writer's read missed `w` as well, `f` would precede `w`, and the
-/// order would be a circle. (C++20, [atomics.order]/4, which is Rust's model. A fence between
-/// `w` and `r` would do too. On x86 it costs a third of a load, and these orderings nothing,
-/// since `w` is a locked instruction.)
-///
-/// loom takes `SeqCst` accesses for `AcqRel`. There the ordering is `otherwise`, and
-/// [`reader_fence`] a fence.
-#[inline(always)]
-pub(crate) const fn reader_seq_cst(_otherwise: Ordering) -> Ordering {
-    Ordering::SeqCst
-}
-
-/// Stands between the two accesses of a store-buffering reader: see [`reader_seq_cst`].
-#[inline(always)]
-pub(crate) const fn reader_fence() {}
-
-/// A point at which an interrupt could come: of interest to models only.
-#[inline(always)]
-pub(crate) const fn step() {}

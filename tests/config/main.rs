@@ -3,12 +3,12 @@
 //! What the arguments of the interrupt controllers must satisfy is tested beside the code that
 //! checks it, on every architecture; here stands what comes out of it.
 
+mod builder;
 mod common;
 #[cfg(all(any(target_arch = "aarch64", target_arch = "riscv64"), not(miri)))]
 mod crowd;
 #[path = "../common/entry.rs"]
 mod entry;
-mod every_arch;
 #[cfg(all(any(target_arch = "aarch64", target_arch = "riscv64"), not(miri)))]
 #[path = "../common/hammer.rs"]
 mod hammer;

@@ -1,7 +1,7 @@
 //! What the devices do without their guards, each access in a child process; and that the same access
 //! returns, and does no harm, where the guard is.
 //!
-//! The outcomes are those of the table in `src/guards.rs`, which this checks: for a build with debug
+//! The outcomes are those of the table in `src/guards/mod.rs`, which this checks: for a build with debug
 //! assertions and overflow checks, or without, whichever this is.
 
 use std::{
@@ -40,7 +40,7 @@ const HARMED: i32 = 2;
 
 /// Holds all rows against the table, and against their guards.
 pub(crate) fn check(rows: &[Row]) {
-    let documented = include_str!("../../src/guards.rs");
+    let documented = include_str!("../../src/guards/mod.rs");
     let column = if cfg!(debug_assertions) { 2 } else { 3 };
     let mut differs = false;
     for row in rows {
@@ -57,7 +57,7 @@ pub(crate) fn check(rows: &[Row]) {
             assert_eq!(in_child(row, true), "returns", "guarded: {}", row.name);
         }
     }
-    assert!(!differs, "the table in src/guards.rs differs");
+    assert!(!differs, "the table in src/guards/mod.rs differs");
 }
 
 /// What the accesses do, on the guarded device or the bare one.

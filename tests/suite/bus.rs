@@ -1,285 +1,55 @@
-//! The three buses under one name each, so that a test is written once for all of them.
+//! What may cross threads and what is an error, checked when this compiles.
 
-use std::{ops::Deref, sync::Arc};
-
-use ax_errno::AxResult;
-use axaddrspace::{
-    GuestPhysAddr, GuestPhysAddrRange,
-    device::{AccessWidth, Port, PortRange, SysRegAddr, SysRegAddrRange},
+use std::{
+    cell::Cell,
+    error::Error,
+    fmt::{Debug, Display},
+    rc::Rc,
+    sync::Arc,
 };
+
+use ax_errno::AxError;
+use axaddrspace::{GuestPhysAddrRange, device::PortRange};
 use axdevice::{
-    AddError, Batch, BusAddr, BusCounters, BusRange, Device, DeviceBound, DeviceId, Dispatcher,
-    DispatcherCounters, Snapshot, VmDevices,
+    AddError, AxVmDeviceConfig, AxVmDevices, Batch, ConfigError, Device, DeviceBound, DeviceId,
+    Refusal, Removed, Serialized, SharedVmDevices, Snapshot, ThreadSafe, Unbound, Unmapped,
 };
+use axdevice_base::{BaseDeviceOps, BaseMmioDeviceOps};
+use static_assertions::{assert_impl_all, assert_not_impl_any, assert_type_eq_all};
 
-pub(crate) const WIDTHS: [AccessWidth; 4] = [
-    AccessWidth::Byte,
-    AccessWidth::Word,
-    AccessWidth::Dword,
-    AccessWidth::Qword,
-];
+assert_impl_all!(SharedVmDevices: Send, Sync, Default, Debug);
+assert_not_impl_any!(AxVmDevices: Send, Sync);
+assert_impl_all!(AxVmDevices: Default, Debug);
 
-/// What `add_*` gives.
-pub(crate) type Added<B, R> = Result<DeviceId, AddError<<B as DeviceBound>::Dev<R>>>;
+assert_impl_all!(Snapshot<ThreadSafe>: Send, Sync, Display, Debug);
+assert_not_impl_any!(Snapshot<Unbound>: Send, Sync);
 
-/// A device of a snapshot: id, range, device.
-pub(crate) type Listed<B, R> = (DeviceId, R, Arc<<B as DeviceBound>::Dev<R>>);
+assert_impl_all!(Device<ThreadSafe>: Send, Sync, Clone, Debug);
+assert_not_impl_any!(Device<Unbound>: Send, Sync);
 
-/// A bus, named by its range type: its numbers, and the registry's methods for it.
-pub(crate) trait Bus: BusRange<Addr = Self::Address> + PartialEq {
-    type Address: BusAddr<Range = Self>;
+assert_impl_all!(Batch<'static, ThreadSafe>: Send);
+assert_not_impl_any!(Batch<'static, Unbound>: Send, Sync);
 
-    /// The highest address that a device can own.
-    const HIGHEST: usize;
+// Whoever waits for a removed device may be another than who removed it.
+assert_impl_all!(Removed<ThreadSafe>: Send, Sync, Debug, Error);
+assert_not_impl_any!(Removed<Unbound>: Send, Sync);
+assert_impl_all!(Removed<Unbound>: Debug, Error);
 
-    /// Whether the width of an access means anything.
-    const WIDE: bool;
+// A lock makes what can be sent shareable, and nothing else.
+assert_impl_all!(Serialized<Cell<u8>>: Send, Sync);
+assert_not_impl_any!(Serialized<Rc<u8>>: Send, Sync);
 
-    /// The address with this number.
-    fn at(number: usize) -> Self::Address;
+assert_impl_all!(AddError<dyn BaseDeviceOps<PortRange> + Send + Sync>: Send, Sync, Error);
+assert_not_impl_any!(AddError<dyn BaseDeviceOps<PortRange>>: Send, Sync);
+assert_impl_all!(Refusal: Send, Sync, Copy, Eq, Error, Into<AxError>);
+assert_impl_all!(ConfigError: Send, Sync, Clone, Eq, Error, Into<AxError>);
 
-    /// The number of an address.
-    fn place(addr: Self::Address) -> usize;
+assert_impl_all!(DeviceId: Send, Sync, Copy, Ord, std::hash::Hash, Display);
+assert_impl_all!(Unmapped: Send, Sync, Copy, Eq, Default);
+assert_impl_all!(AxVmDeviceConfig: Send, Sync, Clone, Default);
 
-    /// A range with the two fields as they are, whether or not that is a range.
-    fn raw(start: usize, end: usize) -> Self;
-
-    /// The addresses `first ..= last`.
-    fn covering(first: usize, last: usize) -> Self;
-
-    fn add<B: DeviceBound>(on: &VmDevices<B>, device: Arc<B::Dev<Self>>) -> Added<B, Self>;
-
-    /// Records in a batch.
-    fn record<B: DeviceBound>(in_: &mut Batch<'_, B>, device: Arc<B::Dev<Self>>) -> Added<B, Self>;
-
-    /// The device, if it is of this bus.
-    fn unwrapped<B: DeviceBound>(device: Device<B>) -> Option<Arc<B::Dev<Self>>>;
-
-    fn find<B: DeviceBound>(on: &VmDevices<B>, number: usize) -> Option<Arc<B::Dev<Self>>>;
-
-    fn all<B: DeviceBound>(on: &VmDevices<B>) -> Vec<&Arc<B::Dev<Self>>>;
-
-    fn all_mut<B: DeviceBound>(on: &mut VmDevices<B>) -> Vec<&mut Arc<B::Dev<Self>>>;
-
-    fn read<B: DeviceBound>(
-        on: &VmDevices<B>,
-        number: usize,
-        width: AccessWidth,
-    ) -> AxResult<usize>;
-
-    fn write<B: DeviceBound>(
-        on: &VmDevices<B>,
-        number: usize,
-        width: AccessWidth,
-        value: usize,
-    ) -> AxResult;
-
-    fn vcpu_read<B: DeviceBound, V: Deref<Target = VmDevices<B>> + Clone>(
-        by: &mut Dispatcher<V>,
-        number: usize,
-        width: AccessWidth,
-    ) -> AxResult<usize>;
-
-    fn vcpu_write<B: DeviceBound, V: Deref<Target = VmDevices<B>> + Clone>(
-        by: &mut Dispatcher<V>,
-        number: usize,
-        width: AccessWidth,
-        value: usize,
-    ) -> AxResult;
-
-    fn counters(of: DispatcherCounters) -> BusCounters;
-
-    fn listed<B: DeviceBound>(snapshot: &Snapshot<B>) -> Vec<Listed<B, Self>>;
-}
-
-/// What of `value` an access carries.
-pub(crate) fn carried<R: Bus>(value: usize, width: AccessWidth) -> usize {
-    if R::WIDE {
-        value & (usize::MAX >> (usize::BITS as usize - 8 * width.size()))
-    } else {
-        value
-    }
-}
-
-/// How many addresses an access takes.
-pub(crate) fn extent<R: Bus>(width: AccessWidth) -> usize {
-    if R::WIDE { width.size() } else { 1 }
-}
-
-/// What a read gives where nothing drives the bus.
-pub(crate) fn floating<R: Bus>(width: AccessWidth) -> usize {
-    if R::WIDE {
-        carried::<R>(usize::MAX, width)
-    } else {
-        0
-    }
-}
-
-/// The methods of [`Bus`] that only pass a call on.
-macro_rules! calls {
-    (
-        $device:ident $add:ident $find:ident $iter:ident $iter_mut:ident $read:ident $write:ident
-        $listed:ident
-    ) => {
-        fn add<B: DeviceBound>(on: &VmDevices<B>, device: Arc<B::Dev<Self>>) -> Added<B, Self> {
-            on.$add(device)
-        }
-
-        fn record<B: DeviceBound>(
-            in_: &mut Batch<'_, B>,
-            device: Arc<B::Dev<Self>>,
-        ) -> Added<B, Self> {
-            in_.$add(device)
-        }
-
-        fn unwrapped<B: DeviceBound>(device: Device<B>) -> Option<Arc<B::Dev<Self>>> {
-            match device {
-                Device::$device(device) => Some(device),
-                _ => None,
-            }
-        }
-
-        fn find<B: DeviceBound>(on: &VmDevices<B>, number: usize) -> Option<Arc<B::Dev<Self>>> {
-            on.$find(Self::at(number))
-        }
-
-        fn all<B: DeviceBound>(on: &VmDevices<B>) -> Vec<&Arc<B::Dev<Self>>> {
-            on.$iter().collect()
-        }
-
-        fn all_mut<B: DeviceBound>(on: &mut VmDevices<B>) -> Vec<&mut Arc<B::Dev<Self>>> {
-            on.$iter_mut().collect()
-        }
-
-        fn read<B: DeviceBound>(
-            on: &VmDevices<B>,
-            number: usize,
-            width: AccessWidth,
-        ) -> AxResult<usize> {
-            on.$read(Self::at(number), width)
-        }
-
-        fn write<B: DeviceBound>(
-            on: &VmDevices<B>,
-            number: usize,
-            width: AccessWidth,
-            value: usize,
-        ) -> AxResult {
-            on.$write(Self::at(number), width, value)
-        }
-
-        fn vcpu_read<B: DeviceBound, V: Deref<Target = VmDevices<B>> + Clone>(
-            by: &mut Dispatcher<V>,
-            number: usize,
-            width: AccessWidth,
-        ) -> AxResult<usize> {
-            by.$read(Self::at(number), width)
-        }
-
-        fn vcpu_write<B: DeviceBound, V: Deref<Target = VmDevices<B>> + Clone>(
-            by: &mut Dispatcher<V>,
-            number: usize,
-            width: AccessWidth,
-            value: usize,
-        ) -> AxResult {
-            by.$write(Self::at(number), width, value)
-        }
-
-        fn counters(of: DispatcherCounters) -> BusCounters {
-            of.$listed
-        }
-
-        fn listed<B: DeviceBound>(snapshot: &Snapshot<B>) -> Vec<Listed<B, Self>> {
-            let rows = snapshot.$listed();
-            rows.map(|(id, range, device)| (id, range, device.clone()))
-                .collect()
-        }
-    };
-}
-
-impl Bus for GuestPhysAddrRange {
-    type Address = GuestPhysAddr;
-
-    const HIGHEST: usize = usize::MAX - 1;
-    const WIDE: bool = true;
-
-    fn at(number: usize) -> GuestPhysAddr {
-        number.into()
-    }
-
-    fn place(addr: GuestPhysAddr) -> usize {
-        addr.into()
-    }
-
-    fn raw(start: usize, end: usize) -> Self {
-        Self {
-            start: start.into(),
-            end: end.into(),
-        }
-    }
-
-    fn covering(first: usize, last: usize) -> Self {
-        Self::raw(first, last + 1)
-    }
-
-    calls!(
-        Mmio add_mmio_dev find_mmio_dev iter_mmio_dev iter_mut_mmio_dev handle_mmio_read
-        handle_mmio_write mmio
-    );
-}
-
-impl Bus for SysRegAddrRange {
-    type Address = SysRegAddr;
-
-    const HIGHEST: usize = usize::MAX;
-    const WIDE: bool = false;
-
-    fn at(number: usize) -> SysRegAddr {
-        SysRegAddr(number)
-    }
-
-    fn place(addr: SysRegAddr) -> usize {
-        addr.0
-    }
-
-    fn raw(start: usize, end: usize) -> Self {
-        Self::new(SysRegAddr(start), SysRegAddr(end))
-    }
-
-    fn covering(first: usize, last: usize) -> Self {
-        Self::raw(first, last)
-    }
-
-    calls!(
-        SysReg add_sys_reg_dev find_sys_reg_dev iter_sys_reg_dev iter_mut_sys_reg_dev handle_sys_reg_read
-        handle_sys_reg_write sys_reg
-    );
-}
-
-impl Bus for PortRange {
-    type Address = Port;
-
-    const HIGHEST: usize = 0xffff;
-    const WIDE: bool = true;
-
-    fn at(number: usize) -> Port {
-        Port(number as u16)
-    }
-
-    fn place(addr: Port) -> usize {
-        addr.0.into()
-    }
-
-    fn raw(start: usize, end: usize) -> Self {
-        Self::new(Port(start as u16), Port(end as u16))
-    }
-
-    fn covering(first: usize, last: usize) -> Self {
-        Self::raw(first, last)
-    }
-
-    calls!(
-        Port add_port_dev find_port_dev iter_port_dev iter_mut_port_dev handle_port_read
-        handle_port_write port
-    );
-}
+// The device objects of 0.4.10, to the letter: its embedders pass them and take them.
+assert_type_eq_all!(
+    Arc<<Unbound as DeviceBound>::Dev<GuestPhysAddrRange>>,
+    Arc<dyn BaseMmioDeviceOps>
+);

@@ -4,9 +4,9 @@
 use ax_errno::{AxError, AxResult};
 use axdevice::{AxVmDevices, Unmapped};
 
-use crate::{
+use crate::common::{
     bus::{Bus, WIDTHS, extent, floating},
-    device::{Journal, Probe, Script, answer},
+    device::{Journal, Recorder, Script, answer},
 };
 
 /// What the buffer holds before: neither zeros nor ones.
@@ -26,7 +26,7 @@ fn floats<R: Bus>(length: usize) -> Vec<u8> {
 
 fn reads_are_little_endian<R: Bus>() {
     let devices = AxVmDevices::default();
-    R::add(&devices, Probe::silent(3, 0x10, 0x1f)).unwrap();
+    R::add(&devices, Recorder::silent(3, 0x10, 0x1f)).unwrap();
     for length in [1, 2, 4, 8] {
         let value = answer(3, 0x14).to_le_bytes();
         let expected = (Ok(()), value[..length].to_vec());
@@ -37,7 +37,7 @@ fn reads_are_little_endian<R: Bus>() {
 fn writes_are_little_endian_and_extended_with_zeros<R: Bus>() {
     let (devices, journal) = (AxVmDevices::default(), Journal::default());
     let range = R::covering(0x10, 0x1f);
-    R::add(&devices, Probe::new(0, range, &journal)).unwrap();
+    R::add(&devices, Recorder::new(0, range, &journal)).unwrap();
     let data = [0x81, 0x92, 0xa3, 0xb4, 0xc5, 0xd6, 0xe7, 0xf8];
     let values = [0x81, 0x9281, 0xb4a3_9281, 0xf8e7_d6c5_b4a3_9281];
     for (width, value) in WIDTHS.into_iter().zip(values) {
@@ -55,7 +55,7 @@ fn other_lengths_are_refused_and_reach_no_device<R: Bus>() {
         let devices = AxVmDevices::default().with_unmapped(policy);
         let journal = Journal::default();
         let range = R::covering(0, 0xff);
-        R::add(&devices, Probe::new(0, range, &journal)).unwrap();
+        R::add(&devices, Recorder::new(0, range, &journal)).unwrap();
         for length in (0..=16).filter(|n| ![1, 2, 4, 8].contains(n)) {
             // In a device, and where there is none: not even `Panic` is asked.
             for at in [0x10, 0x1000] {
@@ -75,7 +75,7 @@ fn a_miss_fills_the_buffer<R: Bus>() {
         (Unmapped::Float, Ok(())),
     ] {
         let devices = AxVmDevices::default().with_unmapped(policy);
-        R::add(&devices, Probe::silent(0, 0, 0xf)).unwrap();
+        R::add(&devices, Recorder::silent(0, 0, 0xf)).unwrap();
         for width in WIDTHS {
             let length = width.size();
             let starts = (1..extent::<R>(width)).map(|inside| 0x10 - inside);
@@ -91,7 +91,7 @@ fn a_miss_fills_the_buffer<R: Bus>() {
 
 fn a_crossing_under_panic_is_an_error_and_fills_the_buffer<R: Bus>() {
     let devices = AxVmDevices::default().with_unmapped(Unmapped::Panic);
-    R::add(&devices, Probe::silent(0, 0, 0xf)).unwrap();
+    R::add(&devices, Recorder::silent(0, 0, 0xf)).unwrap();
     for width in WIDTHS {
         for inside in 1..extent::<R>(width) {
             let crossed = (Err(AxError::InvalidInput), floats::<R>(width.size()));

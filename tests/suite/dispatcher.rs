@@ -20,11 +20,11 @@ use axaddrspace::{
     GuestPhysAddr, GuestPhysAddrRange,
     device::{AccessWidth, Port, PortRange, SysRegAddr},
 };
-use axdevice::{AxVmDevices, Dispatcher, SharedVmDevices, Unmapped};
+use axdevice::{AxVmDevices, BusCounters, Dispatcher, SharedVmDevices, Unmapped};
 
-use crate::{
+use crate::common::{
     bus::{Bus, WIDTHS, carried, floating},
-    device::{Probe, Script, answer, registry, shared_registry},
+    device::{Recorder, Script, answer, registry, shared_registry},
 };
 
 const BYTE: AccessWidth = AccessWidth::Byte;
@@ -33,6 +33,7 @@ const QWORD: AccessWidth = AccessWidth::Qword;
 on_every_bus!(
     answers_as_the_registry_does,
     counts_hits_searches_and_misses,
+    the_first_use_after_iter_mut_counts_once,
     an_access_that_crosses_is_not_the_remembered_devices,
     follows_the_policy
 );
@@ -41,7 +42,7 @@ fn answers_as_the_registry_does<R: Bus>() {
     let devices = registry();
     let mut vcpu = devices.dispatcher();
     for n in 0..100 {
-        R::add(&devices, Probe::silent(n, n * 0x18, n * 0x18 + 0xf)).unwrap();
+        R::add(&devices, Recorder::silent(n, n * 0x18, n * 0x18 + 0xf)).unwrap();
         // Each device before it is remembered, and after.
         for at in (0..=n * 0x18).rev().step_by(0xc).chain([n * 0x18]) {
             for width in WIDTHS {
@@ -57,7 +58,7 @@ fn answers_as_the_registry_does<R: Bus>() {
 
 fn counts_hits_searches_and_misses<R: Bus>() {
     let devices = registry();
-    R::add(&devices, Probe::silent(0, 0, 7)).unwrap();
+    R::add(&devices, Recorder::silent(0, 0, 7)).unwrap();
     let mut vcpu = devices.dispatcher();
     let mut read = |at| {
         let _ = R::vcpu_read(&mut vcpu, at, BYTE);
@@ -72,14 +73,32 @@ fn counts_hits_searches_and_misses<R: Bus>() {
     assert_eq!(read(0), (0, 1, 0, 1));
     assert_eq!(read(0), (1, 1, 0, 1));
     assert_eq!(read(8), (1, 1, 1, 1));
-    R::add(&devices, Probe::silent(1, 8, 15)).unwrap();
+    R::add(&devices, Recorder::silent(1, 8, 15)).unwrap();
     assert_eq!(read(8), (1, 2, 1, 2));
     assert_eq!(read(8), (2, 2, 1, 2));
 }
 
+fn the_first_use_after_iter_mut_counts_once<R: Bus>() {
+    let mut devices = registry();
+    R::add(&devices, Recorder::silent(0, 0, 7)).unwrap();
+    for (at, counted) in [(0, (0, 1, 0, 1)), (8, (0, 0, 1, 1))] {
+        drop(R::all_mut(&mut devices));
+        let mut vcpu = devices.dispatcher();
+        assert_eq!(R::vcpu_read(&mut vcpu, at, BYTE).is_ok(), at == 0);
+        let BusCounters {
+            hits,
+            searches,
+            misses,
+            refreshes,
+            ..
+        } = R::counters(vcpu.counters());
+        assert_eq!((hits, searches, misses, refreshes), counted);
+    }
+}
+
 fn an_access_that_crosses_is_not_the_remembered_devices<R: Bus>() {
     let devices = registry();
-    R::add(&devices, Probe::silent(0, 0x10, 0x1f)).unwrap();
+    R::add(&devices, Recorder::silent(0, 0x10, 0x1f)).unwrap();
     let mut vcpu = devices.dispatcher();
     assert_eq!(
         R::vcpu_read(&mut vcpu, 0x1f, BYTE),
@@ -115,14 +134,14 @@ fn follows_the_policy<R: Bus>() {
         Some(&"emu_device not found")
     );
     // The handle is as usable as before.
-    R::add(&devices, Probe::silent(0, 0x40, 0x40)).unwrap();
+    R::add(&devices, Recorder::silent(0, 0x40, 0x40)).unwrap();
     assert!(R::vcpu_read(&mut vcpu, 0x40, BYTE).is_ok());
 }
 
 #[test]
 fn bytes_are_those_of_the_registry() {
     let devices = registry();
-    devices.add_port_dev(Probe::silent(3, 0, 0xff)).unwrap();
+    devices.add_port_dev(Recorder::silent(3, 0, 0xff)).unwrap();
     let mut vcpu = devices.dispatcher();
     for length in 0..=9 {
         let (mut ours, mut registrys) = ([0xaa; 9], [0xaa; 9]);
@@ -172,7 +191,7 @@ fn whoever_learns_of_a_device_finds_it() {
             });
         }
         for n in 0..DEVICES {
-            let device = Probe::<GuestPhysAddrRange>::silent(n, n * 0x1000, n * 0x1000 + 0xff);
+            let device = Recorder::<GuestPhysAddrRange>::silent(n, n * 0x1000, n * 0x1000 + 0xff);
             devices.add_mmio_dev(device).unwrap();
             added.store(n + 1, Release);
         }
@@ -182,7 +201,7 @@ fn whoever_learns_of_a_device_finds_it() {
 #[test]
 fn a_parked_handle_takes_hold_again() {
     let devices = registry();
-    devices.add_port_dev(Probe::silent(0, 0, 0)).unwrap();
+    devices.add_port_dev(Recorder::silent(0, 0, 0)).unwrap();
     let mut vcpu = devices.dispatcher();
     for round in 1..=3 {
         assert!(vcpu.handle_port_read(Port(0), BYTE).is_ok());
@@ -200,7 +219,7 @@ fn a_handler_may_use_the_registry_that_dispatches_to_it() {
     let registry = Arc::downgrade(&devices);
     let act = move |at: usize, _| {
         let devices: Arc<SharedVmDevices> = registry.upgrade().expect("the registry is in use");
-        let added = Probe::<PortRange>::silent(at, 0x100, 0x100);
+        let added = Recorder::<PortRange>::silent(at, 0x100, 0x100);
         // The second time it is there already.
         let _ = devices.add_port_dev(added);
         devices.dispatcher().handle_port_read(Port(0x100), BYTE)
@@ -241,11 +260,11 @@ fn remembers_wrongly_without_harm() {
     let devices = shared_registry();
     let place = |n: usize| n * 0x1000;
     for n in 0..DEVICES {
-        let device = Probe::<GuestPhysAddrRange>::silent(n, place(n), place(n) + 0xfff);
+        let device = Recorder::<GuestPhysAddrRange>::silent(n, place(n), place(n) + 0xfff);
         devices.add_mmio_dev(device).unwrap();
     }
     let large = place(DEVICES)..place(DEVICES + 20 * DEVICES);
-    let device = Probe::silent(DEVICES, large.start, large.end - 1);
+    let device = Recorder::silent(DEVICES, large.start, large.end - 1);
     devices.add_mmio_dev(device).unwrap();
     let mut vcpu = devices.dispatcher();
     let mut check = |n: usize, at: usize| {
@@ -277,7 +296,7 @@ impl Deref for Fickle<'_> {
 fn a_pointer_that_leads_elsewhere_does_no_harm() {
     let registries = [shared_registry(), shared_registry()];
     let add = |which: usize| {
-        let device = Probe::<PortRange>::silent(which, 0, 7);
+        let device = Recorder::<PortRange>::silent(which, 0, 7);
         registries[which].add_port_dev(device).unwrap()
     };
     let mut ids = [add(0), add(1)];
@@ -302,7 +321,7 @@ fn a_pointer_that_leads_elsewhere_does_no_harm() {
 fn moves_to_another_thread() {
     let devices = Arc::new(shared_registry());
     devices
-        .add_port_dev(Probe::<PortRange>::silent(0, 0, 7))
+        .add_port_dev(Recorder::<PortRange>::silent(0, 0, 7))
         .unwrap();
     let mut vcpu = Dispatcher::new(devices);
     assert!(vcpu.handle_port_read(Port(0), BYTE).is_ok());

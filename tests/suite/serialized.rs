@@ -20,9 +20,9 @@ use axaddrspace::{
 };
 use axdevice::{Refusal, Serialized, SharedVmDevices};
 
-use crate::{
+use crate::common::{
     bus::Bus,
-    device::{Probe, Script, shared_registry},
+    device::{Recorder, Script, shared_registry},
 };
 
 const DWORD: AccessWidth = AccessWidth::Dword;
@@ -90,7 +90,7 @@ fn an_access_waits_for_the_one_before_it() {
     }
 }
 
-/// A serialised device at port 0, which does `act` in its own handler with the registry.
+/// A serialized device at port 0, which does `act` in its own handler with the registry.
 fn with_handler<T: Send + 'static>(
     act: impl Fn(&SharedVmDevices) -> T + Send + 'static,
 ) -> (Arc<SharedVmDevices>, Arc<Mutex<Vec<T>>>) {
@@ -136,7 +136,9 @@ fn adding_it_again_from_its_own_handler_is_refused() {
 #[test]
 fn other_devices_answer_its_handler() {
     let (devices, results) = with_handler(|devices| {
-        let added = devices.add_port_dev(Probe::silent(3, 0x10, 0x1f)).is_ok();
+        let added = devices
+            .add_port_dev(Recorder::silent(3, 0x10, 0x1f))
+            .is_ok();
         devices.reclaim();
         let map = devices.snapshot().to_string();
         let read = devices.handle_port_read(Port(0x10), DWORD).is_ok();

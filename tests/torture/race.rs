@@ -27,7 +27,7 @@ const NEIGHBOURS: [usize; 4] = [HERE - LENGTH, HERE + LENGTH, THERE - LENGTH, TH
 const WANDERER: usize = 1_000;
 
 fn span(first: usize, length: usize) -> Span {
-    Span::new(first, first + length - 1).unwrap()
+    Span::new(first as u64, (first + length - 1) as u64).unwrap()
 }
 
 /// Moves the wanderer there, and back as soon as no rival is in its place; not back where the rivals

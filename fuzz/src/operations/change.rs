@@ -150,11 +150,7 @@ impl Session {
     ) -> Result<Step, Refusal> {
         let range = extent.range::<R>();
         let (number, device) = self.make::<R>(range);
-        let added = R::record(batch, device).map_err(|error| {
-            let refusal = error.refusal();
-            assert!(self.is::<R>(&error.into_device(), number));
-            refusal
-        });
+        let added = R::record(batch, device);
         let ends = ends::<R>(range);
         assert_eq!(added.err(), ends.err());
         let (id, ends) = (added?, ends?);

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     bus::{carried, extent, floating},
     on::OnBus,
-    probe::{Call, answer},
+    recorder::{Call, answer},
 };
 
 /// The most bytes that are handed over.

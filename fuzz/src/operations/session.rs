@@ -19,7 +19,7 @@ use crate::{
     bus::Bus,
     model::Model,
     on::{BUSES, Dev, On, OnBus, on_bus},
-    probe::{Journal, Known, probe},
+    recorder::{Journal, Known, recorder},
 };
 
 /// The registry, the model, and what is known of every device that was ever made.
@@ -179,7 +179,7 @@ impl Session {
     /// Makes a device, with the next number.
     pub(crate) fn make<R: OnBus>(&mut self, range: (usize, usize)) -> (usize, Arc<Dev<R>>) {
         let number = self.made.len();
-        let (known, device) = probe::<R>(number, range, &self.journal);
+        let (known, device) = recorder::<R>(number, range, &self.journal);
         let place = Arc::as_ptr(&device).cast();
         self.made.push(Made {
             known,
@@ -260,9 +260,24 @@ impl Session {
         listing.map(Rc::as_ptr).collect::<BTreeSet<_>>().len()
     }
 
+    /// Checks what is counted and visited, for which no device is lent.
+    fn visit<R: OnBus>(&self) {
+        let mut expected = self.model.on(R::ON).iter();
+        assert_eq!(R::count(&self.devices), expected.len());
+        R::for_each(&self.devices, |id, range, device| {
+            let (&first, owner) = expected.next().expect("a device that is listed");
+            assert_eq!((id, range), (owner.id, R::covering(first, owner.last)));
+            assert!(self.is::<R>(device, owner.number));
+        });
+        assert!(expected.next().is_none());
+    }
+
     /// Checks what is listed, and that those devices live that somebody may still use, and no others.
     pub(crate) fn check(&self) {
         lists(&self.devices.snapshot(), &self.model);
+        self.visit::<GuestPhysAddrRange>();
+        self.visit::<SysRegAddrRange>();
+        self.visit::<PortRange>();
         assert_eq!(self.journal.take(), []);
 
         self.devices.reclaim();

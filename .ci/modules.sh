@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Prints which file uses which in the sources of the two crates, and fails on an import circle, between
+# files or between folders; shows first that it finds one.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+python3 .ci/modules.py --self-test busmap/src src
+python3 .ci/modules.py busmap/src src

@@ -1,0 +1,154 @@
+//! Snapshots for the models of the cell: two nodes, used again and again, so that addresses come
+//! back as they do from an allocator; counted by atomics that loom sees.
+
+use super::watched::Watched;
+use crate::{
+    publish::slots::counted::Counted,
+    sync::{AtomicBool, AtomicUsize, Ordering},
+};
+
+/// The content of a node that is free.
+const POISON: usize = usize::MAX;
+
+/// A snapshot in the model.
+pub(super) struct Node {
+    content: Watched,
+    references: AtomicUsize,
+    in_use: AtomicBool,
+}
+
+impl Node {
+    fn new() -> Self {
+        Self {
+            content: Watched::new(POISON),
+            references: AtomicUsize::new(0),
+            in_use: AtomicBool::new(false),
+        }
+    }
+
+    /// What the snapshot holds: never poison.
+    pub(super) fn read(&self) -> usize {
+        let content = self.content.read();
+        assert_ne!(content, POISON, "a guarded snapshot was freed");
+        content
+    }
+}
+
+/// The nodes of one model.
+pub(super) struct Pool([Node; 2]);
+
+/// Every pool there is: what a static reaches is no leak to Miri, which reports all others.
+#[cfg(not(loom))]
+static POOLS: std::sync::Mutex<Vec<&'static Pool>> = std::sync::Mutex::new(Vec::new());
+
+impl Pool {
+    /// A pool that lives as long as the process: nodes are reached by plain pointers. It is small.
+    pub(super) fn new() -> &'static Self {
+        let pool = Box::leak(Box::new(Self([Node::new(), Node::new()])));
+        #[cfg(not(loom))]
+        POOLS.lock().expect("no holder panics").push(pool);
+        pool
+    }
+
+    /// A snapshot that holds `content`, if a node is free.
+    pub(super) fn snapshot(&'static self, content: usize) -> Option<Reference> {
+        let taken = |node: &&Node| {
+            let order = (Ordering::Acquire, Ordering::Relaxed);
+            node.in_use
+                .compare_exchange(false, true, order.0, order.1)
+                .is_ok()
+        };
+        let node = self.0.iter().find(taken)?;
+        // The node was free, and is now ours.
+        node.content.write(content);
+        node.references.store(1, Ordering::Relaxed);
+        Some(Reference(node))
+    }
+
+    /// Checks that every node was freed.
+    pub(super) fn assert_all_free(&self) {
+        for node in &self.0 {
+            assert!(
+                !node.in_use.load(Ordering::Acquire),
+                "a snapshot was leaked"
+            );
+        }
+    }
+}
+
+/// A counted reference to a node.
+pub(super) struct Reference(&'static Node);
+
+// SAFETY: counting is that of `std::sync::Arc`, and nodes live forever.
+unsafe impl Counted for Reference {
+    type Target = Node;
+
+    fn into_raw(self) -> *mut Node {
+        let node: *const Node = self.0;
+        std::mem::forget(self);
+        node.cast_mut()
+    }
+
+    unsafe fn from_raw(ptr: *mut Node) -> Self {
+        // SAFETY: the pointer came from `into_raw`, and nodes live forever.
+        Self(unsafe { &*ptr })
+    }
+
+    unsafe fn count(ptr: *mut Node) {
+        // SAFETY: as in `from_raw`.
+        let node = unsafe { &*ptr };
+        let before = node.references.fetch_add(1, Ordering::Relaxed);
+        assert_ne!(before, 0, "a reference to a freed snapshot was counted");
+    }
+
+    unsafe fn give_up(ptr: *mut Node) {
+        // SAFETY: as in `from_raw`.
+        let node = unsafe { &*ptr };
+        let before = node.references.fetch_sub(1, Ordering::Release);
+        assert!(before > 1, "a reader had the last reference");
+    }
+
+    fn is_last(&self) -> bool {
+        self.0.references.load(Ordering::Acquire) == 1
+    }
+}
+
+impl Drop for Reference {
+    fn drop(&mut self) {
+        // Not with an acquire fence: loom takes that to acquire what threads that came before have
+        // read `Relaxed` too, which would hide that they should have acquired it.
+        let before = self.0.references.fetch_sub(1, Ordering::AcqRel);
+        assert_ne!(before, 0, "a reference was given up twice");
+        if before == 1 {
+            assert!(!role::is_reader(), "a reader freed a snapshot");
+            self.0.content.write(POISON);
+            self.0.in_use.store(false, Ordering::Release);
+        }
+    }
+}
+
+/// Which threads are readers, that must not free.
+pub(super) mod role {
+    use std::cell::Cell;
+
+    #[cfg(loom)]
+    loom::thread_local! {
+        static READER: Cell<bool> = Cell::new(false);
+    }
+    #[cfg(not(loom))]
+    thread_local! {
+        static READER: Cell<bool> = const { Cell::new(false) };
+    }
+
+    /// Runs `f` as a reader.
+    pub(crate) fn reader<T>(f: impl FnOnce() -> T) -> T {
+        READER.with(|reader| reader.set(true));
+        let result = f();
+        READER.with(|reader| reader.set(false));
+        result
+    }
+
+    pub(super) fn is_reader() -> bool {
+        READER.with(Cell::get)
+    }
+}

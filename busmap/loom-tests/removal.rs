@@ -1,0 +1,335 @@
+//! Removal, moves and batches on the slot cell: against dispatches, against vCPUs' own handles, from
+//! inside a handler, and against each other.
+
+use std::sync::{
+    Arc, OnceLock, Weak,
+    atomic::{AtomicUsize as Count, Ordering::SeqCst},
+};
+
+use super::{
+    Bound::{Preemptions, Unbounded},
+    check, thread,
+    watched::Watched,
+};
+use crate::{
+    Batch, Device, DeviceId, Handlers, Miss, Port, Refusal, Registry, Removed, Span, Vcpu,
+};
+
+/// Devices with ports only.
+enum Ports {}
+
+impl Handlers for Ports {
+    type Mmio = ();
+    type Port = dyn Handle;
+    type SysReg = ();
+    type Tag = ();
+}
+
+type Devices = Registry<Ports>;
+
+trait Handle: Send + Sync {
+    fn read(&self) -> usize;
+
+    fn write(&self, value: u64);
+}
+
+/// What a device's memory holds when nobody may be inside it any more.
+const POISON: usize = usize::MAX;
+
+/// Reads as what is in its memory, which is watched: who overwrites it must come after every handler.
+struct Host {
+    memory: Watched,
+    /// Plain bookkeeping of the model, which loom need not see.
+    drops: Arc<Count>,
+}
+
+impl Host {
+    fn new(value: usize) -> (Arc<Self>, Arc<Count>) {
+        let drops = Arc::new(Count::new(0));
+        let device = Self {
+            memory: Watched::new(value),
+            drops: drops.clone(),
+        };
+        (Arc::new(device), drops)
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.drops.fetch_add(1, SeqCst);
+    }
+}
+
+impl Handle for Host {
+    fn read(&self) -> usize {
+        thread::yield_now();
+        let value = self.memory.read();
+        assert_ne!(value, POISON, "a vCPU entered a device that was quiescent");
+        value
+    }
+
+    fn write(&self, _: u64) {}
+}
+
+fn at(port: u64) -> Span {
+    Span::new(port, port).expect("it is one port")
+}
+
+fn registry() -> Arc<Devices> {
+    Arc::new(Registry::new())
+}
+
+fn device(handler: Arc<dyn Handle>) -> Device<Ports> {
+    Device::new(()).on::<Port>(handler)
+}
+
+/// A device that reads as this value.
+fn host(value: usize) -> Device<Ports> {
+    device(Host::new(value).0)
+}
+
+/// Adds a device at port 1.
+fn add(devices: &Devices, handler: Arc<dyn Handle>) -> DeviceId {
+    devices.add::<Port>(device(handler), at(1)).unwrap()
+}
+
+/// Records a device at a port.
+fn record(batch: &mut Batch<'_, Ports>, host: Device<Ports>, port: u64) -> Result<(), Refusal> {
+    let id = batch.add(host)?;
+    batch.map::<Port>(id, at(port))
+}
+
+fn read(devices: &Devices, port: u64) -> Result<usize, Miss> {
+    devices.dispatch::<Port, _>(port, 0, |hit| hit.handler().read())
+}
+
+fn read_by(vcpu: &mut Vcpu<Arc<Devices>>, port: u64) -> Result<usize, Miss> {
+    vcpu.dispatch::<Port, _>(port, 0, |hit| hit.handler().read())
+}
+
+/// Overwrites the memory of a device in which nobody can be any more.
+fn poison_if_quiescent(device: &Host, removed: &Removed<Ports>) {
+    if removed.is_quiescent() {
+        device.memory.write(POISON);
+    }
+}
+
+/// What a dispatch to a device gives that is being removed.
+fn answered_or_missed(read: Result<usize, Miss>) {
+    assert!(matches!(read, Ok(1) | Err(Miss::Nobody)));
+}
+
+#[test]
+fn a_removal_against_a_dispatch() {
+    check("remove, dispatch", 3_000, Preemptions(3), || {
+        let devices = registry();
+        let (device, drops) = Host::new(1);
+        let id = add(&devices, device.clone());
+        let other = devices.clone();
+        let vcpu = thread::spawn(move || answered_or_missed(read(&other, 1)));
+        let removed = devices.remove(id).unwrap();
+        poison_if_quiescent(&device, &removed);
+        assert_eq!(read(&devices, 1), Err(Miss::Nobody));
+        vcpu.join().expect("the vCPU panicked");
+        drop(device);
+        let Ok(device) = removed.wait(1) else {
+            panic!("the vCPU has left, but the device is not quiescent");
+        };
+        let counts = device.handler::<Port>().map(Arc::strong_count);
+        assert_eq!((counts, drops.load(SeqCst)), (Some(1), 0));
+    });
+}
+
+#[test]
+fn a_removal_against_a_vcpus_handle() {
+    check("remove, handle", 1_000, Preemptions(3), || {
+        let devices = registry();
+        let (device, _) = Host::new(1);
+        let id = add(&devices, device.clone());
+        let mut vcpu = Vcpu::new(devices.clone());
+        vcpu.refresh();
+        let vcpu = thread::spawn(move || {
+            answered_or_missed(read_by(&mut vcpu, 1));
+            vcpu.refresh();
+            answered_or_missed(read_by(&mut vcpu, 1));
+            vcpu
+        });
+        let removed = devices.remove(id).unwrap();
+        poison_if_quiescent(&device, &removed);
+        let mut vcpu = vcpu.join().expect("the vCPU panicked");
+        // It may have refreshed before the removal: then it holds the tables still.
+        vcpu.park();
+        assert!(removed.is_quiescent());
+        assert_eq!(read_by(&mut vcpu, 1), Err(Miss::Nobody));
+    });
+}
+
+/// What is dropped early goes with the last table that lists it, and once.
+#[test]
+fn a_removal_that_nobody_waits_for() {
+    check("remove, drop, dispatch", 8_000, Unbounded, || {
+        let devices = registry();
+        let (device, drops) = Host::new(1);
+        let id = add(&devices, device);
+        let other = devices.clone();
+        let vcpu = thread::spawn(move || answered_or_missed(read(&other, 1)));
+        drop(devices.remove(id).unwrap());
+        vcpu.join().expect("the vCPU panicked");
+        devices.reclaim();
+        assert_eq!(drops.load(SeqCst), 1);
+    });
+}
+
+/// A device that moves itself to the port that is written to it.
+struct Moves {
+    registry: Weak<Devices>,
+    id: OnceLock<DeviceId>,
+}
+
+impl Handle for Moves {
+    fn read(&self) -> usize {
+        1
+    }
+
+    fn write(&self, to: u64) {
+        let devices = self.registry.upgrade().expect("the registry is in use");
+        let id = *self.id.get().expect("it is registered");
+        devices.remap::<Port>(id, at(to)).expect("the port is free");
+    }
+}
+
+fn with_one_that_moves() -> Arc<Devices> {
+    let devices = registry();
+    let device = Arc::new(Moves {
+        registry: Arc::downgrade(&devices),
+        id: OnceLock::new(),
+    });
+    let id = add(&devices, device.clone());
+    device.id.set(id).unwrap();
+    devices
+}
+
+/// Whoever looks at the old port first finds the device at one of the two; at the new one first, not
+/// at both.
+#[test]
+fn a_move_from_a_handler() {
+    check(
+        "move from a handler, dispatches",
+        1_000,
+        Preemptions(3),
+        || {
+            let devices = with_one_that_moves();
+            let other = devices.clone();
+            let vcpu = thread::spawn(move || {
+                if read(&other, 1).is_err() {
+                    assert_eq!(read(&other, 2), Ok(1), "the device is at neither port");
+                } else if read(&other, 2).is_ok() {
+                    assert!(read(&other, 1).is_err(), "the device is at both ports");
+                }
+            });
+            let written = devices.dispatch::<Port, _>(1, 0, |hit| hit.handler().write(2));
+            assert_eq!(written, Ok(()));
+            assert!(read(&devices, 1).is_err());
+            assert_eq!(read(&devices, 2), Ok(1));
+            vcpu.join().expect("the vCPU panicked");
+        },
+    );
+}
+
+/// Of a move and a hot-add into the span that it frees, and one that it takes, each is made whole.
+#[test]
+fn a_move_against_a_hot_add() {
+    check("move, add", 800, Preemptions(3), || {
+        let devices = registry();
+        let id = add(&devices, Host::new(1).0);
+        let other = devices.clone();
+        let adder = thread::spawn(move || other.add::<Port>(host(2), at(2)).is_ok());
+        let moved = devices.move_to::<Port>(id, at(1), at(2));
+        let added = adder.join().expect("the adder panicked");
+        assert_ne!(moved.is_ok(), added, "port 2 has one owner");
+        assert_eq!(read(&devices, 1).is_ok(), added);
+        assert_eq!(read(&devices, 2), Ok(if added { 2 } else { 1 }));
+    });
+}
+
+/// Two batches that do not fit together: one is made whole, nothing of the other.
+#[test]
+fn two_batches_that_conflict() {
+    check("update, update", 1_500, Preemptions(3), || {
+        let devices = registry();
+        let batch = |devices: &Devices, own: u64| {
+            devices
+                .update(|batch| {
+                    record(batch, host(1), own)?;
+                    record(batch, host(1), 3)
+                })
+                .is_ok()
+        };
+        let other = devices.clone();
+        let other = thread::spawn(move || batch(&other, 1));
+        let ours = batch(&devices, 2);
+        let theirs = other.join().expect("the other panicked");
+        assert_ne!(ours, theirs, "port 3 has one owner");
+        assert_eq!(
+            [1, 2, 3].map(|port| read(&devices, port).is_ok()),
+            [theirs, ours, true]
+        );
+    });
+}
+
+/// A batch is seen whole or not at all.
+#[test]
+fn a_batch_against_a_dispatch() {
+    check("update, dispatch", 8_000, Unbounded, || {
+        let devices = registry();
+        let id = add(&devices, Host::new(1).0);
+        let other = devices.clone();
+        let vcpu = thread::spawn(move || {
+            let ports: Vec<_> = other.view(|view| {
+                let spans = view.spans::<Port>();
+                spans.map(|hit| hit.span().first()).collect()
+            });
+            assert!(matches!(ports[..], [1] | [2, 3]), "{ports:?}");
+        });
+        let ((), removed) = devices
+            .update(|batch| {
+                batch.remove(id)?;
+                record(batch, host(2), 2)?;
+                record(batch, host(3), 3)
+            })
+            .unwrap();
+        vcpu.join().expect("the vCPU panicked");
+        assert!(removed.iter().all(Removed::is_quiescent));
+    });
+}
+
+/// Two devices change places: each port has an owner all the time, and the two are never the same
+/// device's at one instant.
+#[test]
+fn a_swap_against_dispatches() {
+    check("swap, dispatches", 15_000, Preemptions(3), || {
+        let devices = registry();
+        let [one, two] = [1, 2].map(|n| devices.add::<Port>(host(n), at(n as u64)).unwrap());
+        let other = devices.clone();
+        let vcpu = thread::spawn(move || {
+            let owner = |port| read(&other, port).expect("a port has no owner");
+            let (first, second) = (owner(1), owner(2));
+            assert!(first == 1 || second == 1, "a port was swapped back");
+            let owners: Vec<_> = other.view(|view| {
+                let spans = view.spans::<Port>();
+                spans.map(|hit| hit.handler().read()).collect()
+            });
+            match first {
+                1 => assert!(matches!(owners[..], [1, 2] | [2, 1]), "{owners:?}"),
+                _ => assert_eq!(owners, [2, 1]),
+            }
+        });
+        let swap = |batch: &mut Batch<'_, Ports>| {
+            batch.move_to::<Port>(one, at(1), at(2))?;
+            batch.move_to::<Port>(two, at(2), at(1))
+        };
+        assert!(devices.update::<_, Refusal>(swap).is_ok());
+        assert_eq!((read(&devices, 1), read(&devices, 2)), (Ok(2), Ok(1)));
+        vcpu.join().expect("the vCPU panicked");
+    });
+}

@@ -1,0 +1,130 @@
+//! The three buses, and what there is to call on each.
+
+use core::fmt;
+
+/// An address space of a guest: [`Mmio`], [`Port`] or [`SysReg`].
+///
+/// Sealed: the registry has these three buses and no others.
+pub trait Bus: sealed::Bus {}
+
+impl<K: sealed::Bus> Bus for K {}
+
+/// Guest physical memory: 64-bit addresses.
+#[derive(Debug)]
+pub enum Mmio {}
+
+/// Ports: 16-bit addresses on x86. The registry allows 64 bits.
+#[derive(Debug)]
+pub enum Port {}
+
+/// System registers, among them the MSRs of x86, each an address of its own.
+#[derive(Debug)]
+pub enum SysReg {}
+
+/// A bus, known at run time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BusId {
+    /// [`Mmio`].
+    Mmio,
+    /// [`Port`].
+    Port,
+    /// [`SysReg`].
+    SysReg,
+}
+
+impl fmt::Display for BusId {
+    /// `mmio`, `port` or `sys_reg`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Mmio => "mmio",
+            Self::Port => "port",
+            Self::SysReg => "sys_reg",
+        })
+    }
+}
+
+/// What an embedder registers. A type that implements it is a name for the four, and has no values.
+///
+/// A registry is `Send + Sync` if all four are. A handler is a trait object as a rule, such as
+/// `dyn Device + Send + Sync`; it may be the same on all buses.
+pub trait Handlers: 'static {
+    /// What an access to guest physical memory calls.
+    type Mmio: ?Sized + 'static;
+    /// What an access to a port calls.
+    type Port: ?Sized + 'static;
+    /// What an access to a system register calls.
+    type SysReg: ?Sized + 'static;
+    /// What is kept beside a device's handlers for as long as it is registered: a name, grants,
+    /// state.
+    type Tag: 'static;
+}
+
+/// What an access on bus `K` calls, of the handlers `F`.
+///
+/// Code that is generic over the bus asks of it what it needs: `where On<F, K>: MyDevice`.
+pub type On<F, K> = <K as sealed::Bus>::Handler<F>;
+
+/// Something that each bus has one of, such as a table: `Of<K>` is bus `K`'s.
+pub trait Family {
+    /// What bus `K` has.
+    type Of<K: Bus>;
+}
+
+/// A member of a [`Family`] for every bus.
+pub struct PerBus<M: Family> {
+    pub(crate) mmio: M::Of<Mmio>,
+    pub(crate) port: M::Of<Port>,
+    pub(crate) sys_reg: M::Of<SysReg>,
+}
+
+impl<M: Family> fmt::Debug for PerBus<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PerBus").finish_non_exhaustive()
+    }
+}
+
+pub(crate) mod sealed {
+    use super::{BusId, Family, Handlers, PerBus};
+
+    pub trait Bus: Sized + 'static {
+        /// Which bus it is.
+        const ID: BusId;
+
+        /// Accesses to the same run of `1 << GRAIN` addresses are likely to be the same device's.
+        const GRAIN: u32;
+
+        /// What an access on this bus calls.
+        type Handler<F: Handlers>: ?Sized + 'static;
+
+        /// This bus's member of the family.
+        fn of<M: Family>(all: &PerBus<M>) -> &M::Of<Self>;
+
+        /// This bus's member of the family.
+        fn of_mut<M: Family>(all: &mut PerBus<M>) -> &mut M::Of<Self>;
+    }
+
+    macro_rules! bus {
+        ($bus:ident, $field:ident, $grain:literal) => {
+            impl Bus for super::$bus {
+                const ID: BusId = BusId::$bus;
+                const GRAIN: u32 = $grain;
+                type Handler<F: Handlers> = F::$bus;
+
+                #[inline(always)]
+                fn of<M: Family>(all: &PerBus<M>) -> &M::Of<Self> {
+                    &all.$field
+                }
+
+                #[inline(always)]
+                fn of_mut<M: Family>(all: &mut PerBus<M>) -> &mut M::Of<Self> {
+                    &mut all.$field
+                }
+            }
+        };
+    }
+
+    // 512 bytes: as near as virtio-mmio devices lie to each other.
+    bus!(Mmio, mmio, 9);
+    bus!(Port, port, 0);
+    bus!(SysReg, sys_reg, 0);
+}

@@ -1,0 +1,160 @@
+//! [`Device`]: what is registered, and [`DeviceId`], the name of one registration.
+
+use core::fmt;
+
+use crate::{
+    bus::{Bus, Family, Handlers, On, PerBus},
+    sync::{Arc, AtomicU64, Ordering, UNIQUE},
+};
+
+/// What is registered: at most one handler for each bus, and a tag.
+///
+/// It owns no addresses by itself: spans are mapped to it, any number, on the buses for which it has
+/// a handler.
+pub struct Device<F: Handlers> {
+    pub(crate) handlers: PerBus<HandlerOf<F>>,
+    pub(crate) tag: F::Tag,
+}
+
+/// The family of handlers.
+pub(crate) struct HandlerOf<F>(F);
+
+impl<F: Handlers> Family for HandlerOf<F> {
+    type Of<K: Bus> = Option<Arc<On<F, K>>>;
+}
+
+impl<F: Handlers> Device<F> {
+    /// A device without a handler. Which handlers it may get is to be said: `Device::<F>::new(tag)`.
+    pub fn new(tag: F::Tag) -> Self {
+        let handlers = PerBus {
+            mmio: None,
+            port: None,
+            sys_reg: None,
+        };
+        Self { handlers, tag }
+    }
+
+    /// The same device, which accesses on bus `K` reach by `handler`.
+    #[must_use]
+    pub fn on<K: Bus>(mut self, handler: Arc<On<F, K>>) -> Self {
+        *K::of_mut(&mut self.handlers) = Some(handler);
+        self
+    }
+
+    /// What accesses on bus `K` call.
+    pub fn handler<K: Bus>(&self) -> Option<&Arc<On<F, K>>> {
+        K::of(&self.handlers).as_ref()
+    }
+
+    /// What is kept beside the handlers.
+    pub fn tag(&self) -> &F::Tag {
+        &self.tag
+    }
+
+    /// What accesses on bus `K` call; the tag and the other handlers are dropped.
+    pub fn into_handler<K: Bus>(mut self) -> Option<Arc<On<F, K>>> {
+        K::of_mut(&mut self.handlers).take()
+    }
+
+    /// The tag; the handlers are dropped.
+    pub fn into_tag(self) -> F::Tag {
+        self.tag
+    }
+}
+
+impl<F: Handlers<Tag: Clone>> Clone for Device<F> {
+    fn clone(&self) -> Self {
+        let handlers = PerBus {
+            mmio: self.handlers.mmio.clone(),
+            port: self.handlers.port.clone(),
+            sys_reg: self.handlers.sys_reg.clone(),
+        };
+        Self {
+            handlers,
+            tag: self.tag.clone(),
+        }
+    }
+}
+
+impl<F: Handlers> fmt::Debug for Device<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Device")
+            .field("mmio", &self.handlers.mmio.is_some())
+            .field("port", &self.handlers.port.is_some())
+            .field("sys_reg", &self.handlers.sys_reg.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Names one registration of a device. Never used again, and unknown to every other registry of the
+/// program.
+///
+/// Ids of one registry grow in the order in which they are given. One that was given for a change
+/// which was then refused is skipped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DeviceId {
+    /// First, so that ids compare by registry, then in the order in which they were given.
+    registry: u64,
+    number: u64,
+}
+
+impl DeviceId {
+    /// The number that it has within its registry, from 1 on.
+    pub const fn number(self) -> u64 {
+        self.number
+    }
+}
+
+impl fmt::Display for DeviceId {
+    /// `#` and the [number](Self::number).
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "#{}", self.number)
+    }
+}
+
+/// Where a registry's [`DeviceId`]s come from.
+#[derive(Debug)]
+pub(crate) struct DeviceIds {
+    registry: u64,
+    next: AtomicU64,
+}
+
+impl DeviceIds {
+    pub(crate) fn new() -> Self {
+        Self {
+            registry: UNIQUE.next(),
+            next: AtomicU64::new(1),
+        }
+    }
+
+    /// An id that was never given before.
+    ///
+    /// `Relaxed`: an id is only ever compared, and the read-modify-write alone makes it unique. The
+    /// counter does not come round: at a billion ids a second that takes 584 years.
+    pub(crate) fn next(&self) -> DeviceId {
+        DeviceId {
+            registry: self.registry,
+            number: self.next.fetch_add(1, Ordering::Relaxed),
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_grow_from_one_on() {
+        let ids = DeviceIds::new();
+        let (first, second) = (ids.next(), ids.next());
+        assert_eq!((first.number(), second.number()), (1, 2));
+        assert!(first < second);
+        assert_eq!(second.to_string(), "#2");
+    }
+
+    #[test]
+    fn ids_of_two_registries_differ() {
+        let (one, other) = (DeviceIds::new(), DeviceIds::new());
+        assert_ne!(one.next(), other.next());
+    }
+}

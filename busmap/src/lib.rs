@@ -1,0 +1,49 @@
+#![doc = include_str!("../README.md")]
+#![cfg_attr(not(any(test, loom)), no_std)]
+// Not tests, whose threads are std's.
+#![cfg_attr(not(test), warn(clippy::disallowed_types, clippy::disallowed_methods))]
+
+extern crate alloc;
+#[cfg(not(target_os = "none"))]
+extern crate std;
+
+mod bus;
+mod cache;
+mod change;
+mod device;
+#[cfg(test)]
+#[path = "../loom-tests/mod.rs"]
+mod loom_tests;
+mod miss;
+#[cfg(object_code)]
+mod object_code;
+pub mod orderings;
+mod publish;
+mod refusal;
+mod registrations;
+mod registry;
+mod removed;
+mod reserve;
+mod span;
+mod stack;
+mod sync;
+mod table;
+mod tables;
+#[cfg(all(test, not(loom)))]
+mod testing;
+mod vcpu;
+mod withdraw;
+
+pub use crate::{
+    bus::{Bus, BusId, Handlers, Mmio, On, Port, SysReg},
+    change::Batch,
+    device::{Device, DeviceId},
+    miss::Miss,
+    refusal::{Refusal, Refused},
+    registry::{Hit, Registry, View},
+    removed::Removed,
+    span::Span,
+    tables::Registration,
+    vcpu::{BusCounters, RegistryLike, Vcpu},
+    withdraw::Withdrawn,
+};

@@ -1,0 +1,98 @@
+//! Every atomic of the crate, its orderings, and which tool has looked at what. Documentation only.
+//!
+//! # Orderings
+//!
+//! The names in the third column are those of the mutants: `BUSMAP_MUTANT` names one, which has the
+//! ordering weakened or the step left out, and the model in `loom-tests/mutants.md` fails. Where there
+//! is none, the ordering is `Relaxed`, and the reason is at its place.
+//!
+//! ## The slot cell (`src/publish/slots`)
+//!
+//! | operation | ordering | mutants | pairs with, and why |
+//! |---|---|---|---|
+//! | load: guess `current` | Relaxed | | only a guess, which the second look confirms |
+//! | load: claim a slot | SeqCst; under loom Relaxed | | with the second look: the fence of *retire*. One of the two sides sees the other's write |
+//! | load: fence | none; under loom SeqCst | `load-fence` | the same: see `reader_seq_cst` in `src/sync/native.rs` |
+//! | load: second look at `current` | SeqCst; under loom Acquire | `load-confirm`, `load-unconfirmed` | the same, and the publication: what the snapshot holds |
+//! | load, drop of a guard: free the slot | AcqRel | `slot-free-release`, `slot-free-acquire` | releases the reads to *pay*; acquires the count that *pay* made |
+//! | counted load: enter | Relaxed | | its order with the look at `current` is the fence's |
+//! | counted load: fence | SeqCst | `gate-fence` | the fence of *retire* |
+//! | counted load: `current` | Acquire | `load-counted` | the publication |
+//! | counted load: leave | Release | `gate-leave` | the look at the gate: the count comes before it |
+//! | publish: exchange `current` | AcqRel, Relaxed | `publish-release`, `publish-acquire` | loads, and the publication of what is replaced |
+//! | replace: swap `current` | AcqRel | `replace-release`, `replace-acquire` | the same |
+//! | owned load: count before the guard goes | | `hold-late` | the reference is counted while the guard protects it |
+//! | retire: fence | SeqCst | `retire-fence` | the claims and second looks of loads, the fences of counted loads |
+//! | retire: pay | | `retire-unpaid`, `slot-count-late` | a reference is counted before the slot says so |
+//! | pay: look at the slot | Acquire | `slot-scan` | the freeing of the slot: the reads come before |
+//! | pay: exchange the slot | AcqRel, Acquire | `slot-pay-release`, `slot-pay-acquire`, `slot-pay-failure` | the same, and the owner's freeing of the slot |
+//! | reclaim: look at the gate | Acquire | `gate-look`, `reclaim-looks-first`, `reclaim-ungated`, `reclaim-half-gated` | the leaving of counted loads |
+//! | reclaim: turn the gate | Relaxed | | a hint |
+//! | snapshot: count | Relaxed | | who counts has a reference, or is past the gate |
+//! | snapshot: give up | Release | `snapshot-give-up` | *is last* |
+//! | snapshot: is last | Acquire | `snapshot-is-last`, `reclaim-held` | the others' giving up |
+//! | snapshot: drop | Release, Acquire load | `snapshot-drop-release`, `snapshot-drop-acquire` | as `Arc` |
+//!
+//! ## The hold, on either cell (`src/publish/hold.rs`)
+//!
+//! | operation | ordering | mutants | pairs with, and why |
+//! |---|---|---|---|
+//! | publish: the next version | Release | `version-release` | *renew*: the publication comes before |
+//! | renew: look at the version | Acquire | `hold-acquire`, `hold-version-late` | the same; and first, so that a later publication shows |
+//! | look whether the version is the same | Relaxed | `hold-stale` | only compared: versions only grow |
+//!
+//! ## The registry
+//!
+//! The mutants that are no orderings: `rcu-unchecked`, `removed-early`, `move-by-way-of`,
+//! `update-in-steps`, `handle-misses`.
+//!
+//! ## Elsewhere
+//!
+//! | operation | ordering | mutants | pairs with, and why |
+//! |---|---|---|---|
+//! | stack: push | Release, Relaxed | `stack-push` | *take*: what the nodes hold |
+//! | stack: take, also by a push that finds something | Acquire | `stack-take` | *push* |
+//! | removed: count of the entries in tables | Relaxed (in `Arc`), Acquire fence | `removed-fence` | the tables' letting go: what vCPUs did in the device comes before |
+//! | ids: next | Relaxed | | an id is only compared |
+//!
+//! The cell for hosted targets has no atomics of its own beyond the stack and the version: it is
+//! arc-swap's.
+//!
+//! # Which tool covers what
+//!
+//! | | slot cell | arc-swap's cell | registry |
+//! |---|---|---|---|
+//! | loom | every model, exhaustive to the bound beside it | cannot see into it | on the slot cell |
+//! | the models with real threads | yes | | on the chosen cell |
+//! | Miri (`.ci/miri.sh`) | models and tests with threads; Stacked and Tree Borrows, strict provenance | the same, but for strict provenance | models and tests with threads |
+//! | ThreadSanitizer (`.ci/tsan.sh`) | models, unit tests, test suite | the same | the same |
+//! | the whole test suite | with `--features slot-cell` | by default | both |
+//!
+//! Miri's seeds are samples: each is one schedule, and one choice of the values that weak memory
+//! lets each load give. What is made of `unsafe` is sampled as well as what has threads; the slot
+//! cell has 8 slots there, so that the fallback is, too. Leaks are errors: the models keep the
+//! nodes that they never free reachable from a static. arc-swap makes pointers from integers where
+//! a load loses a race with a writer, which strict provenance forbids. There Miri lets such a
+//! pointer do, under either model of borrows, what any pointer that was made an integer may do,
+//! and so could miss an access by the wrong one of them. The property tests against 0.4.10 have no
+//! threads, and are left out of both.
+//!
+//! ThreadSanitizer knows real threads on this machine's memory, and no fences. So it says nothing
+//! of the two store-buffering pairs, whose parts are atomic and never a data race by themselves;
+//! loom and Miri do. It would take for a race what only a fence orders, so nothing here is ordered
+//! by an acquire or a release fence alone: the last drop of a snapshot has an acquire load. That it
+//! finds what it should is shown by the mutant `stack-push`, which must fail under it.
+//!
+//! Emulation (`.ci/emulated.sh`) runs the models on code for AArch64, with exclusive loads and
+//! stores and with the atomic instructions of ARMv8.1. On an x86 host that shows that this code
+//! works, and nothing of weak memory, for the host keeps its own, stronger order: on x86_64 the
+//! mutants `publish-release`, `stack-push`, `load-fence` and `retire-fence` all pass under it, and
+//! `retire-unpaid`, which needs no reordering, fails. What weak memory allows is for loom and Miri;
+//! no test has run on AArch64 hardware.
+//!
+//! loom reads `SeqCst` *accesses* as `AcqRel`. The cell has two, in a load; under loom there is a
+//! fence between them in their place, which loom models. Miri sees the two as they ship. loom does not show load buffering; the cell has no place where a value out of thin air
+//! could matter, since each `Relaxed` load is confirmed, only compared, or a hint.
+//! Freed addresses come back in loom only because the models use two nodes again and again; of a
+//! pointer to what is freed, whose address another has by then, Miri tells, which uses them again at
+//! once. Interrupts come only where `step()` stands.

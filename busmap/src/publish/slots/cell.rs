@@ -1,0 +1,301 @@
+//! [`SlotCell`]: a snapshot that loads protect by slots.
+
+use core::{array, fmt, marker::PhantomData, ops::Deref};
+
+use crossbeam_utils::CachePadded;
+
+use super::{
+    counted::Counted,
+    retire::SlotRetireList,
+    slot::{PAID, Slot},
+};
+use crate::sync::{
+    Arc, AtomicPtr, Ordering, fence, mutant, ordering, reader_fence, reader_seq_cst, step,
+    step_unless,
+};
+
+/// How many guards there can be before loads take the slower way: few where every step is slow.
+pub(crate) const SLOTS: usize = match () {
+    () if cfg!(loom) => 2,
+    () if cfg!(miri) => 8,
+    () => 64,
+};
+
+/// How often a load starts again because of a publication before it takes the slower way.
+const TRIES: usize = if cfg!(loom) { 1 } else { 8 };
+
+/// A published snapshot behind a counted pointer `P`. See the [module](super).
+pub(crate) struct SlotCell<P: Counted, const N: usize = SLOTS> {
+    current: AtomicPtr<P::Target>,
+    slots: [CachePadded<Slot<P::Target>>; N],
+    retired: Arc<SlotRetireList<P>>,
+    /// The cell has references, and shares what they point to between threads.
+    owns: PhantomData<P>,
+}
+
+impl<P: Counted, const N: usize> SlotCell<P, N> {
+    /// The mark needs a bit that no pointer has.
+    const ALIGNED: () = assert!(align_of::<P::Target>() > PAID);
+
+    pub(crate) fn new(snapshot: P) -> Self {
+        let () = Self::ALIGNED;
+        Self {
+            current: AtomicPtr::new(snapshot.into_raw()),
+            slots: array::from_fn(|_| CachePadded::new(Slot::new())),
+            retired: Arc::new(SlotRetireList::new()),
+            owns: PhantomData,
+        }
+    }
+
+    /// The current snapshot, protected until the guard is dropped.
+    #[inline]
+    pub(crate) fn load(&self) -> SlotGuard<'_, P> {
+        // Only a guess, which the second look confirms: hence `Relaxed`.
+        let mut guess = self.current.load(Ordering::Relaxed);
+        for _ in 0..TRIES {
+            step();
+            let Some(slot) = self.claim(guess) else { break };
+            step();
+            // With the claim and the second look pairs with the fence in `retire`: see the module.
+            step_unless!("load-fence", reader_fence());
+            step();
+            // Acquires what the publication released: the snapshot's content.
+            let now = self.current.load(reader_seq_cst(
+                ordering!(Acquire, "load-confirm" => Relaxed),
+            ));
+            step();
+            if now == guess || mutant("load-unconfirmed") {
+                // INVARIANT (Protected): `now` was current after the debt was there.
+                return SlotGuard {
+                    ptr: now,
+                    slot: Some(slot),
+                    of: PhantomData,
+                };
+            }
+            if let Some(ptr) = slot.free() {
+                // INVARIANT (Protected): a writer has paid, and the reference is ours.
+                return SlotGuard {
+                    ptr,
+                    slot: None,
+                    of: PhantomData,
+                };
+            }
+            step();
+            guess = now;
+        }
+        self.load_counted()
+    }
+
+    /// Claims a slot with a debt on `ptr`, if one is free.
+    #[inline]
+    fn claim(&self, ptr: *mut P::Target) -> Option<&Slot<P::Target>> {
+        let start = start(N);
+        let mut slots = (0..N).map(|i| &*self.slots[(start + i) % N]);
+        slots.find(|slot| slot.claim(ptr))
+    }
+
+    /// Loads without a slot, counting a reference.
+    #[cold]
+    fn load_counted(&self) -> SlotGuard<'_, P> {
+        let pass = self.retired.gate.enter();
+        step();
+        // Acquires the snapshot's content.
+        let ptr = self
+            .current
+            .load(ordering!(Acquire, "load-counted" => Relaxed));
+        step();
+        // SAFETY: `ptr` is from `into_raw` by *One truth*. It is not freed meanwhile: it was current
+        // when it was read, past the gate, and by *Gated* it waits for the pass.
+        unsafe { P::count(ptr) };
+        step();
+        drop(pass);
+        SlotGuard {
+            ptr,
+            slot: None,
+            of: PhantomData,
+        }
+    }
+
+    /// The current snapshot, with a reference of the caller's own.
+    pub(crate) fn load_full(&self) -> P {
+        let guard = self.load();
+        let ptr = guard.ptr;
+        let _guard = (!mutant("hold-late")).then_some(guard);
+        // SAFETY: by *Protected* somebody holds a reference while the guard exists.
+        unsafe { P::count(ptr) };
+        // SAFETY: the reference was counted just now.
+        unsafe { P::from_raw(ptr) }
+    }
+
+    /// Publishes `next` if `expected` is still current; tells whether it was.
+    pub(crate) fn publish(&self, expected: &SlotGuard<'_, P>, next: P) -> bool {
+        let next = next.into_raw();
+        // While the guard lives no other snapshot has its address: what is equal is the same.
+        // Releases the content of `next`, and acquires that of the old one, to drop it. On failure
+        // nothing is read, hence `Relaxed`.
+        let exchanged = (self.current).compare_exchange(
+            expected.ptr,
+            next,
+            ordering!(AcqRel, "publish-release" => Acquire, "publish-acquire" => Release),
+            Ordering::Relaxed,
+        );
+        match exchanged {
+            // SAFETY: the cell's reference to `old` has become ours (*Counted*).
+            Ok(old) => unsafe { self.retire(old) },
+            // SAFETY: `next` was not published, so its reference is still ours.
+            Err(_) => drop(unsafe { P::from_raw(next) }),
+        }
+        exchanged.is_ok()
+    }
+
+    /// Publishes `next`, whatever is current.
+    pub(crate) fn replace(&self, next: P) {
+        // As in `publish`.
+        let order = ordering!(
+            AcqRel, "replace-release" => Acquire, "replace-acquire" => Release
+        );
+        let old = self.current.swap(next.into_raw(), order);
+        // SAFETY: the cell's reference to `old` has become ours (*Counted*).
+        unsafe { self.retire(old) };
+    }
+
+    /// Pays the debts on `old` and puts it on the retire list.
+    ///
+    /// # Safety
+    ///
+    /// `old` is no longer current, and the cell's reference to it is the caller's to give.
+    unsafe fn retire(&self, old: *mut P::Target) {
+        // Pairs with the fences in `load` and `Gate::enter`: see the module.
+        step_unless!("retire-fence", fence(Ordering::SeqCst));
+        for slot in &self.slots {
+            // SAFETY: `old` is from `into_raw`, and its reference is in our hands meanwhile.
+            step_unless!("retire-unpaid", unsafe { slot.pay::<P>(old) });
+        }
+        // SAFETY: the reference is the caller's to give.
+        self.retired.push(unsafe { P::from_raw(old) });
+    }
+
+    /// What was replaced.
+    pub(crate) fn retired(&self) -> &Arc<SlotRetireList<P>> {
+        &self.retired
+    }
+}
+
+impl<P: Counted, const N: usize> Drop for SlotCell<P, N> {
+    fn drop(&mut self) {
+        // Whoever has the cell to itself comes after all its users: `Relaxed`.
+        let current = self.current.load(Ordering::Relaxed);
+        // SAFETY: by *Counted* the reference is the cell's, which gives it up here for good.
+        drop(unsafe { P::from_raw(current) });
+    }
+}
+
+impl<P: Counted, const N: usize> fmt::Debug for SlotCell<P, N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SlotCell").finish_non_exhaustive()
+    }
+}
+
+/// Protects a snapshot from being freed.
+pub(crate) struct SlotGuard<'c, P: Counted> {
+    ptr: *mut P::Target,
+    /// The slot that protects it; without one the guard owns a reference.
+    slot: Option<&'c Slot<P::Target>>,
+    of: PhantomData<&'c P>,
+}
+
+// SAFETY: a guard is a shared reference to the snapshot or a counted one, and gives up its slot from
+// any thread alike. Both may be sent where `P` may be sent and shared.
+unsafe impl<P: Counted + Send + Sync> Send for SlotGuard<'_, P> {}
+
+impl<P: Counted> Deref for SlotGuard<'_, P> {
+    type Target = P::Target;
+
+    #[inline]
+    fn deref(&self) -> &P::Target {
+        // SAFETY: by *Protected* the snapshot is not freed while the guard exists.
+        unsafe { &*self.ptr }
+    }
+}
+
+impl<P: Counted> Drop for SlotGuard<'_, P> {
+    #[inline]
+    fn drop(&mut self) {
+        let owned = match self.slot {
+            Some(slot) => slot.free(),
+            None => Some(self.ptr),
+        };
+        if let Some(ptr) = owned {
+            // SAFETY: by *Owned* or by *Protected* the reference is the guard's. It is not the last:
+            // by *Counted* the cell has one, or its retire list, and the cell is borrowed.
+            unsafe { P::give_up(ptr) };
+        }
+    }
+}
+
+/// Which of `slots` to look at first: vCPUs that run on stacks of their own look in different places.
+///
+/// A hint that only spreads the accesses: any slot will do.
+#[inline]
+fn start(slots: usize) -> usize {
+    if cfg!(loom) {
+        return 0;
+    }
+    let local = 0_u8;
+    spread((&raw const local).addr() >> STACK_SHIFT, slots)
+}
+
+/// Spreads numbers over `0..places`, those at even distances evenly.
+///
+/// Fibonacci hashing. The *top* bits of the product are the ones that do so: the middle ones give
+/// stacks that are 2 MiB apart, which are threads', places that are 63 or 64 apart.
+#[inline]
+const fn spread(number: usize, places: usize) -> usize {
+    let hash = (number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    (hash as usize * places) >> 32
+}
+
+/// Stacks are at least this far apart, in powers of two of bytes.
+const STACK_SHIFT: u32 = 14;
+
+/// A load and the drop of a guard under names that `.ci/objects.sh` finds in the object file.
+#[cfg(object_code)]
+mod object_code {
+    use super::{super::counted::CountedBox, SlotCell, SlotGuard};
+
+    type Cell = SlotCell<CountedBox<usize>>;
+
+    /// As vCPUs load.
+    #[unsafe(no_mangle)]
+    fn busmap_load(cell: &Cell) -> SlotGuard<'_, CountedBox<usize>> {
+        cell.load()
+    }
+
+    /// As vCPUs let go.
+    #[unsafe(no_mangle)]
+    fn busmap_drop(guard: SlotGuard<'_, CountedBox<usize>>) {
+        drop(guard);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Stacks as threads have them, with a guard page each, and as vCPUs on bare metal.
+    #[test]
+    fn neighbouring_stacks_begin_at_different_slots() {
+        for size in [0x4000, 0x1_0000, 0x4_0000, 0x20_1000, 0x80_1000] {
+            let slots = |stack: usize| spread((0x7f00_0000_0000 + stack * size) >> STACK_SHIFT, 64);
+            // Under Miri a few.
+            for first in (0..1_000).step_by(if cfg!(miri) { 500 } else { 1 }) {
+                let vcpus = (first..first + 16).map(slots);
+                let different: BTreeSet<_> = vcpus.collect();
+                assert!(different.len() >= 8, "{size:#x}, {first}: {different:?}");
+                assert_ne!(slots(first), slots(first + 1), "{size:#x}, {first}");
+            }
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! [`Counted`]: the counted pointer that a cell publishes, and [`CountedBox`], the one that it uses.
+
+use alloc::boxed::Box;
+use core::{marker::PhantomData, ops::Deref, ptr};
+
+use crate::sync::{Arc, AtomicUsize, Ordering, ordering};
+
+/// A pointer that counts its holders, as `Arc` does, but for giving up a reference without a look
+/// at whether it was the last: a reader's never is.
+///
+/// # Safety
+///
+/// What `into_raw` gives stays valid, and at the same address, until all its references are given
+/// up: the one that `into_raw` took, and one for each `count`. Counting is atomic. Who finds itself
+/// the last holder by `is_last` comes after all that the others did before they gave up theirs.
+pub(crate) unsafe trait Counted: Sized {
+    /// What is pointed to.
+    type Target;
+
+    /// The pointer, and a reference with it. Not null.
+    fn into_raw(self) -> *mut Self::Target;
+
+    /// The reference back.
+    ///
+    /// # Safety
+    ///
+    /// The pointer came from [`into_raw`](Self::into_raw), and one of its references is the
+    /// caller's to give.
+    unsafe fn from_raw(ptr: *mut Self::Target) -> Self;
+
+    /// Makes another reference, the caller's.
+    ///
+    /// # Safety
+    ///
+    /// The pointer came from [`into_raw`](Self::into_raw), and somebody holds a reference meanwhile.
+    unsafe fn count(ptr: *mut Self::Target);
+
+    /// Gives up a reference that is not the last.
+    ///
+    /// # Safety
+    ///
+    /// As for [`from_raw`](Self::from_raw), and somebody else holds a reference meanwhile.
+    unsafe fn give_up(ptr: *mut Self::Target);
+
+    /// Whether this is the only reference.
+    fn is_last(&self) -> bool;
+}
+
+/// A counted snapshot.
+///
+/// # Invariants
+///
+/// *Held*: the pointer came from a box, and `references` is the number of references there are,
+/// this one among them.
+pub(crate) struct CountedBox<T> {
+    held: ptr::NonNull<Held<T>>,
+    owns: PhantomData<Held<T>>,
+}
+
+// SAFETY: a snapshot is shared and freed by whoever holds it, as with `Arc`.
+unsafe impl<T> Send for CountedBox<T> where Arc<T>: Send {}
+// SAFETY: the same.
+unsafe impl<T> Sync for CountedBox<T> where Arc<T>: Sync {}
+
+/// A value and its count; the value first, so that a pointer to one is a pointer to the other.
+#[repr(C)]
+struct Held<T> {
+    value: T,
+    references: AtomicUsize,
+}
+
+impl<T> CountedBox<T> {
+    pub(crate) fn new(value: T) -> Self {
+        let held = Box::new(Held {
+            value,
+            references: AtomicUsize::new(1),
+        });
+        Self {
+            // INVARIANT: from a box, and one reference.
+            held: ptr::NonNull::from(Box::leak(held)),
+            owns: PhantomData,
+        }
+    }
+
+    fn held(&self) -> &Held<T> {
+        // SAFETY: by *Held* it is there as long as this reference.
+        unsafe { self.held.as_ref() }
+    }
+}
+
+impl<T> Deref for CountedBox<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.held().value
+    }
+}
+
+impl<T> Clone for CountedBox<T> {
+    fn clone(&self) -> Self {
+        // INVARIANT (Held): the new reference is counted.
+        self.held().references.fetch_add(1, Ordering::Relaxed);
+        Self {
+            held: self.held,
+            owns: PhantomData,
+        }
+    }
+}
+
+impl<T> Drop for CountedBox<T> {
+    fn drop(&mut self) {
+        // Releases what was done with the value to the last holder, who acquires it here.
+        let before = (self.held().references)
+            .fetch_sub(1, ordering!(Release, "snapshot-drop-release" => Relaxed));
+        if before == 1 {
+            // A load and no fence, of which ThreadSanitizer would know nothing. It reads what the
+            // subtraction wrote, which ends the release sequence of every other one.
+            (self.held().references).load(ordering!(Acquire, "snapshot-drop-acquire" => Relaxed));
+            // SAFETY: by *Held* it came from a box, and that was the last reference.
+            drop(unsafe { Box::from_raw(self.held.as_ptr()) });
+        }
+    }
+}
+
+// SAFETY: a box stays where it is, and is freed with the last reference (*Held*).
+unsafe impl<T> Counted for CountedBox<T> {
+    type Target = T;
+
+    fn into_raw(self) -> *mut T {
+        let held = self.held;
+        core::mem::forget(self);
+        held.as_ptr().cast()
+    }
+
+    unsafe fn from_raw(ptr: *mut T) -> Self {
+        Self {
+            // SAFETY: promised by the caller: it is from `into_raw`, and not null.
+            held: unsafe { ptr::NonNull::new_unchecked(ptr.cast()) },
+            owns: PhantomData,
+        }
+    }
+
+    unsafe fn count(ptr: *mut T) {
+        let held: *mut Held<T> = ptr.cast();
+        // As `Arc` does: whoever counts has a reference already, or is past the gate: `Relaxed`.
+        // SAFETY: promised by the caller: the value is there.
+        unsafe { &(*held).references }.fetch_add(1, Ordering::Relaxed);
+    }
+
+    unsafe fn give_up(ptr: *mut T) {
+        let held: *mut Held<T> = ptr.cast();
+        // Releases the reads of the value to the holder that finds itself the last.
+        // SAFETY: promised by the caller: the value is there.
+        unsafe { &(*held).references }
+            .fetch_sub(1, ordering!(Release, "snapshot-give-up" => Relaxed));
+    }
+
+    fn is_last(&self) -> bool {
+        // Acquires what the other holders released when they gave up their references.
+        self.held()
+            .references
+            .load(ordering!(Acquire, "snapshot-is-last" => Relaxed))
+            == 1
+    }
+}

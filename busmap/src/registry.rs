@@ -1,0 +1,435 @@
+//! [`Registry`]: who owns an address, and what an access to it calls.
+
+use core::fmt;
+
+use crate::{
+    bus::{Bus, Handlers, On},
+    device::{DeviceId, DeviceIds},
+    miss::Miss,
+    publish::{SnapshotCell, SnapshotGuard},
+    span::Span,
+    sync::Arc,
+    table::Row,
+    tables::{Registration, Tables},
+};
+
+/// The devices of one guest, on three buses.
+///
+/// Any number of vCPUs [`dispatch`](Self::dispatch) at once, without a lock and without waiting for
+/// each other or for a change. A change copies the tables of all buses, edits the copy and publishes
+/// it, so that every look at the registry is at one instant of it.
+///
+/// # Handlers
+///
+/// A handler may use the registry: look up, change, dispatch, nested to any depth. It holds a
+/// [`Weak`](alloc::sync::Weak), not an [`Arc`](alloc::sync::Arc), to it, or neither is ever freed. To
+/// bound a recursion from device to device is the devices' duty. A handler that unwinds leaves the
+/// registry as it was.
+///
+/// A dispatch never allocates, frees or runs a destructor itself, but for one thing: with arc-swap's
+/// cell the first dispatch of a thread may allocate a small node, which later threads use again.
+///
+/// A device is dropped, unless somebody else holds it, by the thread that changes the registry, or
+/// by [`reclaim`](Self::reclaim). If its destructor unwinds, so does the change that was just made.
+///
+/// # Memory ordering
+///
+/// What happens before a change happens before every dispatch that sees the change. When a method
+/// that changes the registry returns, every vCPU that learns of it by any synchronisation sees the
+/// change.
+///
+/// # Without memory
+///
+/// A change that finds no memory for what grows with the number of devices gives
+/// [`Refusal::NoMemory`](crate::Refusal::NoMemory) and leaves everything as it was. These abort, or do
+/// what the global allocator's error handler does: the objects of fixed size, of about 1 KiB at most,
+/// that each added device, each publication and each change of a group of 32 devices takes; and what
+/// makes a registry or a [`Vcpu`](crate::Vcpu).
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use busmap::{Device, Handlers, Miss, Mmio, Registry, Span};
+///
+/// /// Every handler is a function of the offset; a device has a name.
+/// enum Reads {}
+/// type Read = dyn Fn(u64) -> u64 + Send + Sync;
+///
+/// impl Handlers for Reads {
+///     type Mmio = Read;
+///     type Port = Read;
+///     type SysReg = Read;
+///     type Tag = &'static str;
+/// }
+///
+/// let registry = Registry::<Reads>::new();
+/// let rtc = Device::<Reads>::new("rtc").on::<Mmio>(Arc::new(|offset| offset + 1));
+/// registry.add::<Mmio>(rtc, Span::new(0x1000, 0x1fff).unwrap())?;
+///
+/// // Four bytes at 0x1010.
+/// let read = |at| {
+///     registry.dispatch::<Mmio, _>(at, 3, |hit| hit.handler()(hit.offset(at)))
+/// };
+/// assert_eq!(read(0x1010), Ok(0x11));
+/// assert_eq!(read(0x2000), Err(Miss::Nobody));
+/// # Ok::<(), busmap::Refused<Reads>>(())
+/// ```
+pub struct Registry<F: Handlers> {
+    pub(crate) tables: SnapshotCell<Tables<F>>,
+    pub(crate) ids: DeviceIds,
+}
+
+impl<F: Handlers> Registry<F> {
+    /// A registry without devices.
+    pub fn new() -> Self {
+        Self {
+            tables: SnapshotCell::new(Tables::new()),
+            ids: DeviceIds::new(),
+        }
+    }
+
+    /// Has `enter` call the one device that owns all of `at ..= at + beyond` on bus `K`, and gives
+    /// what it gives. Of an access of `n` bytes `beyond` is `n - 1`: no access is empty.
+    ///
+    /// The device lives until `enter` has returned. No lock is held meanwhile, and changes do not
+    /// wait.
+    ///
+    /// # Errors
+    ///
+    /// [`Miss`], if there is no such device; `enter` is not called then.
+    #[inline(always)]
+    pub fn dispatch<K: Bus, T>(
+        &self,
+        at: u64,
+        beyond: u64,
+        enter: impl FnOnce(Hit<'_, F, K>) -> T,
+    ) -> Result<T, Miss> {
+        self.dispatch_with(at, beyond, |found| found.map(enter))
+    }
+
+    /// As [`dispatch`](Self::dispatch), but has `answer` answer a miss too, and so makes no
+    /// [`Result`]: for those who count nanoseconds. While it answers a miss no tables are held.
+    #[inline(always)]
+    pub fn dispatch_with<K: Bus, T>(
+        &self,
+        at: u64,
+        beyond: u64,
+        answer: impl FnOnce(Result<Hit<'_, F, K>, Miss>) -> T,
+    ) -> T {
+        let tables = self.tables.load();
+        if let Some((_, row)) = tables.of::<K>().find_all(at, beyond) {
+            let tables = &*tables;
+            return answer(Ok(Hit { row, tables }));
+        }
+        answer(Err(let_go_and_miss::<F, K>(tables, at)))
+    }
+
+    /// The device that owns `at`, and what an access to it calls, with a count of the caller's own.
+    pub fn find<K: Bus>(&self, at: u64) -> Option<(DeviceId, Arc<On<F, K>>)> {
+        let tables = self.tables.load();
+        let owner = tables.owner(tables.of::<K>().find(at)?);
+        Some((owner.id, owner.device.handler::<K>()?.clone()))
+    }
+
+    /// Calls `see` with every span on bus `K`, by address, as they are at one instant.
+    pub fn for_each<K: Bus>(&self, see: impl FnMut(Hit<'_, F, K>)) {
+        self.view(|view| view.spans().for_each(see));
+    }
+
+    /// Lets `see` look at all buses as they are at one instant.
+    ///
+    /// What it sees lives until it returns, though a change may remove it from the registry. Changes
+    /// do not wait.
+    pub fn view<T>(&self, see: impl FnOnce(View<'_, F>) -> T) -> T {
+        let tables = self.tables.load();
+        see(View { tables: &tables })
+    }
+
+    /// Frees the replaced tables that nobody holds any more, on this thread, and with them the
+    /// devices that they alone held. Every change does so too; this is for a registry that rests.
+    pub fn reclaim(&self) {
+        self.tables.reclaim();
+    }
+}
+
+/// Lets go of the tables, by which an access at `at` is a miss, and says why it is one.
+#[cold]
+#[inline(never)]
+fn let_go_and_miss<F: Handlers, K: Bus>(tables: SnapshotGuard<'_, Tables<F>>, at: u64) -> Miss {
+    miss::<F, K>(&tables, at)
+}
+
+/// Why an access at `at` that nobody owns all of is a miss by these tables.
+#[inline]
+pub(crate) fn miss<F: Handlers, K: Bus>(tables: &Tables<F>, at: u64) -> Miss {
+    match tables.of::<K>().find(at) {
+        Some(row) => Miss::Crosses(row.span),
+        None if tables.withdrawal().is_some() => Miss::Withdrawn,
+        None => Miss::Nobody,
+    }
+}
+
+impl<F: Handlers> Default for Registry<F> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<F: Handlers> fmt::Debug for Registry<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry")
+            .field("tables", &self.tables)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What an access has found: a device, and the span of it that holds the access.
+pub struct Hit<'t, F: Handlers, K: Bus> {
+    pub(crate) row: &'t Row<On<F, K>>,
+    pub(crate) tables: &'t Tables<F>,
+}
+
+impl<'t, F: Handlers, K: Bus> Hit<'t, F, K> {
+    /// What to call.
+    #[inline(always)]
+    pub fn handler(self) -> &'t On<F, K> {
+        self.row.handler()
+    }
+
+    /// The span.
+    #[inline(always)]
+    pub fn span(self) -> Span {
+        self.row.span
+    }
+
+    /// How far `at`, an address of the span, is from its first.
+    #[inline(always)]
+    pub fn offset(self, at: u64) -> u64 {
+        at.wrapping_sub(self.row.span.first())
+    }
+
+    /// A small number that no other device has while this one is registered: to index what a vCPU
+    /// counts. It is used again when the device is removed.
+    #[inline(always)]
+    pub fn index(self) -> usize {
+        self.row.index
+    }
+
+    /// Whose the span is.
+    pub fn owner(self) -> &'t Registration<F> {
+        self.tables.owner(self.row)
+    }
+
+    /// The device's id.
+    pub fn id(self) -> DeviceId {
+        self.owner().id
+    }
+
+    /// What is kept beside the device's handlers.
+    pub fn tag(self) -> &'t F::Tag {
+        &self.owner().device.tag
+    }
+}
+
+impl<F: Handlers, K: Bus> Clone for Hit<'_, F, K> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<F: Handlers, K: Bus> Copy for Hit<'_, F, K> {}
+
+impl<F: Handlers, K: Bus> fmt::Debug for Hit<'_, F, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hit")
+            .field("id", &self.id())
+            .field("span", &self.span())
+            .finish_non_exhaustive()
+    }
+}
+
+/// All buses of a registry at one instant.
+pub struct View<'t, F: Handlers> {
+    tables: &'t Tables<F>,
+}
+
+impl<'t, F: Handlers> View<'t, F> {
+    /// Every span on bus `K`, by address.
+    pub fn spans<K: Bus>(self) -> impl Iterator<Item = Hit<'t, F, K>> {
+        let Self { tables } = self;
+        let rows = tables.of::<K>().rows().iter();
+        rows.map(move |row| Hit { row, tables })
+    }
+
+    /// Every registered device, also one that owns no addresses at the moment, in no particular order.
+    pub fn devices(self) -> impl Iterator<Item = &'t Registration<F>> {
+        self.tables.registrations()
+    }
+
+    /// A device, if it is registered.
+    pub fn device(self, id: DeviceId) -> Option<&'t Registration<F>> {
+        self.tables.registration(id)
+    }
+
+    /// Whether the devices are withdrawn by a front end that replaces them: then none is seen.
+    pub fn is_withdrawn(self) -> bool {
+        self.tables.withdrawal().is_some()
+    }
+}
+
+impl<F: Handlers> Clone for View<'_, F> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<F: Handlers> Copy for View<'_, F> {}
+
+impl<F: Handlers> fmt::Debug for View<'_, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.tables.fmt(f)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use alloc::vec::Vec;
+
+    use super::*;
+    use crate::{
+        bus::{Mmio, Port, SysReg},
+        device::Device,
+        testing::{Named, named},
+    };
+
+    fn span(first: u64, last: u64) -> Span {
+        Span::new(first, last).unwrap()
+    }
+
+    /// A registry with `one` at two spans of ports and one of memory, and `two` at some ports.
+    fn registry() -> (Registry<Named>, DeviceId, DeviceId) {
+        let devices = Registry::new();
+        let one = devices.add::<Port>(named("one"), span(0x20, 0x2f)).unwrap();
+        let two = devices.add::<Port>(named("two"), span(0x10, 0x1f)).unwrap();
+        devices.map::<Port>(one, span(0, 0xf)).unwrap();
+        devices.map::<Mmio>(one, span(0x1000, 0x1fff)).unwrap();
+        (devices, one, two)
+    }
+
+    #[test]
+    fn an_access_reaches_the_owner_of_all_of_it() {
+        let (devices, ..) = registry();
+        let name =
+            |at, beyond| devices.dispatch::<Port, _>(at, beyond, |hit| hit.handler().to_owned());
+        assert_eq!(name(0x10, 0xf), Ok("two".into()));
+        assert_eq!(name(0x2f, 0), Ok("one".into()));
+        assert_eq!(name(0x30, 0), Err(Miss::Nobody));
+        // Although the next addresses are somebody's.
+        assert_eq!(name(0xf, 1), Err(Miss::Crosses(span(0, 0xf))));
+        assert_eq!(name(0x1f, 1), Err(Miss::Crosses(span(0x10, 0x1f))));
+        assert_eq!(name(0x20, u64::MAX), Err(Miss::Crosses(span(0x20, 0x2f))));
+        assert_eq!(name(u64::MAX, u64::MAX), Err(Miss::Nobody));
+    }
+
+    #[test]
+    fn a_miss_calls_nobody() {
+        let (devices, ..) = registry();
+        let enter = |_: Hit<'_, Named, Port>| panic!("it was called");
+        assert_eq!(devices.dispatch(0x30, 0, enter), Err(Miss::Nobody));
+    }
+
+    #[test]
+    fn a_hit_says_what_was_found() {
+        let (devices, one, two) = registry();
+        let hit = |at| {
+            let found = devices.dispatch::<Port, _>(at, 0, |hit| {
+                assert_eq!(
+                    (hit.owner().id(), *hit.owner().device().tag()),
+                    (hit.id(), *hit.tag())
+                );
+                (hit.id(), *hit.tag(), hit.span(), hit.index())
+            });
+            found.unwrap()
+        };
+        let (id, tag, at, index) = hit(3);
+        assert_eq!((id, tag, at), (one, "one", span(0, 0xf)));
+        assert_eq!(hit(0x20), (one, "one", span(0x20, 0x2f), index));
+        let (id, tag, at, other) = hit(0x1f);
+        assert_eq!((id, tag, at), (two, "two", span(0x10, 0x1f)));
+        assert_ne!(index, other);
+        // It stays while the device is registered, and others come and go.
+        drop(devices.remove(one).unwrap());
+        assert_eq!(hit(0x1f).3, other);
+        let text = devices.dispatch::<Port, _>(0x10, 0, |hit| format!("{hit:?}"));
+        assert!(text.unwrap().starts_with("Hit { id: "));
+    }
+
+    #[test]
+    fn what_is_found_is_the_callers() {
+        let (devices, one, two) = registry();
+        let (id, handler) = devices.find::<Port>(0x2f).unwrap();
+        assert_eq!((id, &*handler), (one, "one"));
+        assert_eq!(devices.find::<Port>(0x1f).map(|(id, _)| id), Some(two));
+        assert_eq!(devices.find::<Mmio>(0x1fff).map(|(id, _)| id), Some(one));
+        assert!(devices.find::<Port>(0x30).is_none());
+        assert!(devices.find::<SysReg>(0).is_none());
+        drop(devices);
+        assert_eq!(Arc::strong_count(&handler), 1);
+    }
+
+    #[test]
+    fn spans_come_by_address() {
+        let (devices, one, two) = registry();
+        let mut spans = Vec::new();
+        devices.for_each::<Port>(|hit| spans.push((hit.id(), hit.span().first())));
+        assert_eq!(spans, [(one, 0), (two, 0x10), (one, 0x20)]);
+        spans.clear();
+        devices.for_each::<Mmio>(|hit| spans.push((hit.id(), hit.span().first())));
+        assert_eq!(spans, [(one, 0x1000)]);
+        devices.for_each::<SysReg>(|_| panic!("nothing is there"));
+    }
+
+    #[test]
+    fn a_view_stays_as_it_is() {
+        let (devices, one, two) = registry();
+        devices.view(|view| {
+            let removed = devices.remove(one).unwrap();
+            let spans: Vec<_> = view.spans::<Port>().map(|hit| *hit.tag()).collect();
+            assert_eq!(spans, ["one", "two", "one"]);
+            assert_eq!(view.spans::<Mmio>().count(), 1);
+            assert!(view.device(one).is_some() && !view.is_withdrawn());
+            assert!(!removed.is_quiescent(), "it is in view");
+            drop(removed);
+            assert!(devices.view(|view| view.device(one).is_none()));
+        });
+        devices.view(|view| {
+            assert!(view.devices().map(|of| of.id()).eq([two]));
+            assert_eq!(view.device(two).map(|of| *of.device().tag()), Some("two"));
+        });
+    }
+
+    #[test]
+    fn a_device_without_addresses_is_in_view() {
+        let devices = Registry::<Named>::default();
+        let add = |batch: &mut crate::Batch<'_, Named>| batch.add(Device::new("bare"));
+        let (id, _) = devices.update(add).unwrap();
+        devices.view(|view| {
+            assert!(view.devices().map(|of| of.id()).eq([id]));
+            assert_eq!(view.spans::<Port>().count(), 0);
+        });
+    }
+
+    #[test]
+    fn debug_shows_the_spans() {
+        let (devices, ..) = registry();
+        let text = format!("{devices:?}");
+        assert!(text.contains("first: 4096, last: 8191"), "{text}");
+        assert!(
+            devices
+                .view(|view| format!("{view:?}"))
+                .starts_with("Tables")
+        );
+    }
+}

@@ -1,0 +1,297 @@
+//! [`Removed`]: a device on its way out.
+
+use core::fmt;
+
+use crossbeam_utils::Backoff;
+
+use crate::{
+    bus::Handlers,
+    device::{Device, DeviceId},
+    publish::RetireList,
+    sync::{Arc, Ordering, Weak, fence, mutant, step_unless},
+    tables::{Registration, Tables},
+};
+
+/// A device that is no longer registered, and that vCPUs may still be inside of.
+///
+/// The tables that list the device count. The current ones do not list it; older ones are held by a
+/// vCPU that is dispatching by them, or by a [`Vcpu`](crate::Vcpu), which keeps them until its next
+/// dispatch, `refresh` or `park`. So when no tables list the device any more, it is *quiescent*: no
+/// vCPU is inside it by way of `dispatch`, and none will enter. All that they did there happens
+/// before.
+///
+/// A vCPU in guest mode holds its `Vcpu`'s tables for as long as it runs there. To come to an end,
+/// kick every vCPU out of its guest, and have each refresh or park.
+///
+/// What [`find`](crate::Registry::find) has given is the caller's own, and does not count.
+///
+/// This may be dropped at any time: the device is then dropped with the last tables that list it, by
+/// a thread that changes the registry, or with the registry. A device must not own what its own
+/// removal gave.
+#[must_use = "a device that was removed may still be in use"]
+pub struct Removed<F: Handlers> {
+    /// The tables that list the device have counts of the same.
+    registration: Arc<Registration<F>>,
+    /// Where the older tables are, until a sweep finds nobody holding them.
+    retired: Weak<RetireList<Tables<F>>>,
+}
+
+impl<F: Handlers> Removed<F> {
+    pub(crate) fn new(
+        registration: Arc<Registration<F>>,
+        retired: &Arc<RetireList<Tables<F>>>,
+    ) -> Self {
+        Self {
+            registration,
+            retired: Arc::downgrade(retired),
+        }
+    }
+
+    /// The id that the device had.
+    pub fn id(&self) -> DeviceId {
+        self.registration.id
+    }
+
+    /// What is kept beside the device's handlers.
+    pub fn tag(&self) -> &F::Tag {
+        &self.registration.device.tag
+    }
+
+    /// Whether every vCPU has left the device, on all buses, for good.
+    ///
+    /// Sweeps the registry's older tables, and drops what nobody holds.
+    pub fn is_quiescent(&self) -> bool {
+        self.holders() == 0 || mutant("removed-early")
+    }
+
+    /// How many times older tables list the device; none when it is quiescent. Sweeps, as
+    /// [`is_quiescent`](Self::is_quiescent).
+    ///
+    /// Several tables may share one listing, and several vCPUs may hold the same tables.
+    pub fn holders(&self) -> usize {
+        // Without a registry there is nothing left to sweep.
+        if let Some(retired) = self.retired.upgrade() {
+            retired.sweep();
+        }
+        self.listings()
+    }
+
+    /// How many times older tables list the device, as far as they were swept.
+    fn listings(&self) -> usize {
+        let listings = Arc::strong_count(&self.registration) - 1;
+        // The count was read relaxed. Whoever let go of a table, and with it of the listing, released
+        // what was done by it; this acquires it.
+        step_unless!("removed-fence", fence(Ordering::Acquire));
+        listings
+    }
+
+    /// Waits until the device is quiescent, and gives the device: looks once, and up to `spins` times
+    /// more. Between two looks it backs off, and yields to the scheduler where there is one, so that
+    /// each may take from nanoseconds to a scheduler's time slice. [`wait_timeout`](Self::wait_timeout)
+    /// goes by the clock.
+    ///
+    /// # Errors
+    ///
+    /// If vCPUs still are, or may come, inside the device, `self` is given back, which says so as an
+    /// error. From inside the device's own handler this always ends so.
+    pub fn wait(self, spins: usize) -> Result<Device<F>, Self> {
+        let backoff = Backoff::new();
+        for _ in 0..spins {
+            if self.is_quiescent() {
+                break;
+            }
+            backoff.snooze();
+        }
+        self.into_device()
+    }
+
+    /// Waits until the device is quiescent, for at least `timeout`, and gives the device. Looks again
+    /// and again: it spins at first, then sleeps between two looks, a millisecond at most.
+    ///
+    /// Not on bare metal, where there is no clock.
+    ///
+    /// # Errors
+    ///
+    /// As [`wait`](Self::wait).
+    #[cfg(not(target_os = "none"))]
+    pub fn wait_timeout(self, timeout: core::time::Duration) -> Result<Device<F>, Self> {
+        let start = std::time::Instant::now();
+        let backoff = Backoff::new();
+        loop {
+            // Before the look, so that the last one comes after the end.
+            let left = timeout.checked_sub(start.elapsed());
+            if self.is_quiescent() {
+                return self.into_device();
+            }
+            match left {
+                None => return Err(self),
+                Some(left) if backoff.is_completed() => {
+                    std::thread::sleep(left.min(core::time::Duration::from_millis(1)));
+                }
+                Some(_) => backoff.snooze(),
+            }
+        }
+    }
+
+    /// The device, if it is quiescent.
+    fn into_device(self) -> Result<Device<F>, Self> {
+        if !self.is_quiescent() {
+            return Err(self);
+        }
+        let Self {
+            registration,
+            retired,
+        } = self;
+        // Nobody takes another count of it: all tables that could have listed it are gone.
+        match Arc::try_unwrap(registration) {
+            Ok(registration) => Ok(registration.device),
+            Err(registration) => Err(Self {
+                registration,
+                retired,
+            }),
+        }
+    }
+}
+
+impl<F: Handlers> fmt::Display for Removed<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let id = self.id();
+        write!(f, "device {id} was removed and is ")?;
+        match self.listings() {
+            0 => write!(f, "no longer in use"),
+            1 => write!(f, "still in use: 1 older table lists it"),
+            n => write!(f, "still in use: {n} older tables list it"),
+        }
+    }
+}
+
+/// What was waited for in vain is its own error.
+impl<F: Handlers> core::error::Error for Removed<F> {}
+
+impl<F: Handlers> fmt::Debug for Removed<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Removed")
+            .field("id", &self.id())
+            .field("holders", &self.listings())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use core::time::Duration;
+
+    use super::*;
+    use crate::{
+        bus::Port,
+        registry::Registry,
+        span::Span,
+        testing::{Named, named},
+    };
+
+    fn with_one() -> (Registry<Named>, DeviceId) {
+        let devices = Registry::new();
+        let span = Span::new(1, 1).unwrap();
+        let id = devices.add::<Port>(named("one"), span).unwrap();
+        (devices, id)
+    }
+
+    #[test]
+    fn says_whether_it_is_in_use() {
+        let (devices, id) = with_one();
+        let mut vcpu = devices.vcpu();
+        vcpu.refresh();
+        let removed = devices.remove(id).unwrap();
+        assert_eq!((removed.id(), *removed.tag()), (id, "one"));
+        assert_eq!((removed.is_quiescent(), removed.holders()), (false, 1));
+        assert_eq!(
+            removed.to_string(),
+            "device #1 was removed and is still in use: 1 older table lists it"
+        );
+        vcpu.park();
+        assert_eq!((removed.is_quiescent(), removed.holders()), (true, 0));
+        assert_eq!(
+            removed.to_string(),
+            "device #1 was removed and is no longer in use"
+        );
+        let text = format!("{removed:?}");
+        assert!(text.starts_with("Removed {") && text.ends_with("holders: 0, .. }"));
+    }
+
+    /// Tables share a listing unless the devices beside it have changed.
+    #[test]
+    fn counts_the_listings_of_older_tables() {
+        let (devices, id) = with_one();
+        let mut one = devices.vcpu();
+        one.refresh();
+        let span = Span::new(2, 2).unwrap();
+        let other = devices.add::<Port>(named("other"), span).unwrap();
+        let mut two = devices.vcpu();
+        two.refresh();
+        let removed = devices.remove(id).unwrap();
+        drop(devices.remove(other).unwrap());
+        assert_eq!(removed.holders(), 2);
+        let text = removed.to_string();
+        assert!(
+            text.ends_with("still in use: 2 older tables list it"),
+            "{text}"
+        );
+        one.refresh();
+        assert_eq!(removed.holders(), 1);
+        two.refresh();
+        assert_eq!(removed.holders(), 0);
+    }
+
+    #[test]
+    fn who_waits_in_vain_gets_it_back_with_the_reason() {
+        let (devices, id) = with_one();
+        let mut vcpu = devices.vcpu();
+        vcpu.refresh();
+        let removed = devices.remove(id).unwrap();
+        let start = std::time::Instant::now();
+        let timeout = Duration::from_millis(20);
+        let removed = removed.wait_timeout(timeout).expect_err("a vCPU holds it");
+        assert!(start.elapsed() >= timeout);
+        let error: &dyn core::error::Error = &removed;
+        assert!(error.to_string().contains("still in use"));
+        let removed = removed.wait_timeout(Duration::ZERO).unwrap_err();
+        let removed = removed.wait(0).unwrap_err();
+        let removed = removed.wait(10).unwrap_err();
+        vcpu.park();
+        assert!(removed.wait_timeout(Duration::ZERO).is_ok());
+    }
+
+    #[test]
+    fn gives_the_device_alone() {
+        let (devices, id) = with_one();
+        let handler = devices.find::<Port>(1).unwrap().1;
+        let removed = devices.remove(id).unwrap();
+        let device = removed.wait(0).expect("nobody is inside");
+        // On three buses, and here.
+        assert_eq!(Arc::strong_count(&handler), 4);
+        assert_eq!(device.into_tag(), "one");
+        assert_eq!(Arc::strong_count(&handler), 1);
+    }
+
+    #[test]
+    fn outlives_the_registry() {
+        let (devices, id) = with_one();
+        let removed = devices.remove(id).unwrap();
+        drop(devices);
+        assert!(removed.is_quiescent());
+        assert_eq!(removed.wait(0).map(Device::into_tag).ok(), Some("one"));
+    }
+
+    #[test]
+    fn a_device_that_nobody_waits_for_is_dropped_by_a_later_sweep() {
+        let (devices, id) = with_one();
+        let handler = devices.find::<Port>(1).unwrap().1;
+        let mut vcpu = devices.vcpu();
+        vcpu.refresh();
+        drop(devices.remove(id).unwrap());
+        vcpu.park();
+        assert_eq!(Arc::strong_count(&handler), 4, "a vCPU frees nothing");
+        devices.reclaim();
+        assert_eq!(Arc::strong_count(&handler), 1);
+    }
+}

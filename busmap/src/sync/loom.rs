@@ -1,0 +1,54 @@
+//! The primitives of loom.
+
+use std::{boxed::Box, cell::RefCell};
+
+/// For models only.
+#[cfg(test)]
+pub(crate) use loom::sync::atomic::AtomicBool;
+pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
+
+/// See the other one.
+pub(crate) const fn reader_seq_cst(otherwise: Ordering) -> Ordering {
+    otherwise
+}
+
+/// See the other one.
+pub(crate) fn reader_fence() {
+    fence(Ordering::SeqCst);
+}
+
+/// What runs at a step, and how many steps are left until then.
+type Interrupt = (usize, Box<dyn FnOnce()>);
+
+loom::thread_local! {
+    static INTERRUPT: RefCell<Option<Interrupt>> = RefCell::new(None);
+}
+
+/// A point at which an interrupt can come. Runs the handler if this is its step.
+pub(crate) fn step() {
+    let due = INTERRUPT.with(|interrupt| {
+        let mut interrupt = interrupt.borrow_mut();
+        if let Some((left, _)) = &mut *interrupt
+            && *left > 0
+        {
+            *left -= 1;
+            return None;
+        }
+        interrupt.take()
+    });
+    if let Some((_, handler)) = due {
+        handler();
+    }
+}
+
+/// Forgets an interrupt that has not come.
+#[cfg(test)]
+pub(crate) fn interrupt_never() {
+    drop(INTERRUPT.with(|interrupt| interrupt.borrow_mut().take()));
+}
+
+/// Has `handler` run on this thread at the step after `skipped` others.
+#[cfg(test)]
+pub(crate) fn interrupt_after(skipped: usize, handler: impl FnOnce() + 'static) {
+    INTERRUPT.with(|interrupt| *interrupt.borrow_mut() = Some((skipped, Box::new(handler))));
+}

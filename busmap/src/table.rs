@@ -1,0 +1,293 @@
+//! [`Table`]: who owns which addresses of one bus, sorted by address, immutable once published.
+
+use alloc::vec::Vec;
+use core::{fmt, ptr::NonNull};
+
+use crate::{
+    refusal::Refusal,
+    reserve::{reserve, reserved},
+    span::Span,
+    sync::Arc,
+};
+
+/// A row of a [`Table`]: who owns a span of addresses, and all that a dispatch needs of it.
+///
+/// Without a count of its own, so that copying it is copying memory. Only ever in a table.
+pub(crate) struct Row<D: ?Sized> {
+    pub(crate) span: Span,
+    /// What a dispatch calls.
+    handler: NonNull<D>,
+    /// Where among the registrations the owner is.
+    pub(crate) index: usize,
+}
+
+// SAFETY: a row is used as the `Arc<D>` that it points into (Owned), by reference only.
+unsafe impl<D: ?Sized> Send for Row<D> where Arc<D>: Send {}
+
+// SAFETY: a row is used as the `Arc<D>` that it points into (Owned), by reference only.
+unsafe impl<D: ?Sized> Sync for Row<D> where Arc<D>: Sync {}
+
+impl<D: ?Sized> Row<D> {
+    /// A row for the device at `index`.
+    pub(crate) fn new(span: Span, handler: &Arc<D>, index: usize) -> Self {
+        Self {
+            span,
+            handler: NonNull::from(&**handler),
+            index,
+        }
+    }
+
+    /// What a dispatch calls.
+    #[inline]
+    pub(crate) fn handler(&self) -> &D {
+        // SAFETY: the registration has an `Arc` of it, which it never lends mutably; and the tables
+        // that this row is borrowed from have the registration (Owned).
+        unsafe { self.handler.as_ref() }
+    }
+
+    /// The same row, for tables with the same registrations.
+    const fn copied(&self) -> Self {
+        Self {
+            span: self.span,
+            handler: self.handler,
+            index: self.index,
+        }
+    }
+}
+
+/// The rows of one bus, sorted by address.
+///
+/// Pure data: it knows of no other thread. Searching takes O(log n) steps over the spans' first
+/// addresses, which lie side by side.
+///
+/// # Invariants
+///
+/// - *Sorted*: `firsts` ascends strictly, and `firsts[i] == rows[i].span.first()`.
+/// - *Disjoint*: no two spans overlap.
+/// - *Owned*: the registrations beside the table have, at the index of each row, one with an `Arc` of
+///   the row's handler. [`Tables`](crate::tables::Tables) sees to it: a row is made of a registration
+///   that is there, and goes with it at the latest.
+pub(crate) struct Table<D: ?Sized> {
+    firsts: Vec<u64>,
+    rows: Vec<Row<D>>,
+}
+
+impl<D: ?Sized> Table<D> {
+    pub(crate) const fn new() -> Self {
+        Self {
+            firsts: Vec::new(),
+            rows: Vec::new(),
+        }
+    }
+
+    /// A copy with room for `more` rows.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::NoMemory`].
+    pub(crate) fn try_clone(&self, more: usize) -> Result<Self, Refusal> {
+        let mut firsts = reserved(self.firsts.len() + more)?;
+        let mut rows = reserved(self.rows.len() + more)?;
+        firsts.extend_from_slice(&self.firsts);
+        // INVARIANT (all): the same rows in the same order.
+        rows.extend(self.rows.iter().map(Row::copied));
+        Ok(Self { firsts, rows })
+    }
+
+    /// Adds a row.
+    ///
+    /// # Errors
+    ///
+    /// The lowest row that it would overlap, or [`Refusal::NoMemory`]. The table is unchanged.
+    pub(crate) fn insert(&mut self, row: Row<D>) -> Result<Option<&Row<D>>, Refusal> {
+        let at = self.rank(row.span.first());
+        let mut neighbours = at.saturating_sub(1)..self.rows.len().min(at + 1);
+        if let Some(i) = neighbours.find(|&i| self.rows[i].span.overlaps(row.span)) {
+            return Ok(Some(&self.rows[i]));
+        }
+        reserve(&mut self.firsts, 1)?;
+        reserve(&mut self.rows, 1)?;
+        // INVARIANT (Sorted, Disjoint): everything below `at` starts at or below the new span's first
+        // address and, not overlapping it, ends below it; everything from `at` on starts above its
+        // last.
+        self.firsts.insert(at, row.span.first());
+        self.rows.insert(at, row);
+        Ok(None)
+    }
+
+    /// Takes out the row by which the device at `index` owns exactly `span`. Tells whether there was
+    /// one.
+    pub(crate) fn remove(&mut self, index: usize, span: Span) -> bool {
+        let at = self.nearest(span.first());
+        let found = (self.rows.get(at)).is_some_and(|row| row.index == index && row.span == span);
+        if found {
+            self.remove_at(at);
+        }
+        found
+    }
+
+    /// Takes out all rows of the device at `index`. Tells whether there were any.
+    pub(crate) fn remove_all(&mut self, index: usize) -> bool {
+        let before = self.rows.len();
+        let mut at = 0;
+        while let Some(next) = self.rows[at..].iter().position(|row| row.index == index) {
+            at += next;
+            self.remove_at(at);
+        }
+        self.rows.len() < before
+    }
+
+    fn remove_at(&mut self, at: usize) {
+        // INVARIANT (all): the rest stays in order.
+        self.firsts.remove(at);
+        self.rows.remove(at);
+    }
+
+    /// The row whose span holds `addr`.
+    pub(crate) fn find(&self, addr: u64) -> Option<&Row<D>> {
+        self.find_all(addr, 0).map(|(_, row)| row)
+    }
+
+    /// The row whose span holds all of `addr ..= addr + beyond`, and its index.
+    #[inline]
+    pub(crate) fn find_all(&self, addr: u64, beyond: u64) -> Option<(usize, &Row<D>)> {
+        let index = self.nearest(addr);
+        let row = self.rows.get(index)?;
+        row.span.holds(addr, beyond).then_some((index, row))
+    }
+
+    /// The index of the one row that can hold `addr`: the last that starts at or below it. If there
+    /// is none, an index out of range.
+    #[inline]
+    fn nearest(&self, addr: u64) -> usize {
+        self.rank(addr).wrapping_sub(1)
+    }
+
+    /// How many rows start at or below `addr`.
+    #[inline]
+    fn rank(&self, addr: u64) -> usize {
+        self.firsts.partition_point(|&first| first <= addr)
+    }
+
+    /// The rows by address.
+    pub(crate) fn rows(&self) -> &[Row<D>] {
+        &self.rows
+    }
+}
+
+impl<D: ?Sized> fmt::Debug for Table<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rows = self.rows.iter().map(|row| (row.span, row.index));
+        f.debug_map().entries(rows).finish()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::sync::LazyLock;
+
+    use super::*;
+
+    /// Never freed: these tables have no registrations.
+    static HANDLER: LazyLock<Arc<str>> = LazyLock::new(|| "device".into());
+
+    fn span(first: u64, last: u64) -> Span {
+        Span::new(first, last).unwrap()
+    }
+
+    fn row(first: u64, last: u64, index: usize) -> Row<str> {
+        Row::new(span(first, last), &HANDLER, index)
+    }
+
+    /// Spans of the devices 1, 2 and so on.
+    fn table(spans: &[(u64, u64)]) -> Table<str> {
+        let mut table = Table::new();
+        for (&(first, last), index) in spans.iter().zip(1..) {
+            assert!(table.insert(row(first, last, index)).unwrap().is_none());
+        }
+        table
+    }
+
+    fn owner(table: &Table<str>, addr: u64) -> Option<usize> {
+        table.find(addr).map(|row| row.index)
+    }
+
+    #[test]
+    fn an_empty_table_owns_nothing() {
+        let table = table(&[]);
+        assert!(table.find(0).is_none() && table.find(u64::MAX).is_none());
+    }
+
+    #[test]
+    fn finds_the_owner_at_both_ends_and_nobody_between() {
+        let table = table(&[(0x30, 0x3f), (0x10, 0x1f), (0x40, 0x40)]);
+        let owners =
+            [0xf, 0x10, 0x1f, 0x20, 0x2f, 0x30, 0x3f, 0x40, 0x41].map(|a| owner(&table, a));
+        let (a, b, c) = (Some(1), Some(2), Some(3));
+        assert_eq!(owners, [None, b, b, None, None, a, a, c, None]);
+    }
+
+    #[test]
+    fn finds_the_owner_of_all_of_an_access_only() {
+        let table = table(&[(0x10, 0x1f), (0x20, 0x2f)]);
+        let found = |addr, beyond| table.find_all(addr, beyond).map(|(_, row)| row.index);
+        assert_eq!(found(0x18, 7), Some(1));
+        assert_eq!(found(0x19, 7), None, "although another device follows");
+        assert_eq!(found(0x28, 7), Some(2));
+    }
+
+    #[test]
+    fn the_whole_bus_can_be_one_span() {
+        let table = table(&[(0, u64::MAX)]);
+        assert_eq!(owner(&table, 0), Some(1));
+        assert_eq!(owner(&table, u64::MAX), Some(1));
+    }
+
+    #[test]
+    fn refuses_every_kind_of_overlap_and_stays_as_it_was() {
+        let mut table = table(&[(0x10, 0x1f), (0x30, 0x3f)]);
+        let cases = [
+            (0x10, 0x1f, 1),
+            (0x0, 0x10, 1),
+            (0x1f, 0x2f, 1),
+            (0x14, 0x15, 1),
+            (0x0, 0x100, 1),
+            (0x20, 0x30, 2),
+            (0x3f, 0x3f, 2),
+        ];
+        for (first, last, owner) in cases {
+            let refused = table.insert(row(first, last, 9)).unwrap();
+            assert_eq!(refused.map(|row| row.index), Some(owner));
+        }
+        assert_eq!(table.rows().len(), 2);
+        assert!(table.insert(row(0x20, 0x2f, 3)).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_is_removed_leaves_its_neighbours() {
+        let mut table = table(&[(0x10, 0x1f), (0x20, 0x2f), (0x30, 0x3f)]);
+        assert!(!table.remove(1, span(0x20, 0x2f)), "it is the second's");
+        assert!(!table.remove(2, span(0x20, 0x2e)), "it owns one more");
+        assert!(table.remove(2, span(0x20, 0x2f)));
+        assert!(!table.remove(2, span(0x20, 0x2f)));
+        let owners = [0x1f, 0x20, 0x2f, 0x30].map(|addr| owner(&table, addr));
+        assert_eq!(owners, [Some(1), None, None, Some(3)]);
+    }
+
+    #[test]
+    fn a_device_goes_with_all_its_rows() {
+        let mut table = table(&[(0x10, 0x1f), (0x20, 0x2f)]);
+        assert!(table.insert(row(0x30, 0x3f, 1)).unwrap().is_none());
+        assert!(table.remove_all(1) && !table.remove_all(1));
+        let owners = [0x10, 0x20, 0x30].map(|addr| owner(&table, addr));
+        assert_eq!(owners, [None, Some(2), None]);
+    }
+
+    #[test]
+    fn a_copy_is_independent() {
+        let one = table(&[(0x10, 0x1f)]);
+        let mut two = one.try_clone(1).unwrap();
+        assert!(two.insert(row(0, 0xf, 2)).unwrap().is_none());
+        assert_eq!((owner(&one, 0), owner(&two, 0)), (None, Some(2)));
+    }
+}

@@ -1,0 +1,26 @@
+//! Devices for unit tests.
+
+use crate::{
+    bus::{Handlers, Mmio, Port, SysReg},
+    device::Device,
+    sync::Arc,
+};
+
+/// Devices whose handlers are strings.
+pub(crate) enum Named {}
+
+impl Handlers for Named {
+    type Mmio = str;
+    type Port = str;
+    type SysReg = str;
+    type Tag = &'static str;
+}
+
+/// A device with a handler for each bus, which is its name, as is its tag.
+pub(crate) fn named(name: &'static str) -> Device<Named> {
+    let handler: Arc<str> = name.into();
+    Device::new(name)
+        .on::<Mmio>(handler.clone())
+        .on::<Port>(handler.clone())
+        .on::<SysReg>(handler)
+}

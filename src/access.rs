@@ -1,0 +1,164 @@
+//! [`Access`]: one access of a guest, what it does in the device that it is for, and what the registry
+//! does with it where there is none.
+
+use core::fmt;
+
+use ax_errno::{AxError, AxResult};
+use axaddrspace::device::AccessWidth;
+use axdevice_base::BaseDeviceOps;
+use busmap::{Hit, Miss};
+use log::{Level, STATIC_MAX_LEVEL, trace};
+
+use crate::{
+    bus::{BusRange, DeviceBound},
+    limited_log::LimitedLog,
+    unmapped::Unmapped,
+};
+
+/// One access of a guest.
+#[derive(Clone, Copy)]
+pub(crate) struct Access<R: BusRange> {
+    addr: R::Addr,
+    width: AccessWidth,
+    direction: Direction,
+}
+
+#[derive(Clone, Copy)]
+enum Direction {
+    Read,
+    Write,
+}
+
+impl<R: BusRange> Access<R> {
+    #[inline]
+    pub(crate) const fn read(addr: R::Addr, width: AccessWidth) -> Self {
+        Self {
+            addr,
+            width,
+            direction: Direction::Read,
+        }
+    }
+
+    #[inline]
+    pub(crate) const fn write(addr: R::Addr, width: AccessWidth) -> Self {
+        Self {
+            addr,
+            width,
+            direction: Direction::Write,
+        }
+    }
+
+    /// The first address.
+    #[inline(always)]
+    pub(crate) fn at(self) -> u64 {
+        R::number(self.addr)
+    }
+
+    /// How many addresses it covers after that.
+    #[inline(always)]
+    pub(crate) fn beyond(self) -> u64 {
+        R::beyond(self.width)
+    }
+
+    /// Does the read in the device that was found. What that gives may be wider than the access.
+    #[inline(always)]
+    pub(crate) fn read_from<B: DeviceBound>(
+        self,
+        hit: Hit<'_, B::Handlers, R::Bus>,
+    ) -> AxResult<usize> {
+        self.trace::<B>(hit);
+        let device = R::object::<B>(hit.handler());
+        device.handle_read(self.addr, self.width)
+    }
+
+    /// Does the write, of what the width can carry, in the device that was found.
+    #[inline(always)]
+    pub(crate) fn write_to<B: DeviceBound>(
+        self,
+        hit: Hit<'_, B::Handlers, R::Bus>,
+        val: usize,
+    ) -> AxResult {
+        self.trace::<B>(hit);
+        let device = R::object::<B>(hit.handler());
+        device.handle_write(self.addr, self.width, val)
+    }
+
+    /// Logs the access, if accesses are logged.
+    #[inline(always)]
+    fn trace<B: DeviceBound>(self, hit: Hit<'_, B::Handlers, R::Bus>) {
+        // What the level is compared with first is all that an access costs that is not logged.
+        if Level::Trace <= STATIC_MAX_LEVEL && Level::Trace <= log::max_level() {
+            Self::log::<B>(self.addr, self.width, self.direction, hit);
+        }
+    }
+
+    /// Logs an access, if it is still so.
+    ///
+    /// By its parts, which are in registers, so that those that are not logged need no memory.
+    #[cold]
+    #[inline(never)]
+    fn log<B: DeviceBound>(
+        addr: R::Addr,
+        width: AccessWidth,
+        direction: Direction,
+        hit: Hit<'_, B::Handlers, R::Bus>,
+    ) {
+        let access = Self {
+            addr,
+            width,
+            direction,
+        };
+        trace!("emu_device {access} in range {}", hit.span());
+    }
+
+    /// Does with the access, which no device answers, as the policy says. `Ok` means: it floats.
+    ///
+    /// Devices are withdrawn here only if there was no memory to put them back: then nobody knows
+    /// whether one would have answered.
+    #[inline]
+    pub(crate) fn unanswered(
+        self,
+        miss: Miss,
+        unmapped: Unmapped,
+        misses: &LimitedLog,
+    ) -> AxResult {
+        match miss {
+            Miss::Withdrawn => {
+                misses.error(format_args!("no memory for the tables of {self}"));
+                return Err(AxError::NoMemory);
+            }
+            Miss::Crosses(span) => misses.error(format_args!("{self} runs past {span}")),
+            _ => misses.error(self),
+        }
+        match (unmapped, miss) {
+            (Unmapped::Float, _) => Ok(()),
+            (Unmapped::Error, _) => Err(AxError::NotFound),
+            (Unmapped::Panic, Miss::Crosses(_)) => Err(AxError::InvalidInput),
+            (Unmapped::Panic, _) => panic!("emu_device not found"),
+        }
+    }
+}
+
+impl<R: BusRange> fmt::Display for Access<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let direction = match self.direction {
+            Direction::Read => "read",
+            Direction::Write => "write",
+        };
+        let (bus, first, width) = (R::ID, self.at(), self.width);
+        write!(f, "{direction} of {bus} {first:#x} with width {width:?}")
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use axaddrspace::device::{Port, PortRange};
+
+    use super::*;
+
+    #[test]
+    fn an_access_says_what_it_is() {
+        let access = Access::<PortRange>::write(Port(0x60), AccessWidth::Byte);
+        assert_eq!(access.to_string(), "write of port 0x60 with width Byte");
+    }
+}

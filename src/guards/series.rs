@@ -1,0 +1,85 @@
+//! [`Last`]: which redistributors of a guest are the last of a contiguous series.
+//!
+//! GICR_TYPER.Last says whether a redistributor is "the highest-numbered Redistributor in a series of
+//! contiguous Redistributor pages" (Arm GIC architecture specification, GICv3 and GICv4, IHI 0069,
+//! "GICR_TYPER"). A guest that looks for its own walks from the first to the one that says so.
+//!
+//! A redistributor is not the last if another one starts where it ends, from whichever entry of the
+//! configuration it comes. This is found out when all entries have been made, so that one that was
+//! left out does not count; it does not change when devices come and go later.
+
+#[cfg(any(all(test, not(loom)), target_arch = "aarch64"))]
+use alloc::vec::Vec;
+
+#[cfg(any(all(test, not(loom)), target_arch = "aarch64"))]
+use crate::refusal::Refusal;
+use crate::sync::{Arc, AtomicBool, Ordering};
+
+/// Whether a redistributor is the last of its series.
+///
+/// `Relaxed`: it is written before the registry is there to be shared, and whatever shares it orders
+/// the two.
+#[derive(Clone, Debug)]
+pub(crate) struct Last(Arc<AtomicBool>);
+
+impl Last {
+    /// Of one that stands by itself.
+    pub(crate) fn alone() -> Self {
+        Self(Arc::new(AtomicBool::new(true)))
+    }
+
+    #[inline]
+    pub(crate) fn get(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    #[cfg(any(all(test, not(loom)), target_arch = "aarch64"))]
+    pub(crate) fn set(&self, last: bool) {
+        self.0.store(last, Ordering::Relaxed);
+    }
+}
+
+/// The redistributors of a configuration: where each ends, exclusive, and what it says.
+#[cfg(any(all(test, not(loom)), target_arch = "aarch64"))]
+#[derive(Debug, Default)]
+pub(crate) struct Series(Vec<(usize, Last)>);
+
+#[cfg(any(all(test, not(loom)), target_arch = "aarch64"))]
+impl Series {
+    /// A redistributor that ends at `end`.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::NoMemory`].
+    pub(crate) fn join(&mut self, end: usize) -> Result<Last, Refusal> {
+        (self.0.try_reserve(1)).map_err(|_| Refusal::NoMemory)?;
+        let last = Last::alone();
+        self.0.push((end, last.clone()));
+        Ok(last)
+    }
+
+    /// Tells each whether it is the last, where `starts` says whether a redistributor starts at an
+    /// address.
+    pub(crate) fn close(&self, starts: impl Fn(usize) -> bool) {
+        for (end, last) in &self.0 {
+            last.set(!starts(*end));
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_is_what_no_other_follows() {
+        let mut series = Series::default();
+        let ends = [0x10, 0x20, 0x30, 0x80];
+        let all = ends.map(|end| series.join(end).unwrap());
+        assert!(all.iter().all(Last::get), "each by itself");
+        series.close(|start| [0x0, 0x10, 0x20, 0x70].contains(&start));
+        assert_eq!(all.each_ref().map(Last::get), [false, false, true, true]);
+        series.close(|start| start == 0x80);
+        assert_eq!(all.each_ref().map(Last::get), [true, true, true, false]);
+    }
+}
