@@ -49,30 +49,39 @@ at_least() {
         END { if (few || !ran) { print "error: fewer tests than " least; exit 1 } }'
 }
 
-# Runs what differs between the cells on one: its features, its Miri flags.
+# Each sweep of a program costs half a minute before its first test, so what is the same with either cell runs
+# with one of them, in a sweep that is there anyway.
+
+# Runs the tests on a cell: its features, its Miri flags; then, for the unit tests of busmap, those of axdevice
+# and its suite, how many tests there are at least, and parts of the names of those that run on this cell alone.
 cell() {
-    sweep "$1" "$2" "$seeds" "$busmap --lib" 25 loom_tests::registry loom_tests::removal publish:: \
-        --skip neighbouring_stacks
+    local busmap_lib axdevice_lib suite
+    read -ra busmap_lib <<<"$3"
+    read -ra axdevice_lib <<<"$4"
+    read -ra suite <<<"$5"
+    sweep "$1" "$2" "$seeds" "$busmap --lib" "${busmap_lib[@]}" loom_tests::registry loom_tests::removal publish:: \
+        --skip neighbouring_stacks --skip a_destructor_that_unwinds
     sweep "$1" "$2" "$(fewer 4)" "$busmap --test change --test registry --test removed --test vcpu --test withdraw" 6 ''
-    sweep "$1" "$2" "$(fewer 4)" "$axdevice --lib" 10 lent:: iter:: registry
-    sweep "$1" "$2" "$(fewer 4)" "$axdevice --test suite" 10 threads lifetimes:: leads_elsewhere --skip serialized::
-    # These take their time from a clock, and the longest: with few seeds the slot cell alone has them.
-    if [ "$seeds" -ge 8 ] || [ -n "$1" ]; then
-        sweep "$1" "$2 -Zmiri-disable-isolation" "$(fewer 8)" "$axdevice --test torture" 11 '' --skip serialized::
-    fi
+    sweep "$1" "$2" "$seeds" "$axdevice --lib" "${axdevice_lib[@]}" lent:: iter:: registry
+    sweep "$1" "$2" "$(fewer 4)" "$axdevice --test suite" "${suite[@]}" threads lifetimes:: leads_elsewhere
 }
 
-cell slot-cell -Zmiri-strict-provenance
+# These take their time from a clock, and the longest.
+torture() {
+    sweep "$1" "$2 -Zmiri-disable-isolation" "$(fewer 8)" "$axdevice --test torture" "${@:3}"
+}
+
+cell slot-cell -Zmiri-strict-provenance '53 loom_tests:: stack::tests' '13 loom_tests::ivc' '10 --skip serialized::'
 # arc-swap makes pointers from integers on one of its paths. This only keeps Miri from warning of it.
-cell '' -Zmiri-permissive-provenance
-# So does parking_lot, in which the waiters of the fair lock queue up. The lock is the same with either cell.
-sweep '' -Zmiri-permissive-provenance "$seeds" "$axdevice --lib" 10 fair_lock:: serialized:: context::
-sweep '' -Zmiri-permissive-provenance "$(fewer 4)" "$axdevice --test suite" 9 serialized::
-sweep '' '-Zmiri-permissive-provenance -Zmiri-disable-isolation' "$(fewer 8)" "$axdevice --test torture" 2 serialized::
-# What is the same with either cell, the slot cell by itself among it.
-sweep slot-cell -Zmiri-strict-provenance "$seeds" "$busmap --lib" 28 loom_tests:: stack::tests \
-    --skip loom_tests::registry --skip loom_tests::removal --skip a_destructor_that_unwinds
-sweep slot-cell -Zmiri-strict-provenance "$seeds" "$axdevice --lib" 3 loom_tests::ivc
+# So does parking_lot, in which the waiters of the fair lock queue up.
+cell '' -Zmiri-permissive-provenance 25 '20 fair_lock:: serialized:: context::' '19 serialized::'
+torture slot-cell -Zmiri-strict-provenance 11 '' --skip serialized::
+# With few seeds the slot cell alone has all of torture.
+if [ "$seeds" -ge 8 ]; then
+    torture '' -Zmiri-permissive-provenance 13 ''
+else
+    torture '' -Zmiri-permissive-provenance 2 serialized::
+fi
 # These have one thread. The skipped one does arithmetic, and much of it.
 sweep slot-cell -Zmiri-strict-provenance 2 "$busmap --lib" 62 table:: tables:: registrations:: cache:: registry:: \
     removed:: vcpu:: withdraw:: a_destructor_that_unwinds neighbouring_stacks \
