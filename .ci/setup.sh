@@ -3,6 +3,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+# The toolchain that rust-toolchain.toml names, also where rustup does not install it by itself.
+rustup toolchain install
 # The sources are for the core library of loongarch64, the tools for .ci/thread-locals.sh.
 rustup component add rustfmt clippy rust-src llvm-tools
 # What a user of busmap has: .ci/outside.sh.
