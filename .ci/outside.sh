@@ -141,9 +141,10 @@ pub fn plug(registry: &Registry<Functions>, at: Span) -> Result<DeviceId, Refuse
     registry.add::<Mmio>(device, at)
 }
 END
+# The pinned release is a stable one, too, and has the targets.
+pinned=$(sed -n 's/^channel = "\(.*\)"/\1/p' "$root/rust-toolchain.toml")
 for target in aarch64-unknown-none-softfloat riscv64gc-unknown-none-elf x86_64-unknown-none; do
-    rustup target add --toolchain stable "$target" 2>/dev/null
-    cargo +stable build --quiet --target "$target"
+    cargo "+$pinned" build --quiet --target "$target"
 done
 
 echo '-- axdevice'
