@@ -4,6 +4,7 @@
 # fuzz/artifacts.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+source .ci/nightly-toolchain.sh
 
 seconds=${1:-5}
 
@@ -16,7 +17,7 @@ for features in '' slot-cell; do
         echo "-- $target ${features:-(no features)}"
         corpus=$CARGO_TARGET_DIR/corpus/$target
         mkdir -p "$corpus"
-        cargo +nightly fuzz run --features "$features" "$target" "$corpus" "fuzz/seeds/$target" -- \
+        cargo "+$nightly" fuzz run --features "$features" "$target" "$corpus" "fuzz/seeds/$target" -- \
             -max_total_time="$seconds" -len_control=0 -max_len=1024 -timeout=10 -print_final_stats=1
     done
 done

@@ -3,6 +3,7 @@
 # each: behind the registry nothing races; bare, each race that is known of must be found.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+source .ci/nightly-toolchain.sh
 
 # The devices make pointers from integers, and the host's registers live as long as the process.
 export MIRIFLAGS='-Zmiri-disable-isolation -Zmiri-permissive-provenance -Zmiri-ignore-leaks'
@@ -14,7 +15,7 @@ riscv=riscv64gc-unknown-linux-gnu
 pass() {
     local target=$1 program=$2 at_least=$3 tests
     shift 3
-    local miri=(cargo +nightly miri test --quiet --target "$target" --test "$program" -- "$@")
+    local miri=(cargo "+$nightly" miri test --quiet --target "$target" --test "$program" -- "$@")
     tests=$("${miri[@]}" --list | grep -c ': test$' || true)
     [ "$tests" -ge "$at_least" ] || {
         echo "error: only $tests tests of $program match: $*" >&2
@@ -30,14 +31,14 @@ device='Bitmap<1024>|VGicRRegs|VirtualGitsRegs|arm_vgic-[0-9.]+/src/v3/[a-z]+\.r
 # Each test of a bare device must end in a data race of that device.
 race() {
     local races race said found
-    races=$(cargo +nightly miri test --quiet --target $arm --test races -- --list bare:: |
+    races=$(cargo "+$nightly" miri test --quiet --target $arm --test races -- --list bare:: |
         sed -nE 's/^(bare::.*): test$/\1/p')
     [ -n "$races" ] || {
         echo 'error: no races to look for' >&2
         exit 1
     }
     for race in $races; do
-        said=$(cargo +nightly miri test --quiet --target $arm --test races -- --exact "$race" 2>&1) &&
+        said=$(cargo "+$nightly" miri test --quiet --target $arm --test races -- --exact "$race" 2>&1) &&
             said='it passed'
         found=$(grep -A 20 'Data race detected' <<<"$said" | grep -m 1 -oE "$device") || {
             echo "error: no data race in $race: $said" >&2

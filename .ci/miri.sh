@@ -11,6 +11,7 @@
 # is taken for another shows.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+source .ci/nightly-toolchain.sh
 
 trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
 
@@ -35,7 +36,7 @@ sweep() {
         echo "-- ${features:-arc-swap}: ${program##*#}, $flags $borrows"
         # shellcheck disable=SC2086
         MIRIFLAGS="-Zmiri-address-reuse-rate=1.0 $flags $borrows" \
-            cargo +nightly miri test --quiet --features "$features" $program -- "$@" | at_least "$least" &
+            cargo "+$nightly" miri test --quiet --features "$features" $program -- "$@" | at_least "$least" &
         pids+=($!)
     done
     for pid in "${pids[@]}"; do

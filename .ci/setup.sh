@@ -4,14 +4,14 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # The toolchain that rust-toolchain.toml names, also where rustup does not install it by itself.
-rustup toolchain install
+rustup toolchain install --no-self-update
 # The sources are for the core library of loongarch64, the tools for .ci/thread-locals.sh.
 rustup component add rustfmt clippy rust-src llvm-tools
 # What a user of busmap has: .ci/outside.sh.
-rustup toolchain list | grep -q '^stable' || rustup toolchain install stable --profile minimal
-# Miri, ThreadSanitizer and the fuzzers are nightly's.
-rustup toolchain list | grep -q '^nightly' || rustup toolchain install nightly --profile minimal
-rustup component add miri rust-src --toolchain nightly
+rustup toolchain list | grep -q '^stable' || rustup toolchain install stable --profile minimal --no-self-update
+# Miri, ThreadSanitizer and the fuzzers are the nightly's.
+source .ci/nightly-toolchain.sh
+rustup toolchain install "$nightly" --profile minimal --no-self-update --component miri --component rust-src
 command -v cargo-fuzz >/dev/null || cargo install cargo-fuzz --version 0.13.2 --locked
 rustup target add aarch64-unknown-linux-gnu riscv64gc-unknown-linux-gnu \
     aarch64-unknown-none-softfloat riscv64gc-unknown-none-elf x86_64-unknown-none

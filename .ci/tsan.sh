@@ -6,12 +6,13 @@
 # ThreadSanitizer knows no fences; what that leaves out is said in busmap/src/orderings.rs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+source .ci/nightly-toolchain.sh
 
 target=x86_64-unknown-linux-gnu
 # A target folder of their own: the flag would have everything built again.
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/tsan" RUSTFLAGS=-Zsanitizer=thread
 export TSAN_OPTIONS=halt_on_error=1
-build=(+nightly rustc -p busmap -Zbuild-std --quiet --target "$target" --features slot-cell --lib --profile test)
+build=("+$nightly" rustc -p busmap -Zbuild-std --quiet --target "$target" --features slot-cell --lib --profile test)
 
 # The unit tests with mutants.
 mutants=$(cargo "${build[@]}" --message-format=json -- --cfg mutants |
@@ -25,7 +26,7 @@ echo '-- finds the race of the mutant stack-push'
 
 for features in slot-cell ''; do
     echo "-- ${features:-arc-swap}"
-    test=(+nightly test -Zbuild-std --quiet --target "$target" --features "$features")
+    test=("+$nightly" test -Zbuild-std --quiet --target "$target" --features "$features")
     cargo "${test[@]}" -p busmap --tests
     cargo "${test[@]}" -p "$(cargo pkgid)" --lib --test suite --test churn -- --skip oracle:: --skip channels_are_those_of
 done
