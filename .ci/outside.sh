@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Makes projects of strangers in a folder elsewhere, and builds and runs them: one on busmap, with plain stable
 # Rust, the example of busmap/README.md, a program that hot-plugs while a vCPU runs, and no crate of Axvisor's
-# in its lock file; one on busmap for bare metal; and one on axdevice, with what README.md says and the example
-# there.
+# in its lock file; one on busmap for bare metal; and one on axdevice, with what README.md says, its examples, and
+# examples/vmm.rs, which runs a guest.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,20 +14,9 @@ CARGO_TARGET_DIR=$(realpath -m "${CARGO_TARGET_DIR:-target}/outside")
 export CARGO_TARGET_DIR
 unset RUSTC_BOOTSTRAP RUSTFLAGS
 
-# The first example of a README, as a program. Its last line, which readers do not see, has its error.
+# An example of a README, a whole program: the first, or the one of that number.
 example() {
-    awk '
-        /^```rust$/ { within = 1; next }
-        /^```$/ { if (within) exit }
-        within { sub(/^# /, ""); lines[++n] = $0 }
-        END {
-            error = lines[n]
-            sub(/^Ok::<\(\), /, "", error)
-            sub(/>\(\(\)\)$/, "", error)
-            print "fn main() -> Result<(), " error "> {"
-            for (i = 1; i <= n; i++) print lines[i]
-            print "}"
-        }' "$1"
+    awk -v number="${2:-1}" '/^```$/ { within = 0 } within; /^```rust$/ { within = ++n == number }' "$1"
 }
 
 # `project NAME DEPENDENCY...`: an empty project with these lines under its dependencies.
@@ -151,17 +140,35 @@ echo '-- axdevice'
 cd "$root"
 # What README.md has a user write into a file: the block that begins with its name.
 from_readme() {
-    awk -v name="# $1" '/^```/ { within = 0 } within; $0 == name { within = before ~ /^```toml/ } { before = $0 }' README.md
+    awk -v name="# $1" '/^```/ { within = 0 } within; index($0, name) == 1 { within = before ~ /^```toml/ } { before = $0 }' README.md
 }
-dependencies=$(from_readme Cargo.toml | sed '1d')
+dependencies=$(from_readme 'Cargo.toml' | grep '^axdevice = ')
+further=$(from_readme 'Cargo.toml, further dependencies')
 configuration=$(from_readme .cargo/config.toml)
-[ -n "$dependencies" ] && [ -n "$configuration" ] || {
+[ -n "$dependencies" ] && [ -n "$further" ] && [ -n "$configuration" ] || {
     echo 'error: README.md does not say what to write' >&2
     exit 1
 }
-project vmm
-printf '%s\n' "${dependencies/…\/axdevice/$root}" >>Cargo.toml
+project vmm "${dependencies/…\/axdevice/$root}"
 mkdir .cargo
 cat >.cargo/config.toml <<<"$configuration"
 example "$root/README.md" >src/main.rs
 cargo +stable run --quiet
+
+echo '-- a machine on KVM, or its stand-in'
+printf '%s\n' "$further" >>Cargo.toml
+cp "$root/examples/vmm.rs" src/main.rs
+mkdir src/bin
+{
+    example "$root/README.md" 2
+    echo 'fn main() { let _ = run; }'
+} >src/bin/run_loop.rs
+for mode in '' --no-kvm; do
+    said=$(cargo +stable run --quiet --bin vmm -- $mode)
+    echo "$said"
+    [[ $said == *'it has swapped places with another'*'the other is gone' ]] || {
+        echo 'error: the guest should have said more' >&2
+        exit 1
+    }
+done
+cargo +stable build --quiet --bin run_loop

@@ -246,6 +246,10 @@ pub(crate) mod sealed {
         /// The address as a number.
         fn number(addr: Self::Addr) -> u64;
 
+        /// The address `bytes` further, if the bus goes that far. Registers are not made of bytes: there
+        /// is none.
+        fn after(addr: Self::Addr, bytes: usize) -> Option<Self::Addr>;
+
         /// The first and last address and whether the range is one, or why it is none.
         fn span(self) -> Result<Span, Refusal>;
 
@@ -350,6 +354,10 @@ impl sealed::Bus for GuestPhysAddrRange {
         addr.as_usize() as u64
     }
 
+    fn after(addr: GuestPhysAddr, bytes: usize) -> Option<GuestPhysAddr> {
+        addr.as_usize().checked_add(bytes).map(GuestPhysAddr::from)
+    }
+
     fn span(self) -> Result<Span, Refusal> {
         let (start, end) = (self.start.as_usize(), self.end.as_usize());
         if start == end {
@@ -397,6 +405,10 @@ impl sealed::Bus for SysRegAddrRange {
         addr.0 as u64
     }
 
+    fn after(_: SysRegAddr, _: usize) -> Option<SysRegAddr> {
+        None
+    }
+
     fn span(self) -> Result<Span, Refusal> {
         inclusive(self.start.0, self.end.0)
     }
@@ -422,6 +434,11 @@ impl sealed::Bus for PortRange {
     #[inline]
     fn number(addr: Port) -> u64 {
         addr.0.into()
+    }
+
+    fn after(addr: Port, bytes: usize) -> Option<Port> {
+        let bytes = u16::try_from(bytes).ok()?;
+        addr.0.checked_add(bytes).map(Port)
     }
 
     fn span(self) -> Result<Span, Refusal> {

@@ -1,17 +1,125 @@
-//! Accesses as KVM hands them over: bytes, little-endian.
+//! Accesses as KVM hands them over: bytes, little-endian, in one access or several.
+
+use core::{iter, ops::Range};
 
 use ax_errno::{AxError, AxResult};
 use axaddrspace::device::AccessWidth;
 
-use crate::bus::BusRange;
+use crate::bus::{BusAddr, BusRange, sealed::Bus as _};
 
-/// Fills `data` with what `read` gives for its width or, where there is an error, as a floating bus
-/// would.
-pub(crate) fn fill<R: BusRange>(
+/// The longest exit that is one access of the guest, in bytes.
+const LONGEST: usize = 8;
+
+/// Fills `data` with what `dispatch` reads from `addr` on.
+#[inline]
+pub(crate) fn read<A: BusAddr>(
+    addr: A,
     data: &mut [u8],
-    read: impl FnOnce(AccessWidth) -> AxResult<usize>,
+    mut dispatch: impl FnMut(A, AccessWidth) -> AxResult<usize>,
 ) -> AxResult {
-    let value = width_of(data).and_then(read);
+    if let Ok(width) = AccessWidth::try_from(data.len()) {
+        return fill::<A::Range>(data, dispatch(addr, width));
+    }
+    if !is_one_access(data.len()) {
+        return fill::<A::Range>(data, Err(AxError::InvalidInput));
+    }
+    first_error(pieces(addr, data.len()).map(|piece| {
+        let value = dispatch(piece.addr, piece.width);
+        fill::<A::Range>(&mut data[piece.bytes], value)
+    }))
+}
+
+/// Has `dispatch` write `data` from `addr` on.
+#[inline]
+pub(crate) fn write<A: BusAddr>(
+    addr: A,
+    data: &[u8],
+    mut dispatch: impl FnMut(A, AccessWidth, usize) -> AxResult,
+) -> AxResult {
+    if let Ok(width) = AccessWidth::try_from(data.len()) {
+        return dispatch(addr, width, value_of(data));
+    }
+    if !is_one_access(data.len()) {
+        return Err(AxError::InvalidInput);
+    }
+    first_error(
+        pieces(addr, data.len())
+            .map(|piece| dispatch(piece.addr, piece.width, value_of(&data[piece.bytes]))),
+    )
+}
+
+/// Fills `items` with what `read` gives, once for each item of `width`.
+pub(crate) fn read_repeated<R: BusRange>(
+    width: AccessWidth,
+    items: &mut [u8],
+    mut read: impl FnMut() -> AxResult<usize>,
+) -> AxResult {
+    if !items.len().is_multiple_of(width.size()) {
+        return fill::<R>(items, Err(AxError::InvalidInput));
+    }
+    let items = items.chunks_exact_mut(width.size());
+    first_error(items.map(|item| fill::<R>(item, read())))
+}
+
+/// Has `write` write each item of `width`.
+pub(crate) fn write_repeated(
+    width: AccessWidth,
+    items: &[u8],
+    mut write: impl FnMut(usize) -> AxResult,
+) -> AxResult {
+    if !items.len().is_multiple_of(width.size()) {
+        return Err(AxError::InvalidInput);
+    }
+    let items = items.chunks_exact(width.size());
+    first_error(items.map(|item| write(value_of(item))))
+}
+
+/// Whether an access of the guest can have so many bytes.
+fn is_one_access(len: usize) -> bool {
+    (1..=LONGEST).contains(&len)
+}
+
+/// A part of an access that is dispatched by itself.
+struct Piece<A> {
+    addr: A,
+    width: AccessWidth,
+    /// Which bytes of the buffer it is for: as many as the width, or fewer.
+    bytes: Range<usize>,
+}
+
+/// The aligned powers of two of which `len` bytes from `addr` on consist, in ascending order.
+///
+/// What cannot be split is one access of the next power of two: a system register, which is not made of
+/// bytes, and an access past the end of the bus, which nobody owns as a whole.
+fn pieces<A: BusAddr>(addr: A, len: usize) -> impl Iterator<Item = Piece<A>> {
+    let is_split = A::Range::after(addr, len - 1).is_some();
+    let mut done = 0;
+    iter::from_fn(move || {
+        let left = len - done;
+        if left == 0 {
+            return None;
+        }
+        let (addr, size) = if is_split {
+            let addr = A::Range::after(addr, done)?;
+            (addr, aligned_size(A::Range::number(addr), left))
+        } else {
+            (addr, len.next_power_of_two())
+        };
+        let bytes = done..len.min(done + size);
+        done = bytes.end;
+        let width = AccessWidth::try_from(size).ok()?;
+        Some(Piece { addr, width, bytes })
+    })
+}
+
+/// The largest power of two, at most `left`, that `at` is a multiple of.
+fn aligned_size(at: u64, left: usize) -> usize {
+    let aligned = 1 << at.trailing_zeros().min(LONGEST.ilog2());
+    aligned.min(1 << left.ilog2())
+}
+
+/// The bytes of a value that was read; where there is an error, those of a floating bus.
+fn fill<R: BusRange>(data: &mut [u8], value: AxResult<usize>) -> AxResult {
     match value {
         Ok(value) => data.copy_from_slice(&value.to_le_bytes()[..data.len()]),
         Err(_) => data.fill(R::floating(AccessWidth::Byte) as u8),
@@ -19,14 +127,52 @@ pub(crate) fn fill<R: BusRange>(
     value.map(drop)
 }
 
-/// The width and the value of what is written.
-pub(crate) fn value_of(data: &[u8]) -> AxResult<(AccessWidth, usize)> {
-    let width = width_of(data)?;
+/// The value of what is written, at most [`LONGEST`] bytes.
+fn value_of(data: &[u8]) -> usize {
     let mut bytes = [0; size_of::<usize>()];
     bytes[..data.len()].copy_from_slice(data);
-    Ok((width, usize::from_le_bytes(bytes)))
+    usize::from_le_bytes(bytes)
 }
 
-fn width_of(data: &[u8]) -> AxResult<AccessWidth> {
-    AccessWidth::try_from(data.len()).map_err(|()| AxError::InvalidInput)
+/// Makes all accesses, also those after one that fails, and gives the first error.
+fn first_error(accesses: impl Iterator<Item = AxResult>) -> AxResult {
+    accesses.fold(Ok(()), Result::and)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use axaddrspace::{
+        GuestPhysAddr,
+        device::{Port, SysRegAddr},
+    };
+
+    use super::*;
+
+    /// Where the pieces begin, and their sizes.
+    fn cut<A: BusAddr>(addr: A, len: usize) -> Vec<(u64, usize)> {
+        let pieces = pieces(addr, len);
+        pieces
+            .map(|piece| (A::Range::number(piece.addr), piece.width.size()))
+            .collect()
+    }
+
+    #[test]
+    fn an_access_is_cut_into_aligned_powers_of_two() {
+        let mmio = |at: usize, len| cut(GuestPhysAddr::from(at), len);
+        assert_eq!(mmio(0xffd, 3), [(0xffd, 1), (0xffe, 2)]);
+        assert_eq!(mmio(0x1000, 5), [(0x1000, 4), (0x1004, 1)]);
+        assert_eq!(mmio(0xffb, 5), [(0xffb, 1), (0xffc, 4)]);
+        assert_eq!(mmio(0xffa, 6), [(0xffa, 2), (0xffc, 4)]);
+        assert_eq!(mmio(0xff9, 7), [(0xff9, 1), (0xffa, 2), (0xffc, 4)]);
+        assert_eq!(mmio(0x1001, 5), [(0x1001, 1), (0x1002, 2), (0x1004, 2)]);
+    }
+
+    #[test]
+    fn what_cannot_be_cut_is_one_access() {
+        assert_eq!(cut(SysRegAddr(0xffd), 3), [(0xffd, 4)]);
+        assert_eq!(cut(Port(0xfffd), 3), [(0xfffd, 1), (0xfffe, 2)]);
+        assert_eq!(cut(Port(0xfffe), 3), [(0xfffe, 4)]);
+        let last = GuestPhysAddr::from(usize::MAX);
+        assert_eq!(cut(last, 7), [(u64::MAX, 8)]);
+    }
 }

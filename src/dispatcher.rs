@@ -277,15 +277,40 @@ impl<B: DeviceBound, V: Deref<Target = VmDevices<B>>> Dispatcher<V> {
 
     /// Answers a read as KVM hands it over: see [`VmDevices::read_bytes`].
     pub fn read_bytes<A: BusAddr>(&mut self, addr: A, data: &mut [u8]) -> AxResult {
-        bytes::fill::<A::Range>(data, |width| {
+        bytes::read(addr, data, |addr, width| {
             Self::dispatch_read(&mut self.vcpu, addr, width)
         })
     }
 
     /// Takes a write as KVM hands it over: see [`VmDevices::write_bytes`].
     pub fn write_bytes<A: BusAddr>(&mut self, addr: A, data: &[u8]) -> AxResult {
-        let (width, val) = bytes::value_of(data)?;
-        Self::dispatch_write(&mut self.vcpu, addr, width, val)
+        bytes::write(addr, data, |addr, width, val| {
+            Self::dispatch_write(&mut self.vcpu, addr, width, val)
+        })
+    }
+
+    /// Answers string input: see [`VmDevices::read_repeated`].
+    pub fn read_repeated<A: BusAddr>(
+        &mut self,
+        addr: A,
+        width: AccessWidth,
+        items: &mut [u8],
+    ) -> AxResult {
+        bytes::read_repeated::<A::Range>(width, items, || {
+            Self::dispatch_read(&mut self.vcpu, addr, width)
+        })
+    }
+
+    /// Takes string output: see [`VmDevices::write_repeated`].
+    pub fn write_repeated<A: BusAddr>(
+        &mut self,
+        addr: A,
+        width: AccessWidth,
+        items: &[u8],
+    ) -> AxResult {
+        bytes::write_repeated(width, items, |val| {
+            Self::dispatch_write(&mut self.vcpu, addr, width, val)
+        })
     }
 }
 

@@ -47,6 +47,16 @@ mod sync;
 mod testing;
 mod unmapped;
 
+// What users of this crate name, so that they depend on nothing else.
+pub use ax_errno::{AxError, AxResult};
+pub use axaddrspace::{
+    GuestPhysAddr, GuestPhysAddrRange,
+    device::{
+        AccessWidth, DeviceAddr, DeviceAddrRange, Port, PortRange, SysRegAddr, SysRegAddrRange,
+    },
+};
+pub use axdevice_base::BaseDeviceOps;
+pub use axvmconfig::{EmulatedDeviceConfig, EmulatedDeviceType};
 pub use busmap::{BusCounters, DeviceId, Span};
 
 pub use crate::{

@@ -38,8 +38,11 @@ fn methods<B: DeviceBound>() {
     compile!(VmDevices<B>: handle_mmio_read, handle_sys_reg_read, handle_port_read);
     compile!(VmDevices<B>: handle_mmio_write, handle_sys_reg_write, handle_port_write);
     compile!(VmDevices<B>: read_bytes::<GuestPhysAddr>, write_bytes::<GuestPhysAddr>);
+    compile!(VmDevices<B>: read_repeated::<GuestPhysAddr>, write_repeated::<GuestPhysAddr>);
     compile!(VmDevices<B>: read_bytes::<SysRegAddr>, write_bytes::<SysRegAddr>);
+    compile!(VmDevices<B>: read_repeated::<SysRegAddr>, write_repeated::<SysRegAddr>);
     compile!(VmDevices<B>: read_bytes::<Port>, write_bytes::<Port>);
+    compile!(VmDevices<B>: read_repeated::<Port>, write_repeated::<Port>);
     compile!(VmDevices<B>: alloc_ivc_channel, release_ivc_channel, snapshot, reclaim);
     compile!(VmDevices<B>: dispatcher);
     vcpu::<B, &'static VmDevices<B>>();
@@ -96,8 +99,11 @@ fn vcpu<B: DeviceBound, V: Deref<Target = VmDevices<B>> + Clone>() {
     compile!(Dispatcher<V>: handle_mmio_read, handle_sys_reg_read, handle_port_read);
     compile!(Dispatcher<V>: handle_mmio_write, handle_sys_reg_write, handle_port_write);
     compile!(Dispatcher<V>: read_bytes::<GuestPhysAddr>, write_bytes::<GuestPhysAddr>);
+    compile!(Dispatcher<V>: read_repeated::<GuestPhysAddr>, write_repeated::<GuestPhysAddr>);
     compile!(Dispatcher<V>: read_bytes::<SysRegAddr>, write_bytes::<SysRegAddr>);
+    compile!(Dispatcher<V>: read_repeated::<SysRegAddr>, write_repeated::<SysRegAddr>);
     compile!(Dispatcher<V>: read_bytes::<Port>, write_bytes::<Port>);
+    compile!(Dispatcher<V>: read_repeated::<Port>, write_repeated::<Port>);
     black_box(<Dispatcher<V> as fmt::Debug>::fmt as *const ());
 }
 

@@ -337,38 +337,101 @@ impl<B: DeviceBound> VmDevices<B> {
     }
 }
 
-/// Accesses as KVM hands them over.
+/// Accesses as KVM hands them over: bytes, little-endian.
+///
+/// `addr` is a [`GuestPhysAddr`], a [`Port`] or a [`SysRegAddr`].
+///
+/// `read_bytes` and `write_bytes` take one access of the guest, of as many bytes as the exit has:
+///
+/// | bytes | MMIO, ports | system registers |
+/// |---|---|---|
+/// | 1, 2, 4, 8 | one access, aligned or not | one access |
+/// | 3, 5, 6, 7 | several: an access that crosses a page is cut there, and what is left is split into aligned powers of two, in ascending order (3 bytes at 0xffd: a byte, then two bytes at 0xffe) | one access |
+/// | 3, 5, 6, 7, past the end of the bus | one access, which nobody owns as a whole | |
+/// | 0, more than 8 | [`InvalidInput`](AxError::InvalidInput), no access | the same |
+///
+/// `read_repeated` and `write_repeated` take an exit of string I/O (`rep insb` and its like): any number of
+/// accesses of one width to the same address. Of `kvm_run.io` the width is `size`, and the buffer has `size * count`
+/// bytes:
+///
+/// | bytes | |
+/// |---|---|
+/// | a multiple of the width, 0 too | an access for each item, in order |
+/// | others | [`InvalidInput`](AxError::InvalidInput), no access |
+///
+/// Each access is dispatched by itself, also after one that fails. Of several errors the first is given.
+///
+/// A buffer that is read into is never left as it was: the bytes of an access that nobody answers, or that fails, are
+/// those of an undriven bus (ones; system registers: zeros).
+///
+/// Under [`Unmapped::Float`] the guest alone cannot bring about an error of these: only a device can give one.
 impl<B: DeviceBound> VmDevices<B> {
-    /// Answers a read as KVM hands it over: `data.len()` bytes at `addr`, little-endian.
-    ///
-    /// `addr` is a [`GuestPhysAddr`], a [`Port`] or a [`SysRegAddr`].
+    /// Answers a read of `data.len()` bytes at `addr`.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](AxError::InvalidInput) unless there are 1, 2, 4 or 8 bytes, and what
-    /// [`handle_mmio_read`](Self::handle_mmio_read) gives. On any error `data` is filled as
-    /// [`Unmapped::Float`] would: with ones (system registers: zeros), never left as it was.
+    /// [`InvalidInput`](AxError::InvalidInput) unless there are 1 to 8 bytes, and what
+    /// [`handle_mmio_read`](Self::handle_mmio_read) gives.
     ///
     /// # Panics
     ///
     /// As [`handle_mmio_read`](Self::handle_mmio_read).
     pub fn read_bytes<A: BusAddr>(&self, addr: A, data: &mut [u8]) -> AxResult {
-        bytes::fill::<A::Range>(data, |width| self.dispatch_read(addr, width))
+        bytes::read(addr, data, |addr, width| self.dispatch_read(addr, width))
     }
 
-    /// Takes a write as KVM hands it over: `data.len()` bytes at `addr`, little-endian.
+    /// Takes a write of `data.len()` bytes at `addr`.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](AxError::InvalidInput) unless there are 1, 2, 4 or 8 bytes, and what
+    /// [`InvalidInput`](AxError::InvalidInput) unless there are 1 to 8 bytes, and what
     /// [`handle_mmio_write`](Self::handle_mmio_write) gives.
     ///
     /// # Panics
     ///
     /// As [`handle_mmio_write`](Self::handle_mmio_write).
     pub fn write_bytes<A: BusAddr>(&self, addr: A, data: &[u8]) -> AxResult {
-        let (width, val) = bytes::value_of(data)?;
-        self.dispatch_write(addr, width, val)
+        bytes::write(addr, data, |addr, width, val| {
+            self.dispatch_write(addr, width, val)
+        })
+    }
+
+    /// Answers string input: reads `width` at `addr` once for each item of `items`.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](AxError::InvalidInput) unless `items` has a multiple of `width` bytes, and the first error
+    /// that [`handle_port_read`](Self::handle_port_read) gives.
+    ///
+    /// # Panics
+    ///
+    /// As [`handle_port_read`](Self::handle_port_read).
+    pub fn read_repeated<A: BusAddr>(
+        &self,
+        addr: A,
+        width: AccessWidth,
+        items: &mut [u8],
+    ) -> AxResult {
+        bytes::read_repeated::<A::Range>(width, items, || self.dispatch_read(addr, width))
+    }
+
+    /// Takes string output: writes each item of `items`, of `width`, at `addr`.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](AxError::InvalidInput) unless `items` has a multiple of `width` bytes, and the first error
+    /// that [`handle_port_write`](Self::handle_port_write) gives.
+    ///
+    /// # Panics
+    ///
+    /// As [`handle_port_write`](Self::handle_port_write).
+    pub fn write_repeated<A: BusAddr>(
+        &self,
+        addr: A,
+        width: AccessWidth,
+        items: &[u8],
+    ) -> AxResult {
+        bytes::write_repeated(width, items, |val| self.dispatch_write(addr, width, val))
     }
 }
 
@@ -548,30 +611,5 @@ mod tests {
         let _ = devices()
             .with_unmapped(Unmapped::Panic)
             .read(Port(0x20), AccessWidth::Byte);
-    }
-
-    #[test]
-    fn bytes_are_little_endian_and_never_left_as_they_were() {
-        let devices = devices();
-        let mut data = [0xaa; 4];
-        devices
-            .read_bytes(GuestPhysAddr::from(0x11), &mut data)
-            .unwrap();
-        assert_eq!(data, [0x11, 0, 0, 0]);
-        let mut data = [0xaa; 3];
-        let error = devices.read_bytes(Port(0x10), &mut data);
-        assert_eq!((error, data), (Err(AxError::InvalidInput), [0xff; 3]));
-        let mut data = [0xaa; 2];
-        let error = devices.read_bytes(SysRegAddr(0), &mut data);
-        assert_eq!((error, data), (Err(AxError::NotFound), [0; 2]));
-        assert_eq!(
-            devices.write_bytes(Port(0x10), &[]),
-            Err(AxError::InvalidInput)
-        );
-        assert_eq!(devices.write_bytes(Port(0x10), &[0; 8]), Ok(()));
-        assert_eq!(
-            devices.write_bytes(Port(0x10), &[0; 16]),
-            Err(AxError::InvalidInput)
-        );
     }
 }

@@ -99,6 +99,9 @@ fn verdict(vm: &Vm, record: Record) -> Result<()> {
     if report::wrong(vm) > 0 {
         bail!("the guests read wrong values");
     }
+    if report::failed(vm) > 0 {
+        bail!("devices failed");
+    }
     if report::late(vm) > 0 {
         bail!("vCPUs were inside devices that should have been out of use");
     }

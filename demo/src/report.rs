@@ -44,6 +44,7 @@ pub(crate) fn text(vm: &Vm, record: &Record) -> Result<String> {
     let (lines, last) = vm.console.printed();
     writeln!(out, "UART lines: {lines}")?;
     writeln!(out, "UART, last line: {last}")?;
+    writeln!(out, "accesses that failed: {}", failed(vm))?;
     writeln!(out, "wrong values: {}", wrong(vm))?;
     for vcpu in 0..vm.exits.len() {
         if let Some(first) = vm.mailbox.first_wrong(vcpu) {
@@ -96,6 +97,11 @@ pub(crate) fn astray(vm: &Vm) -> u64 {
 /// How many values were wrong.
 pub(crate) fn wrong(vm: &Vm) -> u64 {
     (0..vm.exits.len()).map(|vcpu| vm.mailbox.wrong(vcpu)).sum()
+}
+
+/// How many accesses a device answered with an error.
+pub(crate) fn failed(vm: &Vm) -> u64 {
+    vm.exits.iter().map(|exits| exits.failed.get()).sum()
 }
 
 /// The first vCPU that did not see every device, and how many it saw.

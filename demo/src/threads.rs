@@ -3,23 +3,21 @@
 
 mod bars;
 mod belts;
+mod shapes;
 
-use std::{
-    fmt::Write as _,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
 };
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use axaddrspace::{GuestPhysAddr, device::Port};
-use axdevice::{BusAddr, Dispatcher, SharedVmDevices};
+use axdevice::{Dispatcher, SharedVmDevices};
 
 use crate::{
     contract::*,
     vcpus::Vcpus,
-    vm::{Count, Exits, Vm},
+    vm::{Exits, Vm},
 };
 
 /// Starts the vCPUs of `vm`.
@@ -28,7 +26,10 @@ pub(crate) fn start(vm: &Arc<Vm>) -> Result<Vcpus> {
     let mut vcpus = Vcpus::new(vm.clone(), |_| {});
     for vcpu in 0..vm.vcpus() {
         let (vm, console) = (vm.clone(), console.clone());
-        vcpus.push(vcpu, move || Guest::new(vcpu, &vm, &console).run())?;
+        vcpus.push(vcpu, move || {
+            Guest::new(vcpu, &vm, &console).run();
+            Ok(())
+        })?;
     }
     Ok(vcpus)
 }
@@ -101,90 +102,92 @@ impl<'vm> Guest<'vm> {
         }
     }
 
-    fn run(mut self) -> Result<()> {
+    fn run(mut self) {
         let latches = [
             (At::Mmio(MMIO_LATCH + 4 * self.vcpu), MMIO_LATCH_SEED),
             (At::Port(PORT_LATCH + 4 * self.vcpu as u16), PORT_LATCH_SEED),
+            (At::Mmio(crossing(self.vcpu)), CROSSING_SEED),
         ];
         for (at, seed) in latches {
-            self.write(at, Width::Dword, pattern(seed, self.vcpu))?;
+            self.write(at, Width::Dword, pattern(seed, self.vcpu));
         }
         loop {
             for (at, seed) in latches {
-                self.poll()?;
-                self.exercise(at, pattern(seed, self.vcpu))?;
+                self.poll();
+                self.exercise(at, pattern(seed, self.vcpu));
             }
-            self.poll()?;
-            self.revisit()?;
-            self.poll()?;
-            self.miss(At::Mmio(MMIO_NOBODY))?;
-            self.miss(At::Port(PORT_NOBODY))?;
-            self.poll()?;
-            self.walk()?;
+            self.poll();
+            self.strings();
+            self.poll();
+            self.revisit();
+            self.poll();
+            self.miss(At::Mmio(MMIO_NOBODY));
+            self.miss(At::Port(PORT_NOBODY));
+            self.poll();
+            self.walk();
             self.rounds = self.rounds.wrapping_add(1);
             if self.rounds.is_multiple_of(ROUNDS_PER_REPORT) {
-                self.report()?;
+                self.report();
             }
-            let orders = self.read(self.mailbox(ORDERS), Width::Dword)?;
+            let orders = self.read(self.mailbox(ORDERS), Width::Dword);
             if orders & HALT != 0 {
-                return Ok(());
+                return;
             }
             if orders & MOVE != 0 {
-                self.relocate()?;
+                self.relocate();
             }
             if self.rounds.is_multiple_of(ROUNDS_PER_LINE) {
-                self.print()?;
+                self.print();
             }
         }
     }
 
     /// Looks whether the next slot is populated, and the one after it first: slots are populated in
     /// order, and so they must be seen.
-    fn poll(&mut self) -> Result<()> {
+    fn poll(&mut self) {
         let slot = self.slot(self.next);
         let ahead = slot.plus(SLOT_STRIDE);
-        let id_ahead = self.read(ahead, Width::Dword)?;
-        let id_here = self.read(slot, Width::Dword)?;
+        let id_ahead = self.read(ahead, Width::Dword);
+        let id_here = self.read(slot, Width::Dword);
         if id_here == FLOATING {
             self.misses += 2;
-            self.check(ahead, id_ahead, FLOATING)?;
-            return Ok(());
+            self.check(ahead, id_ahead, FLOATING);
+            return;
         }
-        self.check(slot, id_here, id(self.next))?;
+        self.check(slot, id_here, id(self.next));
         if id_ahead == FLOATING {
             self.misses += 1;
         } else {
-            self.check(ahead, id_ahead, id(self.next + 1))?;
+            self.check(ahead, id_ahead, id(self.next + 1));
         }
         let left = pattern(id(self.next), self.vcpu);
-        self.write(slot.plus(SLOT_SCRATCH), Width::Dword, left)?;
+        self.write(slot.plus(SLOT_SCRATCH), Width::Dword, left);
         self.next += 1;
-        Ok(())
     }
 
     /// Visits the slots that were seen populated, in turn.
-    fn revisit(&mut self) -> Result<()> {
+    fn revisit(&mut self) {
         if self.again >= self.next {
             self.again = 0;
             if self.next == 0 {
-                return Ok(());
+                return;
             }
         }
         let (slot, id) = (self.slot(self.again), id(self.again));
         self.again += 1;
         for width in WIDTHS {
-            self.read_and_check(slot, width, 0, id)?;
+            self.read_and_check(slot, width, 0, id);
         }
         self.exercise(slot.plus(SLOT_SCRATCH), pattern(id, self.vcpu))
     }
 
     /// Has a register with a pattern in it change, and change back.
-    fn exercise(&mut self, at: At, pattern: u32) -> Result<()> {
+    fn exercise(&mut self, at: At, pattern: u32) {
         let mut shadow = pattern.to_le_bytes();
         for step in EXERCISE {
             let (width, offset, source) = match step {
                 Step::Read(width, offset) => {
-                    self.read_and_check(at, width, offset, u32::from_le_bytes(shadow))?;
+                    self.read_and_check(at, width, offset, u32::from_le_bytes(shadow));
                     continue;
                 }
                 Step::Write(width, offset) => (width, offset, pattern),
@@ -192,69 +195,64 @@ impl<'vm> Guest<'vm> {
             };
             let bytes = offset as usize..offset as usize + width as usize;
             shadow[bytes.clone()].copy_from_slice(&source.to_le_bytes()[bytes]);
-            self.write(at.plus(offset), width, source >> (8 * offset))?;
+            self.write(at.plus(offset), width, source >> (8 * offset));
         }
-        Ok(())
     }
 
     /// Makes accesses that nobody answers.
-    fn miss(&mut self, at: At) -> Result<()> {
+    fn miss(&mut self, at: At) {
         for width in WIDTHS {
-            self.write(at, width, 0)?;
-            self.read_and_check(at, width, 0, FLOATING)?;
+            self.write(at, width, 0);
+            self.read_and_check(at, width, 0, FLOATING);
             self.misses += 2;
         }
-        Ok(())
     }
 
     /// Reports.
-    fn report(&mut self) -> Result<()> {
-        self.tell(CHECKS, self.checks)?;
-        self.tell(MISSES, self.misses)?;
-        self.tell(WRONG, self.wrong)?;
+    fn report(&mut self) {
+        self.tell(CHECKS, self.checks);
+        self.tell(MISSES, self.misses);
+        self.tell(WRONG, self.wrong);
         (self.checks, self.misses, self.wrong) = (0, 0, 0);
-        Ok(())
     }
 
     /// Prints a line, unless another guest prints just now.
-    fn print(&mut self) -> Result<()> {
+    fn print(&mut self) {
         if self.console.swap(true, Ordering::Acquire) {
-            return Ok(());
+            return;
         }
-        let mut line = String::new();
         let (vcpu, rounds, next) = (self.vcpu, self.rounds, self.next);
-        writeln!(line, "vCPU {vcpu}: {rounds} rounds, {next} devices seen")?;
+        let line = format!("vCPU {vcpu}: {rounds} rounds, {next} devices seen\n");
         for byte in line.bytes() {
-            while self.read(At::Port(UART_LSR), Width::Byte)? & u32::from(LSR_READY) == 0 {}
-            self.write(At::Port(UART), Width::Byte, byte.into())?;
+            while self.read(At::Port(UART_LSR), Width::Byte) & u32::from(LSR_READY) == 0 {}
+            self.write(At::Port(UART), Width::Byte, byte.into());
         }
         self.console.store(false, Ordering::Release);
-        Ok(())
     }
 
-    fn read_and_check(&mut self, at: At, width: Width, offset: u32, holds: u32) -> Result<()> {
+    fn read_and_check(&mut self, at: At, width: Width, offset: u32, holds: u32) {
         let at = at.plus(offset);
         let expected = (holds >> (8 * offset)) & (u32::MAX >> (32 - 8 * width as u32));
-        let got = self.read(at, width)?;
+        let got = self.read(at, width);
         self.check(at, got, expected)
     }
 
-    fn check(&mut self, at: At, got: u32, expected: u32) -> Result<()> {
+    fn check(&mut self, at: At, got: u32, expected: u32) {
         self.checks += 1;
         if got == expected {
-            return Ok(());
+            return;
         }
         self.wrong += 1;
         if self.told {
-            return Ok(());
+            return;
         }
         self.told = true;
-        self.tell(FIRST_ADDRESS, at.number())?;
-        self.tell(FIRST_GOT, got)?;
+        self.tell(FIRST_ADDRESS, at.number());
+        self.tell(FIRST_GOT, got);
         self.tell(FIRST_EXPECTED, expected)
     }
 
-    fn tell(&mut self, word: u16, value: u32) -> Result<()> {
+    fn tell(&mut self, word: u16, value: u32) {
         self.write(self.mailbox(word), Width::Dword, value)
     }
 
@@ -268,42 +266,58 @@ impl<'vm> Guest<'vm> {
     }
 }
 
-/// What the run loop in `kvm/vcpu.rs` does on an exit.
+/// What the run loop in `kvm/vcpu.rs` does on an exit. An access that crosses a page exits twice.
 impl Guest<'_> {
-    fn read(&mut self, at: At, width: Width) -> Result<u32> {
-        match at {
-            At::Mmio(address) => self.read_at(gpa(address), width, &self.exits.mmio),
-            At::Port(port) => self.read_at(Port(port), width, &self.exits.port),
-        }
-    }
-
-    fn write(&mut self, at: At, width: Width, value: u32) -> Result<()> {
-        match at {
-            At::Mmio(address) => self.write_at(gpa(address), width, value, &self.exits.mmio),
-            At::Port(port) => self.write_at(Port(port), width, value, &self.exits.port),
-        }
-    }
-
-    fn read_at(&mut self, addr: impl BusAddr, width: Width, exits: &Count) -> Result<u32> {
-        exits.add_one();
+    fn read(&mut self, at: At, width: Width) -> u32 {
         let mut data = [0; 4];
-        let read = self.devices.read_bytes(addr, &mut data[..width as usize]);
-        read.map_err(|error| anyhow!("reading {addr:?}: {error}"))?;
-        Ok(u32::from_le_bytes(data))
+        let bytes = &mut data[..width as usize];
+        match at {
+            At::Mmio(address) => {
+                let (here, beyond) = bytes.split_at_mut(on_page(address, width));
+                let next = address + here.len() as u32;
+                for (address, bytes) in [(address, here), (next, beyond)] {
+                    if !bytes.is_empty() {
+                        self.exits.mmio.add_one();
+                        let read = self.devices.read_bytes(gpa(address), bytes);
+                        self.exits.answered(read);
+                    }
+                }
+            }
+            At::Port(port) => {
+                self.exits.port.add_one();
+                let read = self.devices.read_bytes(Port(port), bytes);
+                self.exits.answered(read);
+            }
+        }
+        u32::from_le_bytes(data)
     }
 
-    fn write_at(
-        &mut self,
-        addr: impl BusAddr,
-        width: Width,
-        value: u32,
-        exits: &Count,
-    ) -> Result<()> {
-        exits.add_one();
-        let data = &value.to_le_bytes()[..width as usize];
-        let written = self.devices.write_bytes(addr, data);
-        written.map_err(|error| anyhow!("writing {addr:?}: {error}"))
+    fn write(&mut self, at: At, width: Width, value: u32) {
+        let bytes = &value.to_le_bytes()[..width as usize];
+        match at {
+            At::Mmio(address) => {
+                let (here, beyond) = bytes.split_at(on_page(address, width));
+                let next = address + here.len() as u32;
+                for (address, bytes) in [(address, here), (next, beyond)] {
+                    if !bytes.is_empty() {
+                        self.exits.mmio.add_one();
+                        let written = self.devices.write_bytes(gpa(address), bytes);
+                        self.exits.answered(written);
+                    }
+                }
+            }
+            At::Port(port) => {
+                self.exits.port.add_one();
+                let written = self.devices.write_bytes(Port(port), bytes);
+                self.exits.answered(written);
+            }
+        }
     }
+}
+
+/// How many bytes of an access are on the page that it starts in.
+fn on_page(address: u32, width: Width) -> usize {
+    (width as usize).min((PAGE - address % PAGE) as usize)
 }
 
 fn gpa(address: u32) -> GuestPhysAddr {

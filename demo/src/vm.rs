@@ -9,11 +9,12 @@ use std::{
 };
 
 use anyhow::{Result, anyhow};
+use ax_errno::AxResult;
 use axdevice::{Serialized, SharedVmDevices, Unmapped};
 use crossbeam_utils::CachePadded;
 
 use crate::{
-    devices::{Bar, Console, Latch, Mailbox, Noticed, Uart},
+    devices::{Bar, Console, Crossing, Latch, Mailbox, Noticed, Queue, Uart},
     options::Sabotage,
 };
 
@@ -51,6 +52,8 @@ impl Vm {
 
         let mut bars = Vec::new();
         for vcpu in 0..vcpus {
+            devices.add_mmio_dev(Arc::new(Crossing::new(vcpu)))?;
+            devices.add_port_dev(Arc::new(Serialized::new(Queue::new(vcpu))))?;
             let stays = sabotage == Some(Sabotage::Bar);
             let bar = Arc::new(Bar::new(vcpu, Arc::downgrade(&devices), stays));
             let name = devices.add_mmio_dev(bar.clone())?;
@@ -88,11 +91,21 @@ impl Vm {
 pub(crate) struct Exits {
     pub(crate) mmio: Count,
     pub(crate) port: Count,
+    /// Those that a device answered with an error. None should.
+    pub(crate) failed: Count,
 }
 
 impl Exits {
     pub(crate) fn total(&self) -> u64 {
         self.mmio.get() + self.port.get()
+    }
+
+    /// Notes how an exit was answered. A device that fails does not end the vCPU: what it was to give is
+    /// filled already.
+    pub(crate) fn answered(&self, answered: AxResult) {
+        if answered.is_err() {
+            self.failed.add_one();
+        }
     }
 }
 

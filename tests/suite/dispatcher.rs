@@ -18,7 +18,7 @@ use std::{
 use ax_errno::AxError;
 use axaddrspace::{
     GuestPhysAddr, GuestPhysAddrRange,
-    device::{AccessWidth, Port, PortRange, SysRegAddr},
+    device::{AccessWidth, Port, PortRange},
 };
 use axdevice::{AxVmDevices, BusCounters, Dispatcher, SharedVmDevices, Unmapped};
 
@@ -136,31 +136,6 @@ fn follows_the_policy<R: Bus>() {
     // The handle is as usable as before.
     R::add(&devices, Recorder::silent(0, 0x40, 0x40)).unwrap();
     assert!(R::vcpu_read(&mut vcpu, 0x40, BYTE).is_ok());
-}
-
-#[test]
-fn bytes_are_those_of_the_registry() {
-    let devices = registry();
-    devices.add_port_dev(Recorder::silent(3, 0, 0xff)).unwrap();
-    let mut vcpu = devices.dispatcher();
-    for length in 0..=9 {
-        let (mut ours, mut registrys) = ([0xaa; 9], [0xaa; 9]);
-        assert_eq!(
-            vcpu.read_bytes(Port(8), &mut ours[..length]),
-            devices.read_bytes(Port(8), &mut registrys[..length])
-        );
-        assert_eq!(ours, registrys);
-        assert_eq!(
-            vcpu.write_bytes(Port(8), &ours[..length]),
-            devices.write_bytes(Port(8), &ours[..length])
-        );
-    }
-    let mut data = [0xaa; 2];
-    assert_eq!(
-        vcpu.read_bytes(SysRegAddr(0), &mut data),
-        Err(AxError::NotFound)
-    );
-    assert_eq!(data, [0; 2]);
 }
 
 /// Which thread makes a change, and which pointer leads to the registry, does not matter.

@@ -52,12 +52,20 @@ pub(crate) enum Var {
     Slots,
     /// Where this vCPU's own device is.
     Place,
+    /// Where this vCPU's register across a border of pages is.
+    Crossing,
+    /// The port of this vCPU's queue.
+    Queue,
 }
 
 /// Where the table is, from the start of the variables, of the numbers seen in the bays of all belts.
 const SEEN: u32 = 0x100;
+/// Where a string is that is sent, and where it is received, from the start of the variables.
+const STRING_OUT: u32 = 0x200;
+const STRING_IN: u32 = STRING_OUT + QUEUE_SIZE as u32;
 
-const _: () = assert!(Place.offset() + 4 <= SEEN);
+const _: () = assert!(Queue.offset() + 4 <= SEEN);
+const _: () = assert!(SEEN + 4 * BELTS.len() as u32 * BAYS <= STRING_OUT);
 
 impl Var {
     /// Where it is, from the start of the variables.
@@ -93,6 +101,7 @@ struct Parts {
     exercise_mmio: CodeLabel,
     exercise_port: CodeLabel,
     miss: CodeLabel,
+    strings: CodeLabel,
     walk: CodeLabel,
     look: CodeLabel,
     relocate: CodeLabel,
@@ -117,6 +126,7 @@ mod belts;
 mod console;
 mod registers;
 mod slots;
+mod strings;
 
 use self::{
     bars::relocate,
@@ -124,6 +134,7 @@ use self::{
     console::{print, put, put_number},
     registers::{exercise, miss},
     slots::{id_of, poll, revisit},
+    strings::strings,
 };
 
 /// The program, to be loaded at [`CODE`].
@@ -140,6 +151,7 @@ fn program() -> Result<Vec<u8>, IcedError> {
         exercise_mmio: a.create_label(),
         exercise_port: a.create_label(),
         miss: a.create_label(),
+        strings: a.create_label(),
         walk: a.create_label(),
         look: a.create_label(),
         relocate: a.create_label(),
@@ -156,6 +168,7 @@ fn program() -> Result<Vec<u8>, IcedError> {
     exercise(&mut a, Bus::Mmio, &mut parts.exercise_mmio, parts.check)?;
     exercise(&mut a, Bus::Port, &mut parts.exercise_port, parts.check)?;
     miss(&mut a, &mut parts)?;
+    strings(&mut a, &mut parts)?;
     walk(&mut a, &mut parts)?;
     look(&mut a, &mut parts)?;
     relocate(&mut a, &mut parts)?;
@@ -180,6 +193,10 @@ fn run(a: &mut CodeAssembler, parts: &Parts) -> Assembled {
         mov(eax, PORT_LATCH_SEED);
         xor(eax, var(Salt));
         out(dx, eax);
+        mov(esi, var(Crossing));
+        mov(eax, CROSSING_SEED);
+        xor(eax, var(Salt));
+        mov(dword_ptr(esi), eax);
 
         set_label(&mut round);
         call(parts.poll);
@@ -192,6 +209,13 @@ fn run(a: &mut CodeAssembler, parts: &Parts) -> Assembled {
         mov(eax, PORT_LATCH_SEED);
         xor(eax, var(Salt));
         call(parts.exercise_port);
+        call(parts.poll);
+        mov(esi, var(Crossing));
+        mov(eax, CROSSING_SEED);
+        xor(eax, var(Salt));
+        call(parts.exercise_mmio);
+        call(parts.poll);
+        call(parts.strings);
         call(parts.poll);
         call(parts.revisit);
         call(parts.poll);

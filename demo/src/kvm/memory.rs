@@ -8,7 +8,8 @@ use vm_memory::{Address as _, Bytes as _, GuestAddress, GuestMemoryBackend as _,
 
 use super::guest::Var;
 use crate::contract::{
-    MAILBOX, MAILBOX_BANK, MMIO_LATCH, PORT_LATCH, SALT, SLOT_BANK, SLOTS, first_place,
+    MAILBOX, MAILBOX_BANK, MMIO_LATCH, PORT_LATCH, QUEUE, QUEUE_BANK, SALT, SLOT_BANK, SLOTS,
+    crossing, first_place,
 };
 
 /// Where the word is that the guest which prints takes.
@@ -62,6 +63,8 @@ impl Memory {
             ),
             (Var::Slots, SLOTS + SLOT_BANK * vcpu),
             (Var::Place, first_place(vcpu)),
+            (Var::Crossing, crossing(vcpu)),
+            (Var::Queue, u32::from(QUEUE) + u32::from(QUEUE_BANK) * vcpu),
         ];
         for (var, value) in values {
             let at = variables(vcpu) + var.offset();

@@ -1,9 +1,15 @@
 //! A vCPU: the state it starts in, and its run loop, which has the registry answer every exit.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    ptr,
+    sync::{Arc, atomic::Ordering},
+};
 
-use anyhow::{Context as _, Result, anyhow, bail};
-use axaddrspace::{GuestPhysAddr, device::Port};
+use anyhow::{Context as _, Result, bail};
+use axaddrspace::{
+    GuestPhysAddr,
+    device::{AccessWidth, Port},
+};
 use kvm_bindings::{kvm_regs, kvm_segment};
 use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
 use libc::EINTR;
@@ -35,11 +41,20 @@ fn run(vcpu: &mut VcpuFd, vm: &Vm, exits: &Exits) -> Result<()> {
             }
             Ok(VcpuExit::IoIn(port, data)) => {
                 exits.port.add_one();
-                devices.read_bytes(Port(port), data)
+                let data = ptr::from_mut(data);
+                let width = item_width(vcpu);
+                // SAFETY: the slice is in the pages that the vCPU shares with the kernel, mapped for as
+                // long as `vcpu` lives, and until the next `run` nobody else reads or writes it.
+                let data = unsafe { &mut *data };
+                devices.read_repeated(Port(port), width, data)
             }
             Ok(VcpuExit::IoOut(port, data)) => {
                 exits.port.add_one();
-                devices.write_bytes(Port(port), data)
+                let data = ptr::from_ref(data);
+                let width = item_width(vcpu);
+                // SAFETY: as above.
+                let data = unsafe { &*data };
+                devices.write_repeated(Port(port), width, data)
             }
             Ok(VcpuExit::Hlt) if vm.mailbox.stopped() => return Ok(()),
             Ok(unexpected) => bail!("the guest ended with exit {unexpected:?}"),
@@ -50,9 +65,17 @@ fn run(vcpu: &mut VcpuFd, vm: &Vm, exits: &Exits) -> Result<()> {
             }
             Err(error) => return Err(error).context("KVM_RUN"),
         };
-        answered.map_err(|error| anyhow!("a device failed: {error}"))?;
+        exits.answered(answered);
     }
     bail!("the guest does not halt")
+}
+
+/// How wide an item of the last exit is, which was of a port: string I/O has several in one buffer.
+fn item_width(vcpu: &mut VcpuFd) -> AccessWidth {
+    // SAFETY: the member consists of integers, and the union is as large.
+    let size = unsafe { vcpu.get_kvm_run().__bindgen_anon_1.io.size };
+    // 1, 2 or 4, says the kernel.
+    AccessWidth::try_from(usize::from(size)).unwrap_or(AccessWidth::Byte)
 }
 
 impl Vcpu {

@@ -10,7 +10,7 @@ use super::{
     session::Session,
 };
 use crate::{
-    bus::{carried, extent, floating},
+    bus::{Piece, carried, extent, floating, items, pieces},
     on::OnBus,
     recorder::{Call, answer},
 };
@@ -20,10 +20,12 @@ const LONGEST: usize = 16;
 
 /// What an access should come to.
 struct Expected {
-    /// Whether there is an access: not for a length that none has.
-    is_access: bool,
     result: AxResult<usize>,
     call: Option<Call>,
+}
+
+fn little_endian(bytes: &[u8]) -> usize {
+    (bytes.iter().rev()).fold(0, |value, byte| value << 8 | usize::from(*byte))
 }
 
 impl Session {
@@ -37,6 +39,13 @@ impl Session {
             }
             Access::WriteBytes(length, value) => {
                 self.write_bytes::<R>(by, at, usize::from(length) % (LONGEST + 1), value);
+            }
+            Access::ReadRepeated(width, length) => {
+                self.read_repeated::<R>(by, at, width.into(), usize::from(length) % (LONGEST + 1));
+            }
+            Access::WriteRepeated(width, length, value) => {
+                let length = usize::from(length) % (LONGEST + 1);
+                self.write_repeated::<R>(by, at, width.into(), length, value);
             }
         }
     }
@@ -70,42 +79,26 @@ impl Session {
             width,
             written: written.map(|value| carried::<R>(value, width)),
         });
-        Some(Expected {
-            is_access: true,
-            result,
-            call,
-        })
+        Some(Expected { result, call })
     }
 
-    /// As [`expected`](Self::expected), for an access to so many bytes, which may be none at all.
-    fn expected_of<R: OnBus>(
-        &self,
-        at: usize,
-        length: usize,
-        written: Option<usize>,
-    ) -> Option<Expected> {
-        match AccessWidth::try_from(length) {
-            Ok(width) => self.expected::<R>(at, width, written),
-            Err(()) => Some(Expected {
-                is_access: false,
-                result: Err(AxError::InvalidInput),
-                call: None,
-            }),
-        }
-    }
-
-    /// Checks what became of an access by its result and the device that was called. A vCPU's handle
-    /// counts it, and then holds the current tables.
+    /// Checks what became of an access by its result and the device that was called.
     fn check_access<R: OnBus>(&mut self, by: By, expected: Expected, result: AxResult<usize>) {
         assert_eq!(result, expected.result);
-        if let (By::Vcpu(vcpu), true) = (by, expected.is_access) {
+        let called = self.note::<R>(by, vec![expected]);
+        assert_eq!(self.journal.take(), called);
+    }
+
+    /// The calls of these accesses. A vCPU's handle counts each, and then holds the current tables.
+    fn note<R: OnBus>(&mut self, by: By, accesses: Vec<Expected>) -> Vec<Call> {
+        if let (By::Vcpu(vcpu), false) = (by, accesses.is_empty()) {
             let vcpu = &mut self.vcpus[usize::from(vcpu % 2)];
             vcpu.holds = Some(Rc::clone(&self.model));
-            let (accesses, misses) = &mut vcpu.accesses[R::ON as usize];
-            *accesses += 1;
-            *misses += u64::from(expected.call.is_none());
+            let (count, misses) = &mut vcpu.accesses[R::ON as usize];
+            *count += accesses.len() as u64;
+            *misses += accesses.iter().filter(|access| access.call.is_none()).count() as u64;
         }
-        assert_eq!(self.journal.take(), Vec::from_iter(expected.call));
+        accesses.into_iter().filter_map(|access| access.call).collect()
     }
 
     fn read<R: OnBus>(&mut self, by: By, at: usize, width: AccessWidth) {
@@ -130,38 +123,96 @@ impl Session {
         self.check_access::<R>(by, expected, result.map(|()| 0));
     }
 
-    fn read_bytes<R: OnBus>(&mut self, by: By, at: usize, length: usize) {
-        let Some(expected) = self.expected_of::<R>(at, length, None) else {
-            return;
-        };
-        let mut data = [0x5a; LONGEST];
-        let result = match by {
-            By::Registry => self.devices.read_bytes(R::at(at), &mut data[..length]),
-            By::Vcpu(vcpu) => (self.handle(vcpu)).read_bytes(R::at(at), &mut data[..length]),
-        };
-        let mut filled = [0x5a; LONGEST];
-        match expected.result {
-            Ok(value) => filled[..length].copy_from_slice(&value.to_le_bytes()[..length]),
-            Err(_) => filled[..length].fill(floating::<R>(AccessWidth::Byte) as u8),
+    /// Has `read` fill a buffer by these accesses, unless one should panic, and checks it.
+    fn check_reads<R: OnBus>(
+        &mut self,
+        by: By,
+        pieces: Option<Vec<Piece>>,
+        length: usize,
+        read: impl FnOnce(&mut Self, &mut [u8]) -> AxResult,
+    ) {
+        let mut filled = vec![floating::<R>(AccessWidth::Byte) as u8; length];
+        let mut expected = pieces.as_ref().map_or(Err(AxError::InvalidInput), |_| Ok(()));
+        let mut accesses = Vec::new();
+        for (at, width, bytes) in pieces.into_iter().flatten() {
+            let Some(access) = self.expected::<R>(at, width, None) else {
+                return;
+            };
+            if let Ok(value) = access.result {
+                let value = value.to_le_bytes();
+                filled[bytes.clone()].copy_from_slice(&value[..bytes.len()]);
+            }
+            expected = expected.and(access.result.map(drop));
+            accesses.push(access);
         }
-        assert_eq!(data, filled);
-        let value = result.and(expected.result);
-        self.check_access::<R>(by, expected, value);
+        let mut data = vec![0x5a; length];
+        let result = read(self, &mut data);
+        assert_eq!((result, data), (expected, filled));
+        let called = self.note::<R>(by, accesses);
+        assert_eq!(self.journal.take(), called);
+    }
+
+    /// Has `write` take bytes by these accesses, unless one should panic, and checks it.
+    fn check_writes<R: OnBus>(
+        &mut self,
+        by: By,
+        pieces: Option<Vec<Piece>>,
+        data: &[u8],
+        write: impl FnOnce(&mut Self, &[u8]) -> AxResult,
+    ) {
+        let mut expected = pieces.as_ref().map_or(Err(AxError::InvalidInput), |_| Ok(()));
+        let mut accesses = Vec::new();
+        for (at, width, bytes) in pieces.into_iter().flatten() {
+            let value = little_endian(&data[bytes]);
+            let Some(access) = self.expected::<R>(at, width, Some(value)) else {
+                return;
+            };
+            expected = expected.and(access.result.map(drop));
+            accesses.push(access);
+        }
+        assert_eq!(write(self, data), expected);
+        let called = self.note::<R>(by, accesses);
+        assert_eq!(self.journal.take(), called);
+    }
+
+    fn read_bytes<R: OnBus>(&mut self, by: By, at: usize, length: usize) {
+        let addr = R::at(at);
+        self.check_reads::<R>(by, pieces::<R>(at, length), length, |session, data| match by {
+            By::Registry => session.devices.read_bytes(addr, data),
+            By::Vcpu(vcpu) => session.handle(vcpu).read_bytes(addr, data),
+        });
     }
 
     fn write_bytes<R: OnBus>(&mut self, by: By, at: usize, length: usize, value: u128) {
-        // Only as many bytes as there are, which says more than the width on system registers.
-        let mut data = value.to_le_bytes();
-        data[length..].fill(0);
-        let written = u128::from_le_bytes(data) as usize;
-        let Some(expected) = self.expected_of::<R>(at, length, Some(written)) else {
-            return;
-        };
-        let data = &data[..length];
-        let result = match by {
-            By::Registry => self.devices.write_bytes(R::at(at), data),
-            By::Vcpu(vcpu) => self.handle(vcpu).write_bytes(R::at(at), data),
-        };
-        self.check_access::<R>(by, expected, result.map(|()| 0));
+        let (addr, data) = (R::at(at), &value.to_le_bytes()[..length]);
+        self.check_writes::<R>(by, pieces::<R>(at, length), data, |session, data| match by {
+            By::Registry => session.devices.write_bytes(addr, data),
+            By::Vcpu(vcpu) => session.handle(vcpu).write_bytes(addr, data),
+        });
+    }
+
+    fn read_repeated<R: OnBus>(&mut self, by: By, at: usize, width: AccessWidth, length: usize) {
+        let addr = R::at(at);
+        let items = items(at, width, length);
+        self.check_reads::<R>(by, items, length, |session, data| match by {
+            By::Registry => session.devices.read_repeated(addr, width, data),
+            By::Vcpu(vcpu) => session.handle(vcpu).read_repeated(addr, width, data),
+        });
+    }
+
+    fn write_repeated<R: OnBus>(
+        &mut self,
+        by: By,
+        at: usize,
+        width: AccessWidth,
+        length: usize,
+        value: u128,
+    ) {
+        let (addr, data) = (R::at(at), &value.to_le_bytes()[..length]);
+        let items = items(at, width, length);
+        self.check_writes::<R>(by, items, data, |session, data| match by {
+            By::Registry => session.devices.write_repeated(addr, width, data),
+            By::Vcpu(vcpu) => session.handle(vcpu).write_repeated(addr, width, data),
+        });
     }
 }

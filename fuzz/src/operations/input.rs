@@ -99,6 +99,9 @@ pub(crate) enum Access {
     Write(Width, usize),
     ReadBytes(u8),
     WriteBytes(u8, u128),
+    /// So many bytes of items of a width.
+    ReadRepeated(Width, u8),
+    WriteRepeated(Width, u8, u128),
 }
 
 #[derive(Arbitrary, Clone, Copy, Debug)]

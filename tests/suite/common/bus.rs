@@ -1,6 +1,9 @@
 //! The three buses under one name each, so that a test is written once for all of them.
 
-use std::{ops::Deref, sync::Arc};
+use std::{
+    ops::{Deref, Range},
+    sync::Arc,
+};
 
 use ax_errno::AxResult;
 use axaddrspace::{
@@ -130,6 +133,45 @@ pub(crate) fn floating<R: Bus>(width: AccessWidth) -> usize {
     } else {
         0
     }
+}
+
+/// An access of those that bytes are for: its address, its width, and which of the bytes.
+pub(crate) type Piece = (usize, AccessWidth, Range<usize>);
+
+/// The accesses that `length` bytes at `at` are, if a guest can make such: one of 1, 2, 4 or 8 bytes; others
+/// are split into aligned ones where the bus has bytes and goes that far.
+pub(crate) fn pieces<R: Bus>(at: usize, length: usize) -> Option<Vec<Piece>> {
+    let width = |size| AccessWidth::try_from(size).unwrap();
+    let last = at.checked_add(length.saturating_sub(1));
+    let is_split = R::WIDE && last.is_some_and(|last| R::place(R::at(last)) == last);
+    let whole = |size| Some(vec![(at, width(size), 0..length)]);
+    match length {
+        1 | 2 | 4 | 8 => whole(length),
+        3 if !is_split => whole(4),
+        5..=7 if !is_split => whole(8),
+        3 | 5..=7 => {
+            let mut pieces = Vec::new();
+            let mut done = 0;
+            while done < length {
+                let fits =
+                    |size: &usize| (at + done).is_multiple_of(*size) && done + size <= length;
+                let size = [4, 2, 1].into_iter().find(fits).unwrap();
+                pieces.push((at + done, width(size), done..done + size));
+                done += size;
+            }
+            Some(pieces)
+        }
+        _ => None,
+    }
+}
+
+/// The accesses of string I/O on so many bytes, if they are whole items.
+pub(crate) fn items(at: usize, width: AccessWidth, length: usize) -> Option<Vec<Piece>> {
+    let size = width.size();
+    let item = |start| (at, width, start..start + size);
+    length
+        .is_multiple_of(size)
+        .then(|| (0..length).step_by(size).map(item).collect())
 }
 
 /// The methods of [`Bus`] that only pass a call on.
