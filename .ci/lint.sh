@@ -12,7 +12,7 @@ done
 cargo clippy --locked --manifest-path fuzz/Cargo.toml --target-dir "${CARGO_TARGET_DIR:-target}/fuzz" \
     --all-targets -- -D warnings
 RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps
-RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --document-private-items
+RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --document-private-items --features busmap/rust-vmm
 
 # No test is switched off. clippy's ignore_without_reason would let one be, with a reason.
 if git grep --untracked -nE '^[[:space:]]*#\[(cfg_attr\(.*)?ignore\b' -- '*.rs'; then

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes projects of strangers in a folder elsewhere, and builds and runs them: one on busmap, with plain stable
-# Rust, the example of busmap/README.md, a program that hot-plugs while a vCPU runs, and no crate of Axvisor's
+# Rust, the examples of busmap/README.md, a program that hot-plugs while a vCPU runs, and no crate of Axvisor's
 # in its lock file; one on busmap for bare metal; and one on axdevice, with what README.md says, its examples, and
 # examples/vmm.rs, which runs a guest.
 set -euo pipefail
@@ -14,9 +14,17 @@ CARGO_TARGET_DIR=$(realpath -m "${CARGO_TARGET_DIR:-target}/outside")
 export CARGO_TARGET_DIR
 unset RUSTC_BOOTSTRAP RUSTFLAGS
 
-# An example of a README, a whole program: the first, or the one of that number.
+# An example of a README as a program, without lines that readers do not see: the first, or the one of that number.
 example() {
-    awk -v number="${2:-1}" '/^```$/ { within = 0 } within; /^```rust$/ { within = ++n == number }' "$1"
+    awk -v number="${2:-1}" '
+        /^```$/ { within = 0 }
+        within && !/^# / { lines[++n] = $0; main = main || /^fn main/ }
+        /^```rust$/ { within = ++blocks == number }
+        END {
+            if (!main) print "fn main() {"
+            for (i = 1; i <= n; i++) print lines[i]
+            if (!main) print "}"
+        }' "$1"
 }
 
 # `project NAME DEPENDENCY...`: an empty project with these lines under its dependencies.
@@ -106,6 +114,11 @@ if grep -E '^name = "(ax|arm_vgic|riscv_vplic)' Cargo.lock; then
     exit 1
 fi
 
+echo '-- busmap, for the devices of rust-vmm'
+project rust_vmm "busmap = { path = \"$root/busmap\", features = [\"rust-vmm\"] }"
+example "$root/busmap/README.md" 2 >src/main.rs
+cargo +stable run --quiet
+
 echo '-- busmap, bare metal'
 project bare "busmap = { path = \"$root/busmap\" }"
 cat >src/lib.rs <<'END'
@@ -159,10 +172,7 @@ echo '-- a machine on KVM, or its stand-in'
 printf '%s\n' "$further" >>Cargo.toml
 cp "$root/examples/vmm.rs" src/main.rs
 mkdir src/bin
-{
-    example "$root/README.md" 2
-    echo 'fn main() { let _ = run; }'
-} >src/bin/run_loop.rs
+example "$root/README.md" 2 >src/bin/run_loop.rs
 for mode in '' --no-kvm; do
     said=$(cargo +stable run --quiet --bin vmm -- $mode)
     echo "$said"

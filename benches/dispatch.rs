@@ -13,7 +13,7 @@ use axaddrspace::{
 };
 use axdevice_benches::{
     Access, Bus, Pattern, Registry, Vcpu, Visitor, accesses, all, dispatch, on_any_bus, repeated,
-    scenario::{self, DEVICES, SIZES, Sharing},
+    scenario::{self, DEVICES, RUST_VMM, RUST_VMM_PATTERNS, SIZES, Sharing},
 };
 use criterion::{Criterion, criterion_group, criterion_main};
 
@@ -116,6 +116,19 @@ fn buses(criterion: &mut Criterion) {
     bus::<PortRange>(criterion);
 }
 
+fn rust_vmm(criterion: &mut Criterion) {
+    for pattern in RUST_VMM_PATTERNS {
+        for n in RUST_VMM {
+            axdevice_benches::rust_vmm(&mut Timed {
+                criterion,
+                scenario: scenario::rust_vmm(pattern, n),
+                devices: n,
+                accesses: vec![accesses::<GuestPhysAddrRange>(pattern, n)],
+            });
+        }
+    }
+}
+
 fn config() -> Criterion {
     Criterion::default()
         .warm_up_time(Duration::from_millis(100))
@@ -125,5 +138,5 @@ fn config() -> Criterion {
         .without_plots()
 }
 
-criterion_group!(name = benches; config = config(); targets = sweep, vcpus, buses);
+criterion_group!(name = benches; config = config(); targets = sweep, vcpus, buses, rust_vmm);
 criterion_main!(benches);

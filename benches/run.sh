@@ -8,5 +8,5 @@ bench=(cargo bench --quiet -p axdevice-benches)
 "${bench[@]}" -- --save-baseline arc-swap
 # What differs on the other cell, and what it is compared with.
 "${bench[@]}" --features slot-cell -- --save-baseline slots \
-    '/(direct call|0\.4\.10|by &self|Dispatcher|memcpy.*)$'
+    '/(direct call|0\.4\.10|(rust_vmm )?by &self|Dispatcher|rust_vmm Vcpu|memcpy.*)$'
 cargo run --quiet --release -p axdevice-benches --bin report -- "${CARGO_TARGET_DIR:-target}" benches

@@ -8,6 +8,7 @@ mod in_turn;
 mod ours;
 mod registry;
 mod rivals;
+mod rust_vmm;
 pub mod scenario;
 mod table;
 
@@ -62,6 +63,14 @@ pub fn on_any_bus<R: Bus>(visitor: &mut impl Visitor<R>) {
     visitor.visit::<Published<R>>();
     visitor.visit::<Shared<R>>();
     visitor.visit::<Dispatched<R>>();
+}
+
+/// Visits the registries that take rust-vmm's devices: rust-vmm's own, and `busmap`.
+pub fn rust_vmm(visitor: &mut impl Visitor<GuestPhysAddrRange>) {
+    log_nothing();
+    visitor.visit::<LockedIoManager>();
+    visitor.visit::<rust_vmm::Shared>();
+    visitor.visit::<rust_vmm::Handled>();
 }
 
 /// Something that is done to one registry after the other that can be changed while it is used.

@@ -94,7 +94,7 @@ mod tests {
     use crate::{
         ChangeVisitor, Visitor,
         accesses::{Pattern, accesses},
-        all, changeable, on_any_bus,
+        all, changeable, on_any_bus, rust_vmm,
     };
 
     const DEVICES: usize = 37;
@@ -130,6 +130,7 @@ mod tests {
         all(&mut Check);
         on_any_bus::<SysRegAddrRange>(&mut Check);
         on_any_bus::<PortRange>(&mut Check);
+        rust_vmm(&mut Check);
     }
 
     impl ChangeVisitor for Check {

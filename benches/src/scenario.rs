@@ -61,6 +61,16 @@ pub fn on_bus(bus: &str) -> String {
     format!("on {bus}")
 }
 
+/// The sizes with which registries of rust-vmm's devices are compared.
+pub const RUST_VMM: [usize; 3] = [8, 64, 1024];
+/// The accesses with which they are compared.
+pub const RUST_VMM_PATTERNS: [Pattern; 3] = [Pattern::Hot, Pattern::Random, Pattern::Miss];
+
+/// Accesses to `n` of rust-vmm's devices.
+pub fn rust_vmm(pattern: Pattern, n: usize) -> String {
+    format!("rust-vmm {} of {n}", pattern.name())
+}
+
 /// The sizes of the tables whose index is tried.
 pub const INDEXED: [usize; 5] = [1, 8, 64, 1024, 4096];
 /// The candidates for the index.

@@ -24,6 +24,8 @@ mod registrations;
 mod registry;
 mod removed;
 mod reserve;
+#[cfg(feature = "rust-vmm")]
+pub mod rust_vmm;
 mod span;
 mod stack;
 mod sync;

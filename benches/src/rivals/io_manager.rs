@@ -27,6 +27,13 @@ impl DeviceMmio for Nothing<GuestPhysAddrRange> {
     fn mmio_write(&self, _: MmioAddress, _: MmioAddressOffset, _: &[u8]) {}
 }
 
+/// Where a device lies, in `vm-device`'s type.
+pub(crate) fn range_of(device: &Nothing<GuestPhysAddrRange>) -> MmioRange {
+    let range = device.address_range();
+    let base = MmioAddress(range.start.as_usize() as u64);
+    MmioRange::new(base, range.size() as u64).expect("the range is not empty")
+}
+
 pub(crate) struct LockedIoManager(RwLock<IoManager>);
 
 impl Registry<GuestPhysAddrRange> for LockedIoManager {
@@ -60,12 +67,9 @@ impl Search for &LockedIoManager {
 
 impl Changeable for LockedIoManager {
     fn add(&self, device: Nothing<GuestPhysAddrRange>) {
-        let range = device.address_range();
-        let base = MmioAddress(range.start.as_usize() as u64);
-        let range = MmioRange::new(base, range.size() as u64).expect("the range is not empty");
         let mut manager = self.0.write().expect("nobody panics");
         manager
-            .register_mmio(range, Arc::new(device))
+            .register_mmio(range_of(&device), Arc::new(device))
             .expect("the devices do not overlap");
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use axaddrspace::GuestPhysAddrRange;
-use axdevice_benches::{Registry, Visitor, all};
+use axdevice_benches::{Registry, Visitor, all, rust_vmm};
 use serde_json::Value;
 
 /// The cells, as the runs' baselines are called.
@@ -70,6 +70,8 @@ pub(crate) struct Results {
     /// By registry, cell and weather.
     storms: HashMap<(String, &'static str, String), Percentiles>,
     pub(crate) contestants: Vec<Contestant>,
+    /// Those that take rust-vmm's devices.
+    pub(crate) rust_vmm: Vec<Contestant>,
 }
 
 impl Results {
@@ -83,12 +85,14 @@ impl Results {
                 storms.insert((registry, cell, weather), percentiles);
             }
         }
-        let mut names = Names(Vec::new());
+        let (mut names, mut of_rust_vmm) = (Names(Vec::new()), Names(Vec::new()));
         all(&mut names);
+        rust_vmm(&mut of_rust_vmm);
         Ok(Self {
             criterion: target.join("criterion"),
             storms,
             contestants: names.0,
+            rust_vmm: of_rust_vmm.0,
         })
     }
 

@@ -8,7 +8,10 @@ use axaddrspace::{
 };
 use axdevice_benches::{
     Bus, Pattern,
-    scenario::{self, DEVICES, HOT_ADD, INDEXED, INDEXES, MEMCPY, SIZES, Sharing},
+    scenario::{
+        self, DEVICES, HOT_ADD, INDEXED, INDEXES, MEMCPY, RUST_VMM, RUST_VMM_PATTERNS, SIZES,
+        Sharing,
+    },
 };
 
 use crate::results::{CELLS, Contestant, Percentiles, Results};
@@ -20,7 +23,11 @@ pub(crate) fn all(results: &Results, ceilings: &str) -> String {
     for pattern in Pattern::ALL {
         let columns = SIZES.map(|n| (n.to_string(), scenario::sweep(pattern, n)));
         let title = format!("Reads, {}, by number of devices", pattern.name());
-        section(&mut text, &title, &times(results, &columns));
+        section(
+            &mut text,
+            &title,
+            &times(results, &results.contestants, &columns),
+        );
     }
     for sharing in Sharing::ALL {
         let title = format!(
@@ -32,7 +39,11 @@ pub(crate) fn all(results: &Results, ceilings: &str) -> String {
             .iter()
             .map(|&n| (n.to_string(), scenario::vcpus(n, sharing)))
             .collect();
-        section(&mut text, &title, &times(results, &columns));
+        section(
+            &mut text,
+            &title,
+            &times(results, &results.contestants, &columns),
+        );
     }
     let buses = [
         GuestPhysAddrRange::NAME,
@@ -41,7 +52,23 @@ pub(crate) fn all(results: &Results, ceilings: &str) -> String {
     ];
     let columns = buses.map(|bus| (bus.to_string(), scenario::on_bus(bus)));
     let title = format!("Reads, random, by bus, of {DEVICES} devices");
-    section(&mut text, &title, &times(results, &columns));
+    section(
+        &mut text,
+        &title,
+        &times(results, &results.contestants, &columns),
+    );
+    for pattern in RUST_VMM_PATTERNS {
+        let columns = RUST_VMM.map(|n| (n.to_string(), scenario::rust_vmm(pattern, n)));
+        let title = format!(
+            "Reads of rust-vmm's devices, {}, by number of devices",
+            pattern.name()
+        );
+        section(
+            &mut text,
+            &title,
+            &times(results, &results.rust_vmm, &columns),
+        );
+    }
     section(&mut text, "Where rivals win", &lost(results));
     section(
         &mut text,
@@ -109,24 +136,24 @@ fn ns(time: f64) -> String {
     }
 }
 
-/// Times, and what they are in units of the same run's floor.
-fn times(results: &Results, columns: &[(String, String)]) -> String {
+/// Times, and what they are in units of the same run's floor, if that has any.
+fn times(results: &Results, of: &[Contestant], columns: &[(String, String)]) -> String {
     let cell = |scenario: &String, of: &Contestant| {
         let time = results.time(scenario, of)?;
         let floor = results.time(scenario, &of.floor());
         let ratio = floor.map_or(String::new(), |floor| format!(" ({:.1} ×)", time / floor));
         Some(ns(time) + &ratio)
     };
-    rows(results, columns, cell)
+    rows(of, columns, cell)
 }
 
 /// A table of the contestants that have a cell in it.
 fn rows(
-    results: &Results,
+    of: &[Contestant],
     columns: &[(String, String)],
     cell: impl Fn(&String, &Contestant) -> Option<String>,
 ) -> String {
-    let rows = results.contestants.iter().filter_map(|contestant| {
+    let rows = of.iter().filter_map(|contestant| {
         let cells: Vec<_> = columns
             .iter()
             .map(|(_, scenario)| cell(scenario, contestant))
@@ -145,7 +172,7 @@ fn hot_adds(results: &Results) -> String {
         let copy = results.time(scenario, &of.beside(MEMCPY))?;
         Some(format!("{} ({:.1} ×)", ns(time), time / copy))
     };
-    rows(results, &columns, copied)
+    rows(&results.contestants, &columns, copied)
 }
 
 fn indexes(results: &Results) -> String {
