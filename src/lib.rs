@@ -47,7 +47,7 @@ mod sync;
 mod testing;
 mod unmapped;
 
-pub use busmap::{BusCounters, DeviceId, Span};
+pub use busmap::{BusCounters, BusId, DeviceId, Span};
 
 pub use crate::{
     batch::Batch,
