@@ -134,7 +134,7 @@ impl<R: BusRange> Access<R> {
             (Unmapped::Float, _) => Ok(()),
             (Unmapped::Error, _) => Err(AxError::NotFound),
             (Unmapped::Panic, Miss::Crosses(_)) => Err(AxError::InvalidInput),
-            (Unmapped::Panic, _) => panic!("emu_device not found"),
+            (Unmapped::Panic, _) => panic!("emu_device not found: {self}"),
         }
     }
 }

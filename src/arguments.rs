@@ -2,6 +2,7 @@
 //! be made. It is checked here because the device crates panic where they cannot.
 
 use axvmconfig::EmulatedDeviceConfig;
+use busmap::{BusId, Span};
 
 use crate::{
     config::ConfigFault::{
@@ -30,13 +31,23 @@ const PLIC_LENGTH: usize = 0x20_0005;
 /// How far apart two PLIC contexts' registers are (the same).
 const PLIC_CONTEXT_STRIDE: usize = 0x1000;
 
+/// Where all that this crate builds of an entry's range is.
+const MMIO: BusId = BusId::Mmio;
+
 /// Checks that `[base_gpa, base_gpa + length)` is a range, and not empty.
 pub(crate) fn check_range(config: &EmulatedDeviceConfig) -> Result<(), Refusal> {
     let start = config.base_gpa;
     let end = start.wrapping_add(config.length);
     match config.length {
-        0 => Err(Refusal::Empty { at: start }),
-        _ if end < start => Err(Refusal::Wrapping { start, end }),
+        0 => Err(Refusal::Empty {
+            bus: MMIO,
+            at: start,
+        }),
+        _ if end < start => Err(Refusal::Wrapping {
+            bus: MMIO,
+            start,
+            end,
+        }),
         _ => Ok(()),
     }
 }
@@ -127,19 +138,22 @@ pub(crate) fn plic_contexts(config: &EmulatedDeviceConfig) -> Result<usize, Conf
     Ok(context_num)
 }
 
-/// The base and the length of the range that an IVC entry sets aside.
-pub(crate) fn ivc_range(config: &EmulatedDeviceConfig) -> Result<(usize, usize), ConfigFault> {
+/// The range that an IVC entry sets aside.
+pub(crate) fn ivc_range(config: &EmulatedDeviceConfig) -> Result<Span, ConfigFault> {
     check_range(config)?;
     let (base, length) = (config.base_gpa, config.length);
+    let range =
+        Span::with_length(base as u64, length as u64).ok_or(DoesNotFit { what: "length" })?;
     if ivc::pages(base).and(ivc::pages(length)).is_none() {
-        return Err(IvcUnaligned);
+        return Err(IvcUnaligned { range });
     }
     if length > ivc::MAX_LENGTH {
         return Err(IvcTooLong {
+            length,
             at_most: ivc::MAX_LENGTH,
         });
     }
-    Ok((base, length))
+    Ok(range)
 }
 
 #[cfg(all(test, not(loom)))]
@@ -229,14 +243,15 @@ mod tests {
 
     #[test]
     fn a_range_must_be_one() {
-        let empty = Err(Refusal::Empty { at: 8 }.into());
+        let empty = Err(Refusal::Empty { bus: MMIO, at: 8 }.into());
         assert_eq!(gicr(8, 0, &[1, FRAMES, 0]), empty);
         assert_eq!(
             host_gits_base(&config(8, 0, &[1])),
             empty.clone().map(|_: Vec<_>| 0)
         );
         let (start, end) = (usize::MAX - 4, 3);
-        let wraps = Refusal::Wrapping { start, end };
+        let bus = MMIO;
+        let wraps = Refusal::Wrapping { bus, start, end };
         assert_eq!(check_range(&config(start, 8, &[])), Err(wraps));
         assert_eq!(plic(start, 8, &[1]), Err(wraps.into()));
         assert_eq!(check_range(&config(usize::MAX - 8, 8, &[])), Ok(()));
@@ -245,18 +260,25 @@ mod tests {
     #[test]
     fn an_ivc_range_is_of_whole_pages_and_not_too_long() {
         let range = |base, length| ivc_range(&config(base, length, &[]));
-        assert_eq!(range(0x7000_0000, 0x1000), Ok((0x7000_0000, 0x1000)));
+        let span = |first, last| Span::new(first, last).unwrap();
+        let bus = MMIO;
         assert_eq!(
-            range(0x7000_0000, 0),
-            Err(Refusal::Empty { at: 0x7000_0000 }.into())
+            range(0x7000_0000, 0x1000),
+            Ok(span(0x7000_0000, 0x7000_0fff))
         );
-        assert_eq!(range(0x7000_0800, 0x1000), Err(IvcUnaligned));
-        assert_eq!(range(0x7000_0000, 0x1800), Err(IvcUnaligned));
-        assert_eq!(range(0, ivc::MAX_LENGTH), Ok((0, ivc::MAX_LENGTH)));
+        let at = 0x7000_0000;
+        assert_eq!(range(at, 0), Err(Refusal::Empty { bus, at }.into()));
+        for (base, length) in [(0x7000_0800, 0x1000), (0x7000_0000, 0x1800)] {
+            let range_of_it = Span::with_length(base as u64, length as u64).unwrap();
+            let unaligned = IvcUnaligned { range: range_of_it };
+            assert_eq!(range(base, length), Err(unaligned));
+        }
         let at_most = ivc::MAX_LENGTH;
-        assert_eq!(range(0, at_most + 0x1000), Err(IvcTooLong { at_most }));
-        let start = usize::MAX - 0xfff;
-        let wraps = Refusal::Wrapping { start, end: 0x1000 };
+        assert_eq!(range(0, at_most), Ok(span(0, at_most as u64 - 1)));
+        let length = at_most + 0x1000;
+        assert_eq!(range(0, length), Err(IvcTooLong { length, at_most }));
+        let (start, end) = (usize::MAX - 0xfff, 0x1000);
+        let wraps = Refusal::Wrapping { bus, start, end };
         assert_eq!(range(start, 0x2000), Err(wraps.into()));
     }
 

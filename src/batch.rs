@@ -24,12 +24,31 @@ use crate::{
 pub struct Batch<'r, B: DeviceBound> {
     inner: busmap::Batch<'r, B::Handlers>,
     name: Option<Arc<str>>,
+    /// Why the last of what could not be recorded was refused.
+    refusal: Option<Refusal>,
 }
 
 impl<'r, B: DeviceBound> Batch<'r, B> {
     /// A batch, whose devices will bear `name` in memory maps.
     pub(crate) const fn new(inner: busmap::Batch<'r, B::Handlers>, name: Option<Arc<str>>) -> Self {
-        Self { inner, name }
+        Self {
+            inner,
+            name,
+            refusal: None,
+        }
+    }
+
+    /// Why the last of what could not be recorded was refused.
+    pub(crate) fn refusal(&self) -> Option<Refusal> {
+        self.refusal
+    }
+
+    /// Keeps in mind why something could not be recorded.
+    fn noting<T>(
+        &mut self,
+        record: impl FnOnce(&mut Self) -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
+        record(self).inspect_err(|&refusal| self.refusal = Some(refusal))
     }
 
     /// Makes all that was recorded, or none of it. Gives what was removed.
@@ -42,12 +61,11 @@ impl<'r, B: DeviceBound> Batch<'r, B> {
         &mut self,
         mount: Mount<B::Dev<R>>,
     ) -> Result<DeviceId, Refusal> {
-        let span = mount.device.address_range().span()?;
-        let id = self
-            .inner
-            .add(mount.registered::<R, B>(self.name.clone()))?;
-        self.inner.map::<R::Bus>(id, span)?;
-        Ok(id)
+        self.noting(|batch| {
+            let span = mount.device.address_range().span()?;
+            let device = mount.registered::<R, B>(batch.name.clone());
+            Ok(batch.inner.add_at::<R::Bus>(device, span)?)
+        })
     }
 }
 
@@ -55,8 +73,13 @@ impl<'r, B: DeviceBound> Batch<'r, B> {
 ///
 /// # Errors
 ///
-/// For an empty or wrapping range, or for want of memory; the device is dropped then, but for the
+/// For a range that is empty or backwards, or for want of memory; the device is dropped then, but for the
 /// caller's own counts. The batch can go on without it.
+///
+/// # Devices that are not `Sync`
+///
+/// They go into a [`SharedVmDevices`](crate::SharedVmDevices) as [`Serialized`](crate::Serialized) ones:
+/// see [`VmDevices::add_mmio_dev`](crate::VmDevices::add_mmio_dev).
 impl<B: DeviceBound> Batch<'_, B> {
     /// Records a device in guest physical memory.
     pub fn add_mmio_dev(
@@ -85,28 +108,28 @@ impl<B: DeviceBound> Batch<'_, B> {
 /// # Errors
 ///
 /// Whether there is such a device, and whether it fits, is seen when the batch is made. These fail
-/// for an empty or wrapping range, or for want of memory.
+/// for a range that is empty or backwards, or for want of memory.
 impl<B: DeviceBound> Batch<'_, B> {
     /// Records that a device is removed: see [`VmDevices::remove`](crate::VmDevices::remove).
     pub fn remove(&mut self, id: DeviceId) -> Result<(), Refusal> {
-        Ok(self.inner.remove(id)?)
+        self.noting(|batch| Ok(batch.inner.remove(id)?))
     }
 
     /// Records that a device gets another range in place of all that it has: see
     /// [`VmDevices::move_to`](crate::VmDevices::move_to).
     pub fn move_to<R: BusRange>(&mut self, id: DeviceId, range: R) -> Result<(), Refusal> {
-        Ok(self.inner.remap::<R::Bus>(id, range.span()?)?)
+        self.noting(|batch| Ok(batch.inner.remap::<R::Bus>(id, range.span()?)?))
     }
 
     /// Records that a device gets one more range: see [`VmDevices::map`](crate::VmDevices::map).
     pub fn map<R: BusRange>(&mut self, id: DeviceId, range: R) -> Result<(), Refusal> {
-        Ok(self.inner.map::<R::Bus>(id, range.span()?)?)
+        self.noting(|batch| Ok(batch.inner.map::<R::Bus>(id, range.span()?)?))
     }
 
     /// Records that a device loses a range: see [`VmDevices::unmap`](crate::VmDevices::unmap). It may
     /// be one that was recorded before.
     pub fn unmap<R: BusRange>(&mut self, id: DeviceId, range: R) -> Result<(), Refusal> {
-        Ok(self.inner.unmap::<R::Bus>(id, range.span()?)?)
+        self.noting(|batch| Ok(batch.inner.unmap::<R::Bus>(id, range.span()?)?))
     }
 }
 

@@ -3,8 +3,9 @@
 use alloc::{boxed::Box, vec::Vec};
 use core::fmt;
 
-use ax_errno::AxResult;
+use ax_errno::{AxError, AxResult};
 use axvmconfig::{EmulatedDeviceConfig, EmulatedDeviceType};
+use busmap::{BusId, Mmio, Registry};
 use log::{error, info, warn};
 
 use crate::{
@@ -13,20 +14,21 @@ use crate::{
     batch::Batch,
     bus::DeviceBound,
     config::{AxVmDeviceConfig, ConfigError, ConfigFault},
-    ivc::IvcChannels,
+    ivc::{Ivc, IvcChannels},
     refusal::Refusal,
     registry::VmDevices,
     unmapped::Unmapped,
 };
-use busmap::Registry;
 
 /// Makes a registry from a configuration, with factories for the kinds of device that the crate
 /// does not build itself.
 ///
 /// On every architecture an [`IVCChannel`](EmulatedDeviceType::IVCChannel) entry sets aside the
-/// range for IVC channels; of several the first counts. On aarch64 the crate builds the GIC, on
-/// riscv64 the PLIC. For every other entry the factory of its type is called; without one, the
-/// entry is left out with a `warn!`.
+/// range for IVC channels, of which there is one. It and the MMIO devices share the guest's physical
+/// addresses: an overlap is refused, whichever of the two entries comes first. On aarch64 the crate
+/// builds the GIC, on riscv64 the PLIC. For every other entry the factory of its type is called; an
+/// entry without one is refused, or [left out](Self::skip_unbuilt). Two entries of one name get a
+/// `warn!`, since memory maps and errors do not tell them apart.
 ///
 /// # Examples
 ///
@@ -74,6 +76,7 @@ pub struct VmDevicesBuilder<'f, B: DeviceBound> {
     unmapped: Unmapped,
     virtual_timer: Option<VirtualTimer<B>>,
     trust_guest_its: bool,
+    skip_unbuilt: bool,
     factories: Vec<(EmulatedDeviceType, Factory<'f, B>)>,
 }
 
@@ -90,6 +93,7 @@ impl<'f, B: DeviceBound> VmDevicesBuilder<'f, B> {
             unmapped: Unmapped::default(),
             virtual_timer: None,
             trust_guest_its: cfg!(feature = "trust-guest-its"),
+            skip_unbuilt: false,
             factories: Vec::new(),
         }
     }
@@ -133,11 +137,23 @@ impl<'f, B: DeviceBound> VmDevicesBuilder<'f, B> {
         }
     }
 
+    /// Leaves out, with a `warn!`, entries of a type that neither the crate, on this architecture, nor a
+    /// factory builds: for configurations that serve several architectures, or whose other devices
+    /// somebody else makes. Otherwise such an entry is an error, [`ConfigFault::Unbuilt`].
+    pub fn skip_unbuilt(self) -> Self {
+        Self {
+            skip_unbuilt: true,
+            ..self
+        }
+    }
+
     /// Has `factory` make the devices of the entries of type `emu_type`, where the crate does not,
     /// in place of the factory given for it before.
     ///
     /// The factory adds to the batch what the entry asks for, on one bus or on several. If it fails,
-    /// or one of the devices cannot be added, so does the whole entry.
+    /// or one of the devices cannot be added, so does the whole entry. What the batch has refused may
+    /// be passed on by `?`: the [`ConfigError`] then has the [`Refusal`], and not only what became of it
+    /// as an `AxError`.
     pub fn factory(
         mut self,
         emu_type: EmulatedDeviceType,
@@ -158,28 +174,36 @@ impl<'f, B: DeviceBound> VmDevicesBuilder<'f, B> {
     }
 
     /// Makes the registry as 0.4.10 did, leaving out, with an `error!`, what it took and this crate
-    /// refuses.
+    /// refuses, and, with a `warn!`, what it left out too.
     ///
     /// # Panics
     ///
     /// On an entry that 0.4.10 could not make either.
     pub(crate) fn build_leniently(self) -> VmDevices<B> {
         let devices = self.assemble(|error| {
-            if error.fault.was_tolerated() {
-                error!("{error}: left out");
-                Ok(())
-            } else {
-                Err(error)
+            match error.fault {
+                ConfigFault::SecondIvc { .. } => warn!("{error}: left out"),
+                ref fault if fault.was_tolerated() => error!("{error}: left out"),
+                _ => return Err(error),
             }
+            Ok(())
         });
         devices.unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// Makes every entry for which `faulty` does not end it.
+    /// Makes every entry. Asks `faulty` of one that cannot be made whether to go on without.
     fn assemble(
         mut self,
         faulty: impl Fn(ConfigError) -> Result<(), ConfigError>,
     ) -> Result<VmDevices<B>, ConfigError> {
+        self.warn_of_namesakes();
+        let faulty = |error: ConfigError| match error.fault {
+            ConfigFault::Unbuilt if self.skip_unbuilt => {
+                warn!("{error}: left out");
+                Ok(())
+            }
+            _ => faulty(error),
+        };
         let mut machine = Machine::new(self.trust_guest_its);
         if let Some(record) = self.virtual_timer {
             machine.build_virtual_timer(record).or_else(|refusal| {
@@ -207,6 +231,17 @@ impl<'f, B: DeviceBound> VmDevicesBuilder<'f, B> {
     }
 }
 
+impl<B: DeviceBound> VmDevicesBuilder<'_, B> {
+    fn warn_of_namesakes(&self) {
+        for (index, first) in self.config.namesakes() {
+            let entries = &self.config.emu_configs;
+            let (entry, of) = (&entries[index], entries[first].emu_type);
+            let (name, emu_type) = (&entry.name, entry.emu_type);
+            warn!("device {index} \"{name}\" ({emu_type}) has the name of device {first} ({of})");
+        }
+    }
+}
+
 impl<B: DeviceBound> Default for VmDevicesBuilder<'_, B> {
     fn default() -> Self {
         Self::new()
@@ -220,6 +255,7 @@ impl<B: DeviceBound> fmt::Debug for VmDevicesBuilder<'_, B> {
             .field("unmapped", &self.unmapped)
             .field("virtual_timer", &self.virtual_timer.is_some())
             .field("trust_guest_its", &self.trust_guest_its)
+            .field("skip_unbuilt", &self.skip_unbuilt)
             .finish_non_exhaustive()
     }
 }
@@ -229,21 +265,27 @@ impl<B: DeviceBound> VmDevices<B> {
     /// Makes the devices that `config` lists.
     ///
     /// An entry that 0.4.10 took although it is bad, such as one with an empty or an overlapping
-    /// range, is left out whole and logged at `error!`. [`try_new`](Self::try_new) is strict.
+    /// range, is left out whole and logged at `error!`. So is, at `warn!`, what 0.4.10 left out too: an
+    /// entry of a type that the crate does not build on this architecture, and a second IVC range.
+    /// [`try_new`](Self::try_new) is strict.
     ///
     /// # Panics
     ///
     /// Where 0.4.10 did: if an entry lacks arguments that its type needs, or has some that do not
     /// fit into the address space, or if there is no memory.
     pub fn new(config: AxVmDeviceConfig) -> Self {
-        Self::builder().config(config).build_leniently()
+        Self::builder()
+            .config(config)
+            .skip_unbuilt()
+            .build_leniently()
     }
 
     /// Makes the devices that `config` lists, or none of them.
     ///
     /// # Errors
     ///
-    /// The first entry that cannot be made, and why.
+    /// The first entry that cannot be made, and why; also one of a type that the crate does not build
+    /// on this architecture. A [builder](Self::builder) can [skip](VmDevicesBuilder::skip_unbuilt) these.
     pub fn try_new(config: AxVmDeviceConfig) -> Result<Self, ConfigError> {
         Self::builder().config(config).build()
     }
@@ -261,7 +303,7 @@ const VIRTUAL_TIMER: &str = "virtual timer";
 struct Machine<B: DeviceBound> {
     platform: arch::Platform,
     registry: Registry<B::Handlers>,
-    ivc: Option<IvcChannels>,
+    ivc: Option<Ivc>,
 }
 
 impl<B: DeviceBound> Machine<B> {
@@ -286,17 +328,14 @@ impl<B: DeviceBound> Machine<B> {
         let mut batch = Batch::<B>::new(self.registry.batch(), name);
         let built = self.platform.build(config, &self.registry, &mut batch);
         if !built.map_err(|fault| self.name_owner(fault, &config.name))? {
-            match factories.iter_mut().find(|(of, _)| *of == config.emu_type) {
-                Some((_, factory)) => factory(config, &mut batch).map_err(ConfigFault::Factory)?,
-                None => {
-                    warn!("no device for {} of type {}", config.name, config.emu_type);
-                    return Ok(());
-                }
-            }
+            let factory = factories.iter_mut().find(|(of, _)| *of == config.emu_type);
+            let (_, factory) = factory.ok_or(ConfigFault::Unbuilt)?;
+            let recorded = factory(config, &mut batch);
+            recorded.map_err(|error| factory_fault(error, batch.refusal()))?;
         }
         let made = batch.publish();
         made.map_err(|refusal| self.name_owner(refusal.into(), &config.name))?;
-        info!("{} of type {} made", config.name, config.emu_type);
+        info!("device \"{}\" ({}) made", config.name, config.emu_type);
         Ok(())
     }
 
@@ -308,12 +347,25 @@ impl<B: DeviceBound> Machine<B> {
 
     /// Says by its name who owns the addresses: its id means nothing while there is no registry.
     fn name_owner(&self, fault: ConfigFault, own: &str) -> ConfigFault {
-        match fault {
-            ConfigFault::Refused(Refusal::Overlap {
-                wanted,
-                owner,
-                owned,
-            }) => ConfigFault::Overlap {
+        match (fault, &self.ivc) {
+            (ConfigFault::Refused(Refusal::Ivc { wanted, ivc: owned }), Some(ivc)) => {
+                ConfigFault::Overlap {
+                    bus: BusId::Mmio,
+                    wanted,
+                    owner: (*ivc.name).into(),
+                    owned,
+                }
+            }
+            (
+                ConfigFault::Refused(Refusal::Overlap {
+                    bus,
+                    wanted,
+                    owner,
+                    owned,
+                }),
+                _,
+            ) => ConfigFault::Overlap {
+                bus,
                 wanted,
                 owner: self.registry.view(|view| {
                     let owner = view.device(owner);
@@ -322,18 +374,94 @@ impl<B: DeviceBound> Machine<B> {
                 }),
                 owned,
             },
-            fault => fault,
+            (fault, _) => fault,
         }
     }
 
     fn build_ivc(&mut self, config: &EmulatedDeviceConfig) -> Result<(), ConfigFault> {
-        if self.ivc.is_some() {
-            warn!("IVC range {} is ignored: there is one already", config.name);
-            return Ok(());
+        if let Some(Ivc { name, range, .. }) = &self.ivc {
+            return Err(ConfigFault::SecondIvc {
+                first: (**name).into(),
+                range: *range,
+            });
         }
-        let (base, length) = ivc_range(config)?;
-        self.ivc = Some(IvcChannels::new(base, length).ok_or(Refusal::NoMemory)?);
-        info!("IVC channels at {base:#x}, {length:#x} bytes");
+        let range = ivc_range(config)?;
+        let channels = IvcChannels::new(config.base_gpa, config.length).ok_or(Refusal::NoMemory)?;
+        let aside = self.registry.set_aside::<Mmio>(range);
+        aside.map_err(|refusal| self.name_owner(Refusal::from(refusal).into(), &config.name))?;
+        // INVARIANT: the range is set aside in the registry that the devices are added to.
+        self.ivc = Some(Ivc {
+            name: config.name.as_str().into(),
+            range,
+            channels,
+        });
+        info!("IVC channels of \"{}\" in {range}", config.name);
         Ok(())
+    }
+}
+
+/// What is wrong if a factory failed with `error`, having been refused a device for `refusal` last.
+fn factory_fault(error: AxError, refusal: Option<Refusal>) -> ConfigFault {
+    match refusal {
+        Some(refusal) if AxError::from(refusal) == error => ConfigFault::Refused(refusal),
+        _ => ConfigFault::Factory(error),
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use axaddrspace::GuestPhysAddrRange;
+    use busmap::Span;
+    // What the interrupt controllers call.
+    #[cfg(any(target_arch = "aarch64", target_arch = "riscv64"))]
+    use mock_host as _;
+
+    use super::*;
+    use crate::{registry::AxVmDevices, sync::Arc, testing::Echo};
+
+    const IVC: (&str, EmulatedDeviceType) = ("shared", EmulatedDeviceType::IVCChannel);
+    const LOW: (&str, EmulatedDeviceType) = ("low", EmulatedDeviceType::Console);
+    const HIGH: (&str, EmulatedDeviceType) = ("high", EmulatedDeviceType::Console);
+
+    /// The memory map of what `new` would make, if it had a factory for consoles.
+    fn leniently(entries: &[(&str, EmulatedDeviceType)]) -> (AxVmDevices, alloc::string::String) {
+        let entries = entries.iter().map(|&(name, emu_type)| {
+            let (base_gpa, length) = match name {
+                "shared" => (0x1000, 0x2000),
+                "low" => (0, 0x1800),
+                _ => (0x2000, 0x2000),
+            };
+            EmulatedDeviceConfig {
+                name: name.into(),
+                base_gpa,
+                length,
+                emu_type,
+                ..Default::default()
+            }
+        });
+        let devices = AxVmDevices::builder()
+            .config(AxVmDeviceConfig::new(entries.collect()))
+            .factory(EmulatedDeviceType::Console, |config, batch| {
+                let span = Span::with_length(config.base_gpa as u64, config.length as u64);
+                let echo: Arc<Echo<GuestPhysAddrRange>> = Echo::shared(span.unwrap());
+                batch.add_mmio_dev(echo)?;
+                Ok(())
+            })
+            .build_leniently();
+        let map = devices.snapshot().to_string();
+        (devices, map)
+    }
+
+    #[test]
+    fn of_a_device_and_the_ivc_range_the_first_stays_where_one_is_left_out() {
+        let (low, high) = ("mmio     0x0..=0x17ff #", "mmio     0x2000..=0x3fff #");
+        let (devices, map) = leniently(&[IVC, LOW, HIGH]);
+        assert_eq!(map, "ivc      0x1000..=0x2fff shared\n");
+        assert_eq!(devices.alloc_ivc_channel(0x2000), Ok(0x1000.into()));
+        let (devices, map) = leniently(&[LOW, IVC, HIGH]);
+        assert_eq!(map, [low, "1 low\n", high, "2 high\n"].concat());
+        let none = devices.alloc_ivc_channel(0x1000);
+        assert_eq!(none, Err(AxError::InvalidInput));
+        assert_eq!(devices.snapshot().ivc(), None);
     }
 }

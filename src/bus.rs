@@ -361,10 +361,15 @@ impl sealed::Bus for GuestPhysAddrRange {
     fn span(self) -> Result<Span, Refusal> {
         let (start, end) = (self.start.as_usize(), self.end.as_usize());
         if start == end {
-            return Err(Refusal::Empty { at: start });
+            let bus = Self::ID;
+            return Err(Refusal::Empty { bus, at: start });
         }
         let last = end.checked_sub(1).and_then(|last| span(start, last));
-        last.ok_or(Refusal::Wrapping { start, end })
+        last.ok_or(Refusal::Backwards {
+            bus: Self::ID,
+            start,
+            end,
+        })
     }
 
     fn from_span(span: Span) -> Self {
@@ -410,7 +415,7 @@ impl sealed::Bus for SysRegAddrRange {
     }
 
     fn span(self) -> Result<Span, Refusal> {
-        inclusive(self.start.0, self.end.0)
+        inclusive(Self::ID, self.start.0, self.end.0)
     }
 
     fn from_span(span: Span) -> Self {
@@ -442,7 +447,7 @@ impl sealed::Bus for PortRange {
     }
 
     fn span(self) -> Result<Span, Refusal> {
-        inclusive(self.start.0.into(), self.end.0.into())
+        inclusive(Self::ID, self.start.0.into(), self.end.0.into())
     }
 
     fn from_span(span: Span) -> Self {
@@ -457,12 +462,12 @@ fn span(first: usize, last: usize) -> Option<Span> {
 }
 
 /// The span of an inclusive range. One that runs backwards by one address is how an inclusive
-/// range says "empty"; further backwards, it would have to wrap.
-fn inclusive(start: usize, end: usize) -> Result<Span, Refusal> {
+/// range says "empty".
+fn inclusive(bus: BusId, start: usize, end: usize) -> Result<Span, Refusal> {
     span(start, end).ok_or(if end.wrapping_add(1) == start {
-        Refusal::Empty { at: start }
+        Refusal::Empty { bus, at: start }
     } else {
-        Refusal::Wrapping { start, end }
+        Refusal::Backwards { bus, start, end }
     })
 }
 
@@ -495,12 +500,14 @@ mod tests {
     fn mmio_ranges_are_half_open() {
         assert_eq!(ends(mmio(0x1000, 0x2000)), (0x1000, 0x1fff));
         assert_eq!(ends(mmio(0, usize::MAX)), (0, usize::MAX - 1));
-        assert_eq!(mmio(8, 8).span(), Err(Refusal::Empty { at: 8 }));
-        let (start, end) = (usize::MAX - 0xfff, 0);
-        assert_eq!(
-            mmio(start, end).span(),
-            Err(Refusal::Wrapping { start, end })
-        );
+        let bus = BusId::Mmio;
+        assert_eq!(mmio(8, 8).span(), Err(Refusal::Empty { bus, at: 8 }));
+        for (start, end) in [(usize::MAX - 0xfff, 0), (2, 1)] {
+            assert_eq!(
+                mmio(start, end).span(),
+                Err(Refusal::Backwards { bus, start, end })
+            );
+        }
     }
 
     #[test]
@@ -508,21 +515,22 @@ mod tests {
         assert_eq!(ends(sys_reg(5, 5)), (5, 5));
         assert_eq!(ends(sys_reg(0, usize::MAX)), (0, usize::MAX));
         assert_eq!(ends(ports(0, u16::MAX)), (0, 0xffff));
-        assert_eq!(ports(8, 7).span(), Err(Refusal::Empty { at: 8 }));
-        assert_eq!(
-            sys_reg(9, 7).span(),
-            Err(Refusal::Wrapping { start: 9, end: 7 })
-        );
+        let bus = BusId::Port;
+        assert_eq!(ports(8, 7).span(), Err(Refusal::Empty { bus, at: 8 }));
+        let backwards = Refusal::Backwards {
+            bus: BusId::SysReg,
+            start: 9,
+            end: 7,
+        };
+        assert_eq!(sys_reg(9, 7).span(), Err(backwards));
     }
 
     #[test]
     fn the_empty_range_of_every_bus_is_empty() {
-        assert_eq!(
-            GuestPhysAddrRange::EMPTY.span(),
-            Err(Refusal::Empty { at: 0 })
-        );
-        assert_eq!(SysRegAddrRange::EMPTY.span(), Err(Refusal::Empty { at: 1 }));
-        assert_eq!(PortRange::EMPTY.span(), Err(Refusal::Empty { at: 1 }));
+        let empty = |bus, at| Err(Refusal::Empty { bus, at });
+        assert_eq!(GuestPhysAddrRange::EMPTY.span(), empty(BusId::Mmio, 0));
+        assert_eq!(SysRegAddrRange::EMPTY.span(), empty(BusId::SysReg, 1));
+        assert_eq!(PortRange::EMPTY.span(), empty(BusId::Port, 1));
     }
 
     #[test]

@@ -27,12 +27,57 @@ use crate::{
 ///
 /// # Errors
 ///
-/// All give the device back, and say why it was [refused](crate::Refusal): for an empty or wrapping range,
-/// an overlap with another device, or for want of memory for the tables. The tables are then as
-/// they were. A refusal is logged at `error!` too, for callers written for 0.4.10, whose methods
+/// All give the device back, and say why it was [refused](crate::Refusal): for a range that is empty or
+/// backwards, an overlap with another device or with the IVC range, or for want of memory for the
+/// tables. The tables are then as they were. A refusal is logged at `error!` too, for callers written for 0.4.10, whose methods
 /// returned nothing.
 impl<B: DeviceBound> VmDevices<B> {
     /// Adds a device to guest physical memory.
+    ///
+    /// # A device that is not `Sync`
+    ///
+    /// In a [`SharedVmDevices`](crate::SharedVmDevices) a device is `Send + Sync`. Of one that is not
+    /// `Sync` the compiler says that something in it "cannot be shared between threads safely":
+    ///
+    /// ```compile_fail,E0277
+    /// # use std::{cell::Cell, sync::Arc};
+    /// # use ax_errno::AxResult;
+    /// # use axaddrspace::{GuestPhysAddr, GuestPhysAddrRange, device::AccessWidth};
+    /// # use axdevice_base::{BaseDeviceOps, EmuDeviceType};
+    /// # use axdevice::SharedVmDevices;
+    /// struct Counter(Cell<usize>);
+    /// # impl BaseDeviceOps<GuestPhysAddrRange> for Counter {
+    /// #     fn emu_type(&self) -> EmuDeviceType { EmuDeviceType::Dummy }
+    /// #     fn address_range(&self) -> GuestPhysAddrRange { GuestPhysAddrRange::from_start_size(0.into(), 8) }
+    /// #     fn handle_read(&self, _: GuestPhysAddr, _: AccessWidth) -> AxResult<usize> { Ok(self.0.get()) }
+    /// #     fn handle_write(&self, _: GuestPhysAddr, _: AccessWidth, _: usize) -> AxResult { Ok(()) }
+    /// # }
+    /// # let devices = SharedVmDevices::default();
+    /// devices.add_mmio_dev(Arc::new(Counter(Cell::new(0))))?;
+    /// # Ok::<(), ax_errno::AxError>(())
+    /// ```
+    ///
+    /// [`Serialized`](crate::Serialized) makes it one, behind a lock of its own:
+    ///
+    /// ```
+    /// # use std::{cell::Cell, sync::Arc};
+    /// # use ax_errno::AxResult;
+    /// # use axaddrspace::{GuestPhysAddr, GuestPhysAddrRange, device::AccessWidth};
+    /// # use axdevice_base::{BaseDeviceOps, EmuDeviceType};
+    /// # use axdevice::SharedVmDevices;
+    /// # struct Counter(Cell<usize>);
+    /// # impl BaseDeviceOps<GuestPhysAddrRange> for Counter {
+    /// #     fn emu_type(&self) -> EmuDeviceType { EmuDeviceType::Dummy }
+    /// #     fn address_range(&self) -> GuestPhysAddrRange { GuestPhysAddrRange::from_start_size(0.into(), 8) }
+    /// #     fn handle_read(&self, _: GuestPhysAddr, _: AccessWidth) -> AxResult<usize> { Ok(self.0.get()) }
+    /// #     fn handle_write(&self, _: GuestPhysAddr, _: AccessWidth, _: usize) -> AxResult { Ok(()) }
+    /// # }
+    /// # let devices = SharedVmDevices::default();
+    /// use axdevice::Serialized;
+    ///
+    /// devices.add_mmio_dev(Arc::new(Serialized::new(Counter(Cell::new(0)))))?;
+    /// # Ok::<(), ax_errno::AxError>(())
+    /// ```
     pub fn add_mmio_dev(
         &self,
         dev: Arc<B::Dev<GuestPhysAddrRange>>,
@@ -40,7 +85,9 @@ impl<B: DeviceBound> VmDevices<B> {
         self.add(dev)
     }
 
-    /// Adds a system register device.
+    /// Adds a system register device. One that is not `Sync` goes into a
+    /// [`SharedVmDevices`](crate::SharedVmDevices) as a [`Serialized`](crate::Serialized) one: see
+    /// [`add_mmio_dev`](Self::add_mmio_dev).
     pub fn add_sys_reg_dev(
         &self,
         dev: Arc<B::Dev<SysRegAddrRange>>,
@@ -48,7 +95,9 @@ impl<B: DeviceBound> VmDevices<B> {
         self.add(dev)
     }
 
-    /// Adds a port I/O device.
+    /// Adds a port I/O device. One that is not `Sync` goes into a
+    /// [`SharedVmDevices`](crate::SharedVmDevices) as a [`Serialized`](crate::Serialized) one: see
+    /// [`add_mmio_dev`](Self::add_mmio_dev).
     pub fn add_port_dev(
         &self,
         dev: Arc<B::Dev<PortRange>>,
@@ -63,8 +112,7 @@ impl<B: DeviceBound> VmDevices<B> {
             Ok(registry.add::<R::Bus>(mount.registered::<R, B>(None), span)?)
         });
         added.map_err(|refusal| {
-            let bus = R::ID;
-            self.refusals.error(format_args!("on bus {bus}, {refusal}"));
+            self.refusals.error(refusal);
             AddError::new(device, refusal)
         })
     }
@@ -129,8 +177,8 @@ impl<B: DeviceBound> VmDevices<B> {
     /// # Errors
     ///
     /// [`Refusal::Unknown`] if the device is not on the bus of `range`; [`Refusal::NotMapped`] if it has
-    /// no range at the moment; for a range that is empty, wraps, or [overlaps](Refusal::Overlap)
-    /// another device's; [`Refusal::NoMemory`].
+    /// no range at the moment; for a range that is empty, backwards, or overlaps [another
+    /// device's](Refusal::Overlap) or [the IVC range](Refusal::Ivc); [`Refusal::NoMemory`].
     pub fn move_to<R: BusRange>(&self, id: DeviceId, range: R) -> Result<(), Refusal> {
         let span = range.span()?;
         Ok(self.devices.restored()?.remap::<R::Bus>(id, span)?)
@@ -152,7 +200,7 @@ impl<B: DeviceBound> VmDevices<B> {
     /// # Errors
     ///
     /// [`Refusal::Unknown`]; [`Refusal::NotMapped`] if the device does not own exactly this range;
-    /// for a range that is empty or wraps; [`Refusal::NoMemory`].
+    /// for a range that is empty or backwards; [`Refusal::NoMemory`].
     pub fn unmap<R: BusRange>(&self, id: DeviceId, range: R) -> Result<(), Refusal> {
         let span = range.span()?;
         Ok(self.devices.restored()?.unmap::<R::Bus>(id, span)?)
@@ -174,7 +222,7 @@ impl<B: DeviceBound> VmDevices<B> {
     pub fn reindex(&self, id: DeviceId) -> Result<(), Refusal> {
         let registry = self.devices.restored()?;
         let device = registry.view(|view| Some(view.device(id)?.device().tag().device.clone()));
-        match device.ok_or(Refusal::Unknown { id })? {
+        match device.ok_or(Refusal::Unknown { id, bus: None })? {
             Device::Mmio(device) => self.follow(id, &*device),
             Device::SysReg(device) => self.follow(id, &*device),
             Device::Port(device) => self.follow(id, &*device),
@@ -191,7 +239,7 @@ impl<B: DeviceBound> VmDevices<B> {
             }
             range = now;
         }
-        Err(Refusal::Restless { id })
+        Err(Refusal::Restless { id, bus: R::ID })
     }
 
     /// Makes all the changes that `record` records, on all buses, at one instant; or, if `record`
@@ -272,7 +320,7 @@ mod tests {
 
     use ax_errno::{AxError, AxResult};
     use axaddrspace::device::{AccessWidth, Port};
-    use busmap::Span;
+    use busmap::{BusId, Span};
 
     use super::*;
     use crate::{
@@ -294,6 +342,7 @@ mod tests {
         let device = echo(7, 8);
         let error = devices.add_port_dev(device.clone()).unwrap_err();
         let refusal = Refusal::Overlap {
+            bus: BusId::Port,
             wanted: Span::new(7, 8).unwrap(),
             owner,
             owned: Span::new(0, 7).unwrap(),
@@ -314,7 +363,9 @@ mod tests {
         let mut batch = Batch::<Unbound>::new(devices.core().batch(), Some("uart".into()));
         batch.add_port_dev(echo(0, 7)).unwrap();
         let empty = Arc::new(Echo::new(PortRange::EMPTY));
-        assert_eq!(batch.add_port_dev(empty), Err(Refusal::Empty { at: 1 }));
+        let bus = BusId::Port;
+        let refused = batch.add_port_dev(empty);
+        assert_eq!(refused, Err(Refusal::Empty { bus, at: 1 }));
         batch.publish().unwrap();
         let map = "port     0x0..=0x7 #1 uart\n";
         assert_eq!(devices.snapshot().to_string(), map);

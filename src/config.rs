@@ -1,11 +1,11 @@
 //! [`AxVmDeviceConfig`], and what can be wrong with it.
 
 use alloc::{string::String, vec::Vec};
-use core::fmt;
+use core::{error::Error, fmt};
 
 use ax_errno::AxError;
 use axvmconfig::{EmulatedDeviceConfig, EmulatedDeviceType};
-use busmap::Span;
+use busmap::{BusId, Span};
 
 use crate::refusal::Refusal;
 
@@ -20,6 +20,17 @@ impl AxVmDeviceConfig {
     /// The configuration with these entries.
     pub fn new(emu_configs: Vec<EmulatedDeviceConfig>) -> Self {
         Self { emu_configs }
+    }
+
+    /// The entries that have the name of an earlier one: the place of each, and that of the first of
+    /// the name.
+    pub(crate) fn namesakes(&self) -> impl Iterator<Item = (usize, usize)> {
+        let entries = self.emu_configs.iter().enumerate();
+        entries.filter_map(|(index, entry)| {
+            let of_name = |earlier: &EmulatedDeviceConfig| earlier.name == entry.name;
+            let first = self.emu_configs[..index].iter().position(of_name)?;
+            (!entry.name.is_empty()).then_some((index, first))
+        })
     }
 }
 
@@ -49,7 +60,16 @@ impl fmt::Display for ConfigError {
     }
 }
 
-impl core::error::Error for ConfigError {}
+impl Error for ConfigError {
+    /// The [`Refusal`], if the registry refused a device for another reason than an overlap with a
+    /// device of the configuration, whose id means nothing to anyone.
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match &self.fault {
+            ConfigFault::Refused(refusal) => Some(refusal),
+            _ => None,
+        }
+    }
+}
 
 impl From<ConfigError> for AxError {
     /// As for its [`ConfigFault`].
@@ -96,24 +116,42 @@ pub enum ConfigFault {
     /// An ITS, for a guest that is not [trusted](crate::VmDevicesBuilder::trust_guest_its) with one.
     UntrustedIts,
     /// The IVC range does not start and end on 4 KiB boundaries.
-    IvcUnaligned,
+    IvcUnaligned {
+        /// The range.
+        range: Span,
+    },
     /// The IVC range is longer than its allocator allows.
     IvcTooLong {
+        /// The length that the entry gives, in bytes.
+        length: usize,
         /// The most that would do, in bytes.
         at_most: usize,
     },
-    /// Another device owns some of the addresses.
+    /// There is an IVC range already: a registry has one.
+    SecondIvc {
+        /// The name of the entry that sets it aside.
+        first: String,
+        /// That range.
+        range: Span,
+    },
+    /// Neither the crate, on this architecture, nor a factory builds devices of the entry's type.
+    /// [`skip_unbuilt`](crate::VmDevicesBuilder::skip_unbuilt) leaves such entries out.
+    Unbuilt,
+    /// Some of the addresses are another device's, or one of the two is the IVC range.
     Overlap {
+        /// On which bus.
+        bus: BusId,
         /// What the entry asks for.
         wanted: Span,
         /// The name of the entry that the owner comes from, which may be the same.
         owner: String,
-        /// What the owner owns.
+        /// What the owner owns, or the IVC range that the entry sets aside.
         owned: Span,
     },
-    /// The registry refused a device, for another reason.
+    /// The registry refused a device, for another reason. The device may be a factory's, which failed
+    /// with that.
     Refused(Refusal),
-    /// A factory failed.
+    /// A factory failed, for a reason of its own.
     Factory(AxError),
 }
 
@@ -121,12 +159,16 @@ impl ConfigFault {
     /// Whether 0.4.10 went on where it met this.
     pub(crate) const fn was_tolerated(&self) -> bool {
         match self {
-            Self::Refused(Refusal::Empty { .. } | Refusal::Wrapping { .. })
+            Self::Refused(
+                Refusal::Empty { .. } | Refusal::Backwards { .. } | Refusal::Wrapping { .. },
+            )
             | Self::Overlap { .. }
+            | Self::SecondIvc { .. }
+            | Self::Unbuilt
             | Self::NoSuchCpu { .. }
             | Self::TooManyRedistributors { .. }
             | Self::UntrustedIts
-            | Self::IvcUnaligned
+            | Self::IvcUnaligned { .. }
             | Self::IvcTooLong { .. } => true,
             Self::Refused(_)
             | Self::MissingArgument { .. }
@@ -164,15 +206,27 @@ impl fmt::Display for ConfigFault {
             Self::UntrustedIts => f.write_str(
                 "through an ITS a guest can have the host's memory written: see trust_guest_its",
             ),
-            Self::IvcUnaligned => f.write_str("the IVC range is not on 4 KiB boundaries"),
-            Self::IvcTooLong { at_most } => {
-                write!(f, "the IVC range is longer than {at_most:#x} bytes")
+            Self::IvcUnaligned { range } => {
+                write!(f, "the IVC range {range} is not on 4 KiB boundaries")
+            }
+            Self::IvcTooLong { length, at_most } => {
+                write!(
+                    f,
+                    "the IVC range has {length:#x} bytes, but can have at most {at_most:#x}"
+                )
+            }
+            Self::SecondIvc { first, range } => {
+                write!(f, "there is an IVC range already: {range} of \"{first}\"")
+            }
+            Self::Unbuilt => {
+                f.write_str("neither the crate nor a factory builds devices of this type")
             }
             Self::Overlap {
+                bus,
                 wanted,
                 owner,
                 owned,
-            } => write!(f, "{wanted} overlaps {owned} of \"{owner}\""),
+            } => write!(f, "on bus {bus}, {wanted} overlaps {owned} of \"{owner}\""),
             Self::Refused(refusal) => refusal.fmt(f),
             Self::Factory(error) => write!(f, "its factory failed: {error}"),
         }
@@ -186,10 +240,12 @@ impl From<Refusal> for ConfigFault {
 }
 
 impl From<ConfigFault> for AxError {
-    /// `AlreadyExists` for an overlap, as for a [`Refusal`], what a factory gave, or `InvalidInput`.
+    /// `AlreadyExists` for an overlap and a second IVC range, `Unsupported` for a type that nobody
+    /// builds, as for a [`Refusal`], what a factory gave, or `InvalidInput`.
     fn from(fault: ConfigFault) -> Self {
         match fault {
-            ConfigFault::Overlap { .. } => Self::AlreadyExists,
+            ConfigFault::Overlap { .. } | ConfigFault::SecondIvc { .. } => Self::AlreadyExists,
+            ConfigFault::Unbuilt => Self::Unsupported,
             ConfigFault::Refused(refusal) => refusal.into(),
             ConfigFault::Factory(error) => error,
             _ => Self::InvalidInput,
@@ -217,6 +273,33 @@ mod tests {
             "device 3 \"gicr\" (gic partial passthrough redistributor): argument 1 of cfg_list, \
              stride, is missing"
         );
+        assert!(error.source().is_none());
         assert_eq!(AxError::from(error), AxError::InvalidInput);
+    }
+
+    #[test]
+    fn a_refusal_is_the_source_of_its_error() {
+        let refusal = Refusal::Empty {
+            bus: BusId::Mmio,
+            at: 0x1000,
+        };
+        let error = ConfigError {
+            index: 0,
+            name: "com1".into(),
+            emu_type: EmulatedDeviceType::Console,
+            fault: refusal.into(),
+        };
+        let source = error.source().and_then(|source| source.downcast_ref());
+        assert_eq!(source, Some(&refusal));
+    }
+
+    #[test]
+    fn namesakes_are_found_with_the_first_of_the_name() {
+        let entries = ["com", "", "disk", "com", "", "com"].map(|name| EmulatedDeviceConfig {
+            name: name.into(),
+            ..Default::default()
+        });
+        let config = AxVmDeviceConfig::new(entries.into());
+        assert!(config.namesakes().eq([(3, 0), (5, 0)]));
     }
 }

@@ -5,15 +5,29 @@ use core::{fmt, iter};
 
 use ax_errno::{AxError, AxResult};
 use axaddrspace::GuestPhysAddr;
+use busmap::Span;
 use crossbeam_utils::CachePadded;
 
-use crate::sync::{Mutex, mutant};
+use crate::sync::{Arc, Mutex, mutant};
 
 /// The unit of allocation, in bytes.
 const PAGE: usize = 4096;
 
 /// The largest range that can be set aside, in bytes: 64 GiB, whose bitmap takes 2 MiB.
 pub(crate) const MAX_LENGTH: usize = 1 << 36;
+
+/// The IVC range of a configuration.
+///
+/// # Invariants
+///
+/// The registry keeps devices out of `range`.
+#[derive(Debug)]
+pub(crate) struct Ivc {
+    /// The name of the entry that sets it aside.
+    pub(crate) name: Arc<str>,
+    pub(crate) range: Span,
+    pub(crate) channels: IvcChannels,
+}
 
 /// One range of guest physical memory, from which channels are allocated.
 ///

@@ -55,10 +55,10 @@ fn methods<B: DeviceBound>() {
     black_box(visits::<B> as *const ());
     let record = |batch: &mut Batch<'_, B>| batch.remove(black_box(None).ok_or(Refusal::NoMemory)?);
     drop(black_box(VmDevices::<B>::default().update(record)));
-    compile!(Snapshot<B>: mmio, sys_reg, port);
+    compile!(Snapshot<B>: mmio, sys_reg, port, ivc);
     compile!(AxVmDeviceConfig: new);
     compile!(VmDevicesBuilder<'_, B>: new, config, unmapped, build);
-    compile!(VmDevicesBuilder<'_, B>: trust_guest_its, with_virtual_timer);
+    compile!(VmDevicesBuilder<'_, B>: trust_guest_its, with_virtual_timer, skip_unbuilt);
     let factory = |_: &_, batch: &mut Batch<'_, B>| {
         black_box(batch);
         Ok(())

@@ -1,33 +1,48 @@
 //! Why a change of the registry was refused.
 
-use core::fmt;
+use core::{error::Error, fmt};
 
 use ax_errno::AxError;
-use busmap::{DeviceId, Span};
+use busmap::{BusId, DeviceId, Span};
 
 use crate::sync::Arc;
 
 /// Why a change of the registry was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Refusal {
     /// The range holds no address.
     Empty {
+        /// On which bus.
+        bus: BusId,
         /// Where the range would start.
         at: usize,
     },
-    /// The range ends below its start, so it would have to wrap around the end of the bus.
+    /// The range ends before it starts.
     ///
     /// MMIO ranges are half-open, so this is also what becomes of one that means to own the address
     /// `usize::MAX`.
-    Wrapping {
+    Backwards {
+        /// On which bus.
+        bus: BusId,
         /// The start that the range gave.
         start: usize,
         /// The end that the range gave, in the bus's own terms (exclusive on MMIO).
         end: usize,
     },
+    /// The start and the length of the range lead past the end of the bus.
+    Wrapping {
+        /// On which bus.
+        bus: BusId,
+        /// Where the range would start.
+        start: usize,
+        /// Where it would end (exclusive), having wrapped around.
+        end: usize,
+    },
     /// Another device owns some of the addresses.
     Overlap {
+        /// On which bus.
+        bus: BusId,
         /// What was asked for.
         wanted: Span,
         /// Who owns some of it.
@@ -35,20 +50,35 @@ pub enum Refusal {
         /// What the owner owns.
         owned: Span,
     },
+    /// Some of the addresses, of guest physical memory, are in the range for IVC channels.
+    Ivc {
+        /// What was asked for.
+        wanted: Span,
+        /// The range for IVC channels.
+        ivc: Span,
+    },
     /// No device of this id is registered on the bus in question: it was removed, or never there.
     Unknown {
         /// Who was asked for.
         id: DeviceId,
+        /// On which bus; `None` if any would do.
+        bus: Option<BusId>,
     },
     /// The device does not own the range or, if it is to be moved, owns none at the moment.
     NotMapped {
         /// Who was asked for.
         id: DeviceId,
+        /// On which bus.
+        bus: BusId,
+        /// The range; `None` if the device is to be moved.
+        span: Option<Span>,
     },
     /// The device gave another range each time that it was asked.
     Restless {
         /// Which device.
         id: DeviceId,
+        /// On which bus.
+        bus: BusId,
     },
     /// There was no memory for the new table.
     NoMemory,
@@ -56,46 +86,130 @@ pub enum Refusal {
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Empty { at } => write!(f, "the range at {at:#x} is empty"),
-            Self::Wrapping { start, end } => {
+        match *self {
+            Self::Empty {
+                bus: BusId::Mmio,
+                at,
+            } => write!(f, "on bus mmio, the range at {at:#x} is empty"),
+            Self::Empty { bus, at } => {
+                let end = at.wrapping_sub(1);
                 write!(
                     f,
-                    "the range from {start:#x} to {end:#x} wraps around the end of the bus"
+                    "on bus {bus}, the range {at:#x}..={end:#x} is empty: it ends before it starts"
+                )
+            }
+            Self::Backwards { bus, start, end } => {
+                write!(
+                    f,
+                    "on bus {bus}, the range from {start:#x} to {end:#x} ends before it starts"
+                )
+            }
+            Self::Wrapping { bus, start, end } => {
+                write!(
+                    f,
+                    "on bus {bus}, the range from {start:#x} wraps around the end of the bus to \
+                     {end:#x}"
                 )
             }
             Self::Overlap {
+                bus,
                 wanted,
                 owner,
                 owned,
-            } => write!(f, "{wanted} overlaps {owned} of device {owner}"),
-            Self::Unknown { id } => write!(f, "there is no device {id}"),
-            Self::NotMapped { id } => write!(f, "device {id} does not own the range"),
-            Self::Restless { id } => write!(f, "device {id} gives another range each time"),
+            } => write!(
+                f,
+                "on bus {bus}, {wanted} overlaps {owned} of device {owner}"
+            ),
+            Self::Ivc { wanted, ivc } => {
+                write!(f, "on bus mmio, {wanted} overlaps the IVC range {ivc}")
+            }
+            Self::Unknown { id, bus: Some(bus) } => {
+                write!(f, "there is no device {id} on bus {bus}")
+            }
+            Self::Unknown { id, bus: None } => write!(f, "there is no device {id} on any bus"),
+            Self::NotMapped {
+                id,
+                bus,
+                span: Some(span),
+            } => write!(f, "device {id} does not own {span} on bus {bus}"),
+            Self::NotMapped {
+                id,
+                bus,
+                span: None,
+            } => write!(f, "device {id} owns no addresses on bus {bus}"),
+            Self::Restless { id, bus } => {
+                write!(f, "device {id} gives another range on bus {bus} each time")
+            }
             Self::NoMemory => f.write_str("no memory for the new table"),
         }
     }
 }
 
-impl core::error::Error for Refusal {}
+impl fmt::Debug for Refusal {
+    /// As if derived, but for addresses, which are hexadecimal.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty { bus, at } => (f.debug_struct("Empty").field("bus", bus))
+                .field("at", &format_args!("{at:#x}"))
+                .finish(),
+            Self::Backwards { bus, start, end } => (f.debug_struct("Backwards").field("bus", bus))
+                .field("start", &format_args!("{start:#x}"))
+                .field("end", &format_args!("{end:#x}"))
+                .finish(),
+            Self::Wrapping { bus, start, end } => (f.debug_struct("Wrapping").field("bus", bus))
+                .field("start", &format_args!("{start:#x}"))
+                .field("end", &format_args!("{end:#x}"))
+                .finish(),
+            Self::Overlap {
+                bus,
+                wanted,
+                owner,
+                owned,
+            } => (f.debug_struct("Overlap").field("bus", bus))
+                .field("wanted", wanted)
+                .field("owner", owner)
+                .field("owned", owned)
+                .finish(),
+            Self::Ivc { wanted, ivc } => (f.debug_struct("Ivc").field("wanted", wanted))
+                .field("ivc", ivc)
+                .finish(),
+            Self::Unknown { id, bus } => (f.debug_struct("Unknown").field("id", id))
+                .field("bus", bus)
+                .finish(),
+            Self::NotMapped { id, bus, span } => (f.debug_struct("NotMapped").field("id", id))
+                .field("bus", bus)
+                .field("span", span)
+                .finish(),
+            Self::Restless { id, bus } => (f.debug_struct("Restless").field("id", id))
+                .field("bus", bus)
+                .finish(),
+            Self::NoMemory => f.write_str("NoMemory"),
+        }
+    }
+}
+
+impl Error for Refusal {}
 
 impl From<busmap::Refusal> for Refusal {
     fn from(refusal: busmap::Refusal) -> Self {
         match refusal {
             busmap::Refusal::Overlap {
+                bus,
                 wanted,
                 owner,
                 owned,
             } => Self::Overlap {
+                bus,
                 wanted,
                 owner,
                 owned,
             },
+            // Nothing else is.
+            busmap::Refusal::SetAside { wanted, aside, .. } => Self::Ivc { wanted, ivc: aside },
+            busmap::Refusal::Unknown { id, bus } => Self::Unknown { id, bus },
             // It is on another bus.
-            busmap::Refusal::Unknown { id } | busmap::Refusal::NoHandler { id, .. } => {
-                Self::Unknown { id }
-            }
-            busmap::Refusal::NotMapped { id, .. } => Self::NotMapped { id },
+            busmap::Refusal::NoHandler { id, bus } => Self::Unknown { id, bus: Some(bus) },
+            busmap::Refusal::NotMapped { id, bus, span } => Self::NotMapped { id, bus, span },
             // Devices are withdrawn still only if there was no memory to put them back.
             busmap::Refusal::Withdrawn | busmap::Refusal::NoMemory => Self::NoMemory,
             other => {
@@ -114,12 +228,14 @@ impl<F: busmap::Handlers> From<busmap::Refused<F>> for Refusal {
 }
 
 impl From<Refusal> for AxError {
-    /// `InvalidInput` for a bad range, `AlreadyExists` for an overlap, `NotFound` for an unknown id or
-    /// a range that is not the device's, `ResourceBusy` for a restless device, `NoMemory`.
+    /// `InvalidInput` for a bad range, `AlreadyExists` for an overlap, with a device or with the IVC
+    /// range, `NotFound` for an unknown id or a range that is not the device's, `ResourceBusy` for a restless device, `NoMemory`.
     fn from(refusal: Refusal) -> Self {
         match refusal {
-            Refusal::Empty { .. } | Refusal::Wrapping { .. } => Self::InvalidInput,
-            Refusal::Overlap { .. } => Self::AlreadyExists,
+            Refusal::Empty { .. } | Refusal::Backwards { .. } | Refusal::Wrapping { .. } => {
+                Self::InvalidInput
+            }
+            Refusal::Overlap { .. } | Refusal::Ivc { .. } => Self::AlreadyExists,
             Refusal::Unknown { .. } | Refusal::NotMapped { .. } => Self::NotFound,
             Refusal::Restless { .. } => Self::ResourceBusy,
             Refusal::NoMemory => Self::NoMemory,
@@ -163,7 +279,12 @@ impl<D: ?Sized> fmt::Display for AddError<D> {
     }
 }
 
-impl<D: ?Sized> core::error::Error for AddError<D> {}
+impl<D: ?Sized> Error for AddError<D> {
+    /// The [`Refusal`].
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.refusal)
+    }
+}
 
 impl<D: ?Sized> From<AddError<D>> for AxError {
     /// As for its [`Refusal`].
@@ -184,40 +305,122 @@ mod tests {
     use super::*;
     use crate::testing::first_id;
 
+    const BUS: BusId = BusId::Port;
+
+    fn span(first: u64, last: u64) -> Span {
+        Span::new(first, last).unwrap()
+    }
+
     #[test]
-    fn displays_name_both_parties() {
+    fn says_which_bus_which_addresses_and_who() {
+        let (id, bus) = (first_id(), BUS);
+        let wanted = span(0x10, 0x1f);
+        let (start, end) = (0x20, 0x10);
         let overlap = Refusal::Overlap {
-            wanted: Span::new(0x10, 0x1f).unwrap(),
-            owner: first_id(),
-            owned: Span::new(0x18, 0x18).unwrap(),
+            bus,
+            wanted,
+            owner: id,
+            owned: span(0x18, 0x18),
         };
-        assert_eq!(
-            overlap.to_string(),
-            "0x10..=0x1f overlaps 0x18..=0x18 of device #1"
-        );
-        let wrapping = Refusal::Wrapping {
-            start: 0x20,
-            end: 0x10,
+        let ivc = Refusal::Ivc {
+            wanted,
+            ivc: span(0, 0xfff),
         };
+        let mmio = BusId::Mmio;
+        let not_mapped = |span| Refusal::NotMapped { id, bus, span };
+        for (refusal, text) in [
+            (
+                overlap,
+                "on bus port, 0x10..=0x1f overlaps 0x18..=0x18 of device #1",
+            ),
+            (
+                ivc,
+                "on bus mmio, 0x10..=0x1f overlaps the IVC range 0x0..=0xfff",
+            ),
+            (
+                Refusal::Empty { bus: mmio, at: 32 },
+                "on bus mmio, the range at 0x20 is empty",
+            ),
+            (
+                Refusal::Empty { bus, at: 32 },
+                "on bus port, the range 0x20..=0x1f is empty: it ends before it starts",
+            ),
+            (
+                Refusal::Backwards { bus, start, end },
+                "on bus port, the range from 0x20 to 0x10 ends before it starts",
+            ),
+            (
+                Refusal::Wrapping { bus, start, end },
+                "on bus port, the range from 0x20 wraps around the end of the bus to 0x10",
+            ),
+            (
+                Refusal::Unknown { id, bus: Some(bus) },
+                "there is no device #1 on bus port",
+            ),
+            (
+                Refusal::Unknown { id, bus: None },
+                "there is no device #1 on any bus",
+            ),
+            (
+                not_mapped(Some(wanted)),
+                "device #1 does not own 0x10..=0x1f on bus port",
+            ),
+            (not_mapped(None), "device #1 owns no addresses on bus port"),
+            (
+                Refusal::Restless { id, bus },
+                "device #1 gives another range on bus port each time",
+            ),
+        ] {
+            assert_eq!(refusal.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn debug_has_hexadecimal_addresses() {
+        let (bus, start, end) = (BUS, 0x20, 0x10);
+        let backwards = Refusal::Backwards { bus, start, end };
         assert_eq!(
-            wrapping.to_string(),
-            "the range from 0x20 to 0x10 wraps around the end of the bus"
+            format!("{backwards:?}"),
+            "Backwards { bus: Port, start: 0x20, end: 0x10 }"
         );
+        let (wanted, ivc) = (span(0x10, 0x1f), span(0, 0xfff));
+        assert_eq!(
+            format!("{:?}", Refusal::Ivc { wanted, ivc }),
+            "Ivc { wanted: Span(0x10..=0x1f), ivc: Span(0x0..=0xfff) }"
+        );
+        assert_eq!(format!("{:?}", Refusal::NoMemory), "NoMemory");
     }
 
     #[test]
     fn becomes_an_ax_error() {
-        let empty = Refusal::Empty { at: 0 };
+        let empty = Refusal::Empty { bus: BUS, at: 0x20 };
         assert_eq!(AxError::from(empty), AxError::InvalidInput);
         assert_eq!(AxError::from(Refusal::NoMemory), AxError::NoMemory);
-        let unknown = Refusal::Unknown { id: first_id() };
-        assert_eq!(unknown.to_string(), "there is no device #1");
+        let ivc = Refusal::Ivc {
+            wanted: span(0, 0),
+            ivc: span(0, 0xfff),
+        };
+        assert_eq!(AxError::from(ivc), AxError::AlreadyExists);
+        let unknown = Refusal::Unknown {
+            id: first_id(),
+            bus: None,
+        };
         assert_eq!(AxError::from(unknown), AxError::NotFound);
+    }
+
+    #[test]
+    fn is_the_source_of_what_gives_the_device_back() {
+        let empty = Refusal::Empty {
+            bus: BusId::Mmio,
+            at: 0,
+        };
         let error = AddError::<str>::new(Arc::from("uart"), empty);
         assert_eq!(
             error.to_string(),
-            "device not added: the range at 0x0 is empty"
+            "device not added: on bus mmio, the range at 0x0 is empty"
         );
+        let source = error.source().and_then(|source| source.downcast_ref());
+        assert_eq!(source, Some(&empty));
         assert_eq!(error.into_device().as_ref(), "uart");
     }
 }

@@ -4,8 +4,8 @@
 /// past the end of the device that it starts in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Unmapped {
-    /// Panics with "emu_device not found", as 0.4.10 did: the guest can bring the host down. An
-    /// access past a device's end, for which 0.4.10 did not panic, is
+    /// Panics with "emu_device not found", as 0.4.10 did, and with the bus, the address and the width:
+    /// the guest can bring the host down. An access past a device's end, for which 0.4.10 did not panic, is
     /// [`InvalidInput`](ax_errno::AxError::InvalidInput).
     Panic,
     /// Gives [`NotFound`](ax_errno::AxError::NotFound).

@@ -29,8 +29,9 @@ impl<F: Handlers> Registry<F> {
     ///
     /// # Errors
     ///
-    /// The device is given back, with the [`Refusal`]: an [overlap](Refusal::Overlap), or
-    /// [no handler](Refusal::NoHandler) for the bus.
+    /// The device is given back, with the [`Refusal`]: an [overlap](Refusal::Overlap) with another
+    /// device or with what was [set aside](Refusal::SetAside), or [no handler](Refusal::NoHandler) for
+    /// the bus.
     pub fn add<K: Bus>(&self, device: Device<F>, span: Span) -> Result<DeviceId, Refused<F>> {
         let registration = self.registration(device);
         let id = registration.id;
@@ -58,14 +59,14 @@ impl<F: Handlers> Registry<F> {
     /// [`Refusal::Unknown`].
     pub fn remove(&self, id: DeviceId) -> Result<Removed<F>, Refusal> {
         let mut removed = self.publish(&[Edit::Remove(id)])?;
-        removed.pop().ok_or(Refusal::Unknown { id })
+        removed.pop().ok_or(Refusal::Unknown { id, bus: None })
     }
 
     /// Gives a device one more span.
     ///
     /// # Errors
     ///
-    /// [`Refusal::Unknown`]; [`Refusal::NoHandler`]; [`Refusal::Overlap`].
+    /// [`Refusal::Unknown`]; [`Refusal::NoHandler`]; [`Refusal::Overlap`]; [`Refusal::SetAside`].
     pub fn map<K: Bus>(&self, id: DeviceId, span: Span) -> Result<(), Refusal> {
         self.publish(&[Edit::Map(mapping::<K>(id, span))]).map(drop)
     }
@@ -94,7 +95,7 @@ impl<F: Handlers> Registry<F> {
     /// # Errors
     ///
     /// [`Refusal::Unknown`]; [`Refusal::NoHandler`]; [`Refusal::NotMapped`] if `from` is not the
-    /// device's; [`Refusal::Overlap`].
+    /// device's; [`Refusal::Overlap`]; [`Refusal::SetAside`].
     pub fn move_to<K: Bus>(&self, id: DeviceId, from: Span, to: Span) -> Result<(), Refusal> {
         self.publish_all([
             Edit::Unmap(mapping::<K>(id, from)),
@@ -109,7 +110,7 @@ impl<F: Handlers> Registry<F> {
     /// # Errors
     ///
     /// [`Refusal::Unknown`]; [`Refusal::NoHandler`]; [`Refusal::NotMapped`] if the device owns
-    /// nothing on the bus; [`Refusal::Overlap`].
+    /// nothing on the bus; [`Refusal::Overlap`]; [`Refusal::SetAside`].
     pub fn remap<K: Bus>(&self, id: DeviceId, to: Span) -> Result<(), Refusal> {
         if mutant("move-by-way-of")
             && let Some(aside) = Span::new(0, 0)
@@ -185,7 +186,7 @@ impl<F: Handlers> Registry<F> {
         let mut removed = reserved(removals.count())?;
         let mut taken = Vec::new();
         self.tables.rcu(|tables| {
-            let edited = tables.edited(edits)?;
+            let edited = tables.edited(edits, &self.aside)?;
             taken = edited.removed;
             Ok::<_, Refusal>(edited.tables)
         })?;

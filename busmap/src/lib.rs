@@ -7,6 +7,7 @@ extern crate alloc;
 #[cfg(not(target_os = "none"))]
 extern crate std;
 
+mod aside;
 mod bus;
 mod cache;
 mod change;

@@ -4,7 +4,7 @@ use core::fmt;
 
 use crate::span::Span;
 
-/// Why an access has nobody to call.
+/// Why an access has nobody to call. The bus and the address are known to whoever made the access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Miss {

@@ -69,6 +69,7 @@ fn replaces(of: &Withdrawn<Reads>, device: Device<Reads>, spans: Arc<[(BusId, Sp
 
 fn bus<K: Bus>() {
     compile!(Registry<Reads>: add::<K>, map::<K>, unmap::<K>, move_to::<K>, remap::<K>, find::<K>);
+    compile!(Registry<Reads>: set_aside::<K>);
     compile!(Batch<'_, Reads>: add_at::<K>, map::<K>, unmap::<K>, move_to::<K>, remap::<K>);
     compile!(Device<Reads>: on::<K>, handler::<K>, into_handler::<K>);
     compile!(Hit<'_, Reads, K>: handler, span, offset, index, owner, id, tag);
@@ -105,6 +106,7 @@ fn accesses<K: Bus>(registry: &Registry<Reads>, at: u64) {
     let _ = black_box(registry.dispatch::<K, _>(at, 3, |found| see(found)));
     registry.dispatch_with::<K, _>(at, 3, |found| see(found));
     registry.for_each::<K>(|hit| see(hit));
+    registry.aside::<K>().for_each(see);
     registry.view(|view| view.spans::<K>().for_each(see));
 }
 

@@ -1,6 +1,6 @@
 //! Why a change was refused: [`Refusal`], and with the device given back, [`Refused`].
 
-use core::fmt;
+use core::{error::Error, fmt};
 
 use crate::{
     bus::{BusId, Handlers},
@@ -14,6 +14,8 @@ use crate::{
 pub enum Refusal {
     /// Some of the addresses would belong to two devices, or twice to one.
     Overlap {
+        /// On which bus.
+        bus: BusId,
         /// What was asked for.
         wanted: Span,
         /// Who owns some of it, or was given some of it by the same batch before.
@@ -21,18 +23,31 @@ pub enum Refusal {
         /// What the owner owns.
         owned: Span,
     },
+    /// Some of the addresses were [set aside](crate::Registry::set_aside): no device can own them.
+    SetAside {
+        /// On which bus.
+        bus: BusId,
+        /// What was asked for.
+        wanted: Span,
+        /// What was set aside.
+        aside: Span,
+    },
     /// No device of this id is registered: it was removed, or is another registry's.
     Unknown {
         /// Who was asked for.
         id: DeviceId,
+        /// On which bus; `None` if any would do.
+        bus: Option<BusId>,
     },
-    /// The device does not own these addresses, or of [`remap`](crate::Batch::remap) none, on
-    /// this bus.
+    /// The device does not own the addresses that it was to lose.
     NotMapped {
         /// Which device.
         id: DeviceId,
         /// On which bus.
         bus: BusId,
+        /// Which addresses; none if it was to lose [whatever it owns](crate::Batch::remap), and owns
+        /// nothing on the bus.
+        span: Option<Span>,
     },
     /// The device has no handler for this bus.
     NoHandler {
@@ -49,16 +64,36 @@ pub enum Refusal {
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
+        match *self {
             Self::Overlap {
+                bus,
                 wanted,
                 owner,
                 owned,
-            } => write!(f, "{wanted} overlaps {owned} of device {owner}"),
-            Self::Unknown { id } => write!(f, "there is no device {id}"),
-            Self::NotMapped { id, bus } => {
-                write!(f, "device {id} does not own these addresses on bus {bus}")
+            } => write!(
+                f,
+                "on bus {bus}, {wanted} overlaps {owned} of device {owner}"
+            ),
+            Self::SetAside { bus, wanted, aside } => {
+                write!(
+                    f,
+                    "on bus {bus}, {wanted} overlaps {aside}, which is set aside"
+                )
             }
+            Self::Unknown { id, bus: Some(bus) } => {
+                write!(f, "there is no device {id} on bus {bus}")
+            }
+            Self::Unknown { id, bus: None } => write!(f, "there is no device {id} on any bus"),
+            Self::NotMapped {
+                id,
+                bus,
+                span: Some(span),
+            } => write!(f, "device {id} does not own {span} on bus {bus}"),
+            Self::NotMapped {
+                id,
+                bus,
+                span: None,
+            } => write!(f, "device {id} owns no addresses on bus {bus}"),
             Self::NoHandler { id, bus } => write!(f, "device {id} has no handler for bus {bus}"),
             Self::Withdrawn => f.write_str("the devices are withdrawn"),
             Self::NoMemory => f.write_str("no memory for the new tables"),
@@ -66,7 +101,7 @@ impl fmt::Display for Refusal {
     }
 }
 
-impl core::error::Error for Refusal {}
+impl Error for Refusal {}
 
 /// A device that was not added, given back, and why.
 pub struct Refused<F: Handlers> {
@@ -90,11 +125,80 @@ impl<F: Handlers> fmt::Display for Refused<F> {
     }
 }
 
-impl<F: Handlers> core::error::Error for Refused<F> {}
+impl<F: Handlers> Error for Refused<F> {
+    /// The [`Refusal`].
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.refusal)
+    }
+}
 
 impl<F: Handlers> From<Refused<F>> for Refusal {
     /// Why; the device is dropped.
     fn from(refused: Refused<F>) -> Self {
         refused.refusal
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::{
+        device::DeviceIds,
+        testing::{Named, named},
+    };
+
+    #[test]
+    fn says_which_bus_which_addresses_and_who() {
+        let id = DeviceIds::new().next();
+        let bus = BusId::Port;
+        let span = |first, last| Span::new(first, last).unwrap();
+        let (wanted, other) = (span(0x10, 0x1f), span(0x18, 0x18));
+        let overlap = Refusal::Overlap {
+            bus,
+            wanted,
+            owner: id,
+            owned: other,
+        };
+        let aside = Refusal::SetAside {
+            bus,
+            wanted,
+            aside: other,
+        };
+        let not_mapped = |span| Refusal::NotMapped { id, bus, span };
+        for (refusal, text) in [
+            (
+                overlap,
+                "on bus port, 0x10..=0x1f overlaps 0x18..=0x18 of device #1",
+            ),
+            (
+                aside,
+                "on bus port, 0x10..=0x1f overlaps 0x18..=0x18, which is set aside",
+            ),
+            (
+                Refusal::Unknown { id, bus: Some(bus) },
+                "there is no device #1 on bus port",
+            ),
+            (
+                Refusal::Unknown { id, bus: None },
+                "there is no device #1 on any bus",
+            ),
+            (
+                not_mapped(Some(wanted)),
+                "device #1 does not own 0x10..=0x1f on bus port",
+            ),
+            (not_mapped(None), "device #1 owns no addresses on bus port"),
+        ] {
+            assert_eq!(refusal.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn is_the_source_of_what_gives_the_device_back() {
+        let refused = Refused::<Named> {
+            device: named("late"),
+            refusal: Refusal::NoMemory,
+        };
+        let source = refused.source().and_then(|source| source.downcast_ref());
+        assert_eq!(source, Some(&Refusal::NoMemory));
     }
 }

@@ -1,9 +1,10 @@
 //! [`Registry`]: who owns an address, and what an access to it calls.
 
+use alloc::vec::Vec;
 use core::fmt;
 
 use crate::{
-    bus::{Bus, Handlers, On},
+    bus::{Bus, BusId, Handlers, On},
     device::{DeviceId, DeviceIds},
     miss::Miss,
     publish::{SnapshotCell, SnapshotGuard},
@@ -79,6 +80,8 @@ use crate::{
 pub struct Registry<F: Handlers> {
     pub(crate) tables: SnapshotCell<Tables<F>>,
     pub(crate) ids: DeviceIds,
+    /// What no device can own: see [`set_aside`](Self::set_aside).
+    pub(crate) aside: Vec<(BusId, Span)>,
 }
 
 impl<F: Handlers> Registry<F> {
@@ -87,6 +90,7 @@ impl<F: Handlers> Registry<F> {
         Self {
             tables: SnapshotCell::new(Tables::new()),
             ids: DeviceIds::new(),
+            aside: Vec::new(),
         }
     }
 
@@ -295,8 +299,6 @@ impl<F: Handlers> fmt::Debug for View<'_, F> {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use alloc::vec::Vec;
-
     use super::*;
     use crate::{
         bus::{Mmio, Port, SysReg},
@@ -425,7 +427,7 @@ mod tests {
     fn debug_shows_the_spans() {
         let (devices, ..) = registry();
         let text = format!("{devices:?}");
-        assert!(text.contains("first: 4096, last: 8191"), "{text}");
+        assert!(text.contains("Span(0x1000..=0x1fff)"), "{text}");
         assert!(
             devices
                 .view(|view| format!("{view:?}"))

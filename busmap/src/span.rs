@@ -9,7 +9,7 @@ use core::fmt;
 /// # Invariants
 ///
 /// `first <= last`: a span is never empty.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Span {
     first: u64,
     last: u64,
@@ -73,6 +73,13 @@ impl fmt::Display for Span {
     }
 }
 
+impl fmt::Debug for Span {
+    /// In hexadecimal, as [`Display`](fmt::Display) has it: `Span(0x1000..=0x1fff)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Span({self})")
+    }
+}
+
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
@@ -129,7 +136,8 @@ mod tests {
     }
 
     #[test]
-    fn displays_inclusive_ends() {
+    fn shows_inclusive_ends_in_hexadecimal() {
         assert_eq!(span(0x10, 0x1f).to_string(), "0x10..=0x1f");
+        assert_eq!(format!("{:?}", span(0x10, 0x1f)), "Span(0x10..=0x1f)");
     }
 }

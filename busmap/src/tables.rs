@@ -132,11 +132,11 @@ impl<F: Handlers> Tables<F> {
 
     /// A device, if it is registered here.
     pub(crate) fn registration(&self, id: DeviceId) -> Option<&Registration<F>> {
-        let index = self.index_of(id).ok()?;
+        let index = self.index_of(id, None).ok()?;
         self.registrations.get(index).map(|of| &**of)
     }
 
-    /// A copy with all of `edits` made, or none of them.
+    /// A copy with all of `edits` made, or none of them. No device can own what is `aside`.
     ///
     /// What counts is the result. First the edits are gone through in their order: devices are
     /// registered and removed, spans that were there are unmapped. Then what is to be mapped in the
@@ -145,7 +145,11 @@ impl<F: Handlers> Tables<F> {
     /// # Errors
     ///
     /// Why the first edit that cannot be made was refused; an overlap comes after all other reasons.
-    pub(crate) fn edited(&self, edits: &[Edit<F>]) -> Result<Edited<F>, Refusal> {
+    pub(crate) fn edited(
+        &self,
+        edits: &[Edit<F>],
+        aside: &[(BusId, Span)],
+    ) -> Result<Edited<F>, Refusal> {
         if self.withdrawal.is_some() {
             return Err(Refusal::Withdrawn);
         }
@@ -170,20 +174,21 @@ impl<F: Handlers> Tables<F> {
             mapped: reserved(mmio + port + sys_reg)?,
         };
         edits.iter().try_for_each(|edit| editor.edit(edit))?;
-        editor.finish()
+        editor.finish(aside)
     }
 
-    fn index_of(&self, id: DeviceId) -> Result<usize, Refusal> {
+    /// The index of a device, which a change of `bus` asks for, or one of all buses.
+    fn index_of(&self, id: DeviceId, bus: Option<BusId>) -> Result<usize, Refusal> {
         let index = self.registrations.index_of(id.number());
         // The id may be another registry's.
         let index =
             index.filter(|&index| self.registrations.get(index).is_some_and(|of| of.id == id));
-        index.ok_or(Refusal::Unknown { id })
+        index.ok_or(Refusal::Unknown { id, bus })
     }
 
     /// The index of a device that has a handler for the bus.
     fn index_on(&self, Mapping { id, bus, .. }: Mapping) -> Result<usize, Refusal> {
-        let index = self.index_of(id)?;
+        let index = self.index_of(id, Some(bus))?;
         let of = self.registrations.get(index).expect("it was found there");
         let handlers = &of.device.handlers;
         let has_handler = match bus {
@@ -214,6 +219,7 @@ impl<F: Handlers> Tables<F> {
         };
         let owner = self.registrations.get(overlapped.index);
         Err(Refusal::Overlap {
+            bus: K::ID,
             wanted: span,
             owner: owner.expect("a row has an owner").id,
             owned: overlapped.span,
@@ -239,7 +245,7 @@ impl<F: Handlers> Tables<F> {
     }
 
     fn remove(&mut self, id: DeviceId) -> Result<Arc<Registration<F>>, Refusal> {
-        let index = self.index_of(id)?;
+        let index = self.index_of(id, None)?;
         for bus in [BusId::Mmio, BusId::Port, BusId::SysReg] {
             self.unmap_all(index, bus);
         }
@@ -285,7 +291,7 @@ impl<F: Handlers> Editor<F> {
         match self.mapped.iter().rposition(|(_, new)| *new == old) {
             Some(at) => drop(self.mapped.remove(at)),
             None if self.tables.unmap(index, old) => {}
-            None => return Err(not_mapped(old)),
+            None => return Err(not_mapped(old, Some(old.span))),
         }
         Ok(())
     }
@@ -297,15 +303,16 @@ impl<F: Handlers> Editor<F> {
             .retain(|(_, old)| (old.id, old.bus) != (new.id, new.bus));
         let was_mapped = self.tables.unmap_all(index, new.bus) || self.mapped.len() < before;
         if !was_mapped {
-            return Err(not_mapped(new));
+            return Err(not_mapped(new, None));
         }
         self.mapped.push((index, new));
         Ok(())
     }
 
-    /// Maps what is to be mapped.
-    fn finish(mut self) -> Result<Edited<F>, Refusal> {
+    /// Maps what is to be mapped, none of which may be `aside`.
+    fn finish(mut self, aside: &[(BusId, Span)]) -> Result<Edited<F>, Refusal> {
         for &(index, new) in &self.mapped {
+            not_aside(new, aside)?;
             self.tables.map(index, new)?;
         }
         Ok(Edited {
@@ -315,8 +322,21 @@ impl<F: Handlers> Editor<F> {
     }
 }
 
-fn not_mapped(Mapping { id, bus, .. }: Mapping) -> Refusal {
-    Refusal::NotMapped { id, bus }
+fn not_mapped(Mapping { id, bus, .. }: Mapping, span: Option<Span>) -> Refusal {
+    Refusal::NotMapped { id, bus, span }
+}
+
+/// Whether all that is to be mapped may be a device's.
+fn not_aside(Mapping { bus, span, .. }: Mapping, aside: &[(BusId, Span)]) -> Result<(), Refusal> {
+    let shared = |&&(of, aside): &&(BusId, Span)| of == bus && aside.overlaps(span);
+    match aside.iter().find(shared) {
+        Some(&(_, aside)) => Err(Refusal::SetAside {
+            bus,
+            wanted: span,
+            aside,
+        }),
+        None => Ok(()),
+    }
 }
 
 impl<F: Handlers> fmt::Debug for Tables<F> {
@@ -380,7 +400,7 @@ mod tests {
             let edits: Edits = added
                 .flat_map(|(id, first)| [add(id), map(id, first, first + 0xf)])
                 .collect();
-            let tables = Tables::new().edited(&edits).unwrap().tables;
+            let tables = Tables::new().edited(&edits, &[]).unwrap().tables;
             Self {
                 ids,
                 one,
@@ -391,11 +411,11 @@ mod tests {
         }
 
         fn edited<const N: usize>(&self, edits: [Edit<Named>; N]) -> Tables<Named> {
-            self.tables.edited(&edits).unwrap().tables
+            self.tables.edited(&edits, &[]).unwrap().tables
         }
 
         fn refused<const N: usize>(&self, edits: [Edit<Named>; N]) -> Refusal {
-            let refusal = self.tables.edited(&edits).err().expect("it was made");
+            let refusal = self.tables.edited(&edits, &[]).err().expect("it was made");
             assert_eq!(spans(&self.tables), spans(&Self::new().tables));
             refusal
         }
@@ -428,11 +448,11 @@ mod tests {
         assert_eq!(owner::<SysReg>(&tables, 0x10), Some(of.three));
         assert_eq!(owner::<Mmio>(&tables, 0x20), None);
         let edits = [Edit::Unmap(on::<Mmio>(of.two, 0x10, 0x1f))];
-        let tables = tables.edited(&edits).unwrap().tables;
+        let tables = tables.edited(&edits, &[]).unwrap().tables;
         assert_eq!(owner::<Mmio>(&tables, 0x10), None);
         assert_eq!(owner::<Port>(&tables, 0x20), Some(of.two));
         let edits = [Edit::Remap(on::<SysReg>(of.three, 5, 5))];
-        let tables = tables.edited(&edits).unwrap().tables;
+        let tables = tables.edited(&edits, &[]).unwrap().tables;
         assert_eq!(owner::<SysReg>(&tables, 5), Some(of.three));
         assert_eq!(owner::<Port>(&tables, 0x30), Some(of.three));
     }
@@ -453,13 +473,15 @@ mod tests {
         assert_eq!(
             overlap,
             Refusal::Overlap {
+                bus: BusId::Port,
                 wanted,
                 owner,
                 owned
             }
         );
         let not_mapped = of.refused([unmap(of.one, 0x10, 0x1f), unmap(of.two, 0x20, 0x2e)]);
-        assert!(matches!(not_mapped, Refusal::NotMapped { id, bus: BusId::Port } if id == of.two));
+        let (id, bus, span) = (of.two, BusId::Port, Some(span(0x20, 0x2e)));
+        assert_eq!(not_mapped, Refusal::NotMapped { id, bus, span });
     }
 
     #[test]
@@ -491,20 +513,20 @@ mod tests {
         assert_eq!(numbers(remapped_first), [0, 4]);
         assert_eq!(numbers(of.edited([remap(4, 5), remap(6, 7)])), [6]);
         // A device is there until it is removed.
-        let unknown = Refusal::Unknown { id: of.one };
+        let unknown = |bus| Refusal::Unknown { id: of.one, bus };
         let twice = [map(of.one, 0, 1), Edit::Remove(of.one)];
         assert_eq!(numbers(of.edited(twice)), []);
         assert_eq!(
             of.refused([Edit::Remove(of.one), map(of.one, 0, 1)]),
-            unknown
+            unknown(Some(BusId::Port))
         );
         assert_eq!(
             of.refused([Edit::Remove(of.one), unmap(of.one, 0x10, 0x1f)]),
-            unknown
+            unknown(Some(BusId::Port))
         );
         assert_eq!(
             of.refused([Edit::Remove(of.one), Edit::Remove(of.one)]),
-            unknown
+            unknown(None)
         );
     }
 
@@ -557,7 +579,7 @@ mod tests {
         let of = Three::new();
         let new = of.ids.next();
         let edits = [Edit::Remove(of.two), add(new), map(new, 0x20, 0x2f)];
-        let Edited { tables, removed } = of.tables.edited(&edits).unwrap();
+        let Edited { tables, removed } = of.tables.edited(&edits, &[]).unwrap();
         assert!(removed.iter().map(|of| of.id).eq([of.two]));
         let all = [(0x10, 0x1f, 1), (0x20, 0x2f, new.number()), (0x30, 0x3f, 3)];
         assert_eq!(spans(&tables), all);
@@ -586,7 +608,7 @@ mod tests {
             Edit::Remove(new),
             Edit::Remove(of.three),
         ];
-        let Edited { tables, removed } = of.tables.edited(&edits).unwrap();
+        let Edited { tables, removed } = of.tables.edited(&edits, &[]).unwrap();
         assert!(removed.iter().map(|of| of.id).eq([new, of.three]));
         assert_eq!(spans(&tables), spans(&of.tables)[..2]);
         assert_eq!(tables.registrations().count(), 2);
@@ -601,7 +623,7 @@ mod tests {
             map(of.one, 0, 1),
         ];
         let tables = of.edited(more);
-        let tables = tables.edited(&[Edit::Remove(of.one)]).unwrap().tables;
+        let tables = tables.edited(&[Edit::Remove(of.one)], &[]).unwrap().tables;
         assert_eq!(owner::<Mmio>(&tables, 0), None);
         assert_eq!(owner::<SysReg>(&tables, 7), None);
         assert_eq!(spans(&tables), spans(&of.tables)[1..]);
@@ -632,23 +654,23 @@ mod tests {
     #[test]
     fn a_device_must_own_exactly_what_is_unmapped() {
         let of = Three::new();
-        let not_mapped = |id, bus| Refusal::NotMapped { id, bus };
-        let port = not_mapped(of.one, BusId::Port);
-        assert_eq!(of.refused([unmap(of.one, 0x10, 0x1e)]), port);
-        assert_eq!(of.refused([unmap(of.one, 0x11, 0x1f)]), port);
-        assert_eq!(of.refused([unmap(of.one, 0x20, 0x2f)]), port);
-        assert_eq!(of.refused([unmap(of.one, 0, 5)]), port);
-        let twice = [unmap(of.one, 0x10, 0x1f), unmap(of.one, 0x10, 0x1f)];
-        assert_eq!(of.refused(twice), port);
-        let mmio = not_mapped(of.one, BusId::Mmio);
-        assert_eq!(
-            of.refused([Edit::Unmap(on::<Mmio>(of.one, 0x10, 0x1f))]),
-            mmio
-        );
+        let id = of.one;
+        let not_mapped = |bus, span| Refusal::NotMapped { id, bus, span };
+        for (first, last) in [(0x10, 0x1e), (0x11, 0x1f), (0x20, 0x2f), (0, 5)] {
+            let port = not_mapped(BusId::Port, Some(span(first, last)));
+            assert_eq!(of.refused([unmap(id, first, last)]), port);
+        }
+        let whole = Some(span(0x10, 0x1f));
+        let twice = [unmap(id, 0x10, 0x1f), unmap(id, 0x10, 0x1f)];
+        assert_eq!(of.refused(twice), not_mapped(BusId::Port, whole));
+        let mmio = of.refused([Edit::Unmap(on::<Mmio>(id, 0x10, 0x1f))]);
+        assert_eq!(mmio, not_mapped(BusId::Mmio, whole));
         // To be remapped, it must own anything there.
-        assert_eq!(of.refused([Edit::Remap(on::<Mmio>(of.one, 0, 1))]), mmio);
-        let remap = Edit::Remap(on::<Port>(of.one, 0, 1));
-        assert_eq!(of.refused([unmap(of.one, 0x10, 0x1f), remap]), port);
+        let mmio = of.refused([Edit::Remap(on::<Mmio>(id, 0, 1))]);
+        assert_eq!(mmio, not_mapped(BusId::Mmio, None));
+        let remap = Edit::Remap(on::<Port>(id, 0, 1));
+        let port = of.refused([unmap(id, 0x10, 0x1f), remap]);
+        assert_eq!(port, not_mapped(BusId::Port, None));
     }
 
     #[test]
@@ -661,7 +683,7 @@ mod tests {
         ];
         let tables = of.edited(edits);
         let edits = [Edit::Remap(on::<Port>(of.one, 0x18, 0x1f))];
-        let tables = tables.edited(&edits).unwrap().tables;
+        let tables = tables.edited(&edits, &[]).unwrap().tables;
         let all = [(0x18, 0x1f, 1), (0x20, 0x2f, 2), (0x30, 0x3f, 3)];
         assert_eq!(spans(&tables), all);
         assert_eq!(owner::<Mmio>(&tables, 9), Some(of.one));
@@ -674,25 +696,29 @@ mod tests {
         assert_eq!(foreign.number(), of.one.number());
         let never = of.ids.next();
         for id in [foreign, never] {
-            let unknown = Refusal::Unknown { id };
+            let bus = Some(BusId::Port);
+            let unknown = Refusal::Unknown { id, bus };
             assert_eq!(of.refused([map(id, 0, 1)]), unknown);
             assert_eq!(of.refused([unmap(id, 0x10, 0x1f)]), unknown);
             assert_eq!(of.refused([Edit::Remap(on::<Port>(id, 0, 1))]), unknown);
+            let unknown = Refusal::Unknown { id, bus: None };
             assert_eq!(of.refused([Edit::Remove(id)]), unknown);
             assert!(of.tables.registration(id).is_none());
         }
         // Before it is added.
         let early = [map(never, 0, 1), add(never)];
-        assert_eq!(of.refused(early), Refusal::Unknown { id: never });
+        let bus = Some(BusId::Port);
+        assert_eq!(of.refused(early), Refusal::Unknown { id: never, bus });
         let tables = of.edited([Edit::Remove(of.one)]);
-        let refused = tables.edited(&[map(of.one, 0, 1)]).err();
-        assert_eq!(refused, Some(Refusal::Unknown { id: of.one }));
+        let refused = tables.edited(&[map(of.one, 0, 1)], &[]).err();
+        assert_eq!(refused, Some(Refusal::Unknown { id: of.one, bus }));
     }
 
     #[test]
     fn what_overlaps_within_a_batch_names_the_earlier_as_the_owner() {
         let of = Three::new();
         let overlap = |wanted, owner, owned| Refusal::Overlap {
+            bus: BusId::Port,
             wanted,
             owner,
             owned,
@@ -711,12 +737,15 @@ mod tests {
         let of = Three::new();
         let foreign = Three::new().one;
         let overlap = || map(of.one, 0x20, 0x20);
-        let unknown = Refusal::Unknown { id: foreign };
+        let bus = BusId::Port;
+        let unknown = Refusal::Unknown {
+            id: foreign,
+            bus: Some(bus),
+        };
         assert_eq!(of.refused([overlap(), map(foreign, 0, 1)]), unknown);
         let id = of.ids.next();
         let device = Device::new("none");
         let added = Edit::Add(Arc::new(Registration { id, device }));
-        let bus = BusId::Port;
         let no_handler = Refusal::NoHandler { id, bus };
         assert_eq!(of.refused([added, overlap(), map(id, 0, 1)]), no_handler);
         // Of the others, the first comes.
@@ -725,11 +754,56 @@ mod tests {
     }
 
     #[test]
+    fn what_is_aside_is_no_devices() {
+        let of = Three::new();
+        let aside = [
+            (BusId::Mmio, span(0, 0xff)),
+            (BusId::Port, span(0x40, 0x4f)),
+        ];
+        let edited =
+            |edits: &[Edit<Named>]| of.tables.edited(edits, &aside).map(|edited| edited.tables);
+        let refused = edited(&[map(of.one, 0, 1), map(of.two, 0x4f, 0x50)]).err();
+        let port = Refusal::SetAside {
+            bus: BusId::Port,
+            wanted: span(0x4f, 0x50),
+            aside: span(0x40, 0x4f),
+        };
+        assert_eq!(refused, Some(port));
+        let mmio = |first, last| Edit::Map(on::<Mmio>(of.one, first, last));
+        let refused = edited(&[mmio(0x80, 0x80)]).err();
+        assert!(matches!(
+            refused,
+            Some(Refusal::SetAside {
+                bus: BusId::Mmio,
+                ..
+            })
+        ));
+        let remap = Edit::Remap(on::<Port>(of.one, 0, 0x40));
+        assert!(matches!(
+            edited(&[remap]).err(),
+            Some(Refusal::SetAside { .. })
+        ));
+        // Beside it, on another bus, and what is unmapped again.
+        let unmap_again = [map(of.one, 0x40, 0x40), unmap(of.one, 0x40, 0x40)];
+        for edits in [
+            vec![map(of.one, 0x50, 0x50)],
+            vec![mmio(0x100, 0x100)],
+            vec![Edit::Map(on::<SysReg>(of.one, 0x40, 0x40))],
+            unmap_again.into(),
+        ] {
+            assert!(edited(&edits).is_ok());
+        }
+        // Other reasons come first.
+        let unknown = edited(&[map(of.one, 0x40, 0x40), Edit::Remove(of.ids.next())]).err();
+        assert!(matches!(unknown, Some(Refusal::Unknown { .. })));
+    }
+
+    #[test]
     fn withdrawn_tables_are_not_edited() {
         let of = Three::new();
         let tables = Tables::<Named>::withdrawn(7);
         let edits = [add(of.ids.next())];
-        assert_eq!(tables.edited(&edits).err(), Some(Refusal::Withdrawn));
-        assert_eq!(tables.edited(&[]).err(), Some(Refusal::Withdrawn));
+        assert_eq!(tables.edited(&edits, &[]).err(), Some(Refusal::Withdrawn));
+        assert_eq!(tables.edited(&[], &[]).err(), Some(Refusal::Withdrawn));
     }
 }

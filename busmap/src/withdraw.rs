@@ -107,7 +107,7 @@ impl<F: Handlers<Tag: Clone>> Registry<F> {
                 Some(edits) => edits,
                 none => none.insert(edits_of(withdrawal, devices)?),
             };
-            Ok(Tables::new().edited(edits)?.tables)
+            Ok(Tables::new().edited(edits, &self.aside)?.tables)
         });
         match published {
             Err(Some(refusal)) => Err(refusal),
@@ -156,7 +156,7 @@ fn edits_of<F: Handlers<Tag: Clone>>(
     for of in devices {
         let id = of.id;
         if of.withdrawal != withdrawal || last >= Some(id) {
-            return Err(Refusal::Unknown { id });
+            return Err(Refusal::Unknown { id, bus: None });
         }
         last = Some(id);
         // Counted anew, so that who has withdrawn a device does not keep its removal from ending.
@@ -300,6 +300,7 @@ mod tests {
         let mut wrong = withdrawn.clone();
         wrong[1] = wrong[1].replaced(named("wide"), vec![(BusId::Port, span(0, 4))]);
         let overlap = Refusal::Overlap {
+            bus: BusId::Port,
             wanted: span(0, 4),
             owner: one,
             owned: span(4, 7),
@@ -325,10 +326,10 @@ mod tests {
         other.add::<Port>(named("other"), span).unwrap();
         let withdrawn = registry.withdraw();
         let twice: Vec<_> = withdrawn.iter().chain(&withdrawn).cloned().collect();
-        assert_eq!(registry.restore(&twice), Err(Refusal::Unknown { id }));
+        let unknown = |id| Refusal::Unknown { id, bus: None };
+        assert_eq!(registry.restore(&twice), Err(unknown(id)));
         let others = other.withdraw();
-        let unknown = Refusal::Unknown { id: others[0].id() };
-        assert_eq!(registry.restore(&others), Err(unknown));
+        assert_eq!(registry.restore(&others), Err(unknown(others[0].id())));
         assert_eq!(registry.restore(&withdrawn), Ok(()));
         assert_eq!(registry.find::<Port>(0).map(|found| found.0), Some(id));
     }
@@ -341,7 +342,7 @@ mod tests {
         let removed = devices.remove(one).unwrap();
         assert!(removed.is_quiescent());
         let withdrawn = devices.withdraw();
-        let unknown = Refusal::Unknown { id: one };
+        let unknown = Refusal::Unknown { id: one, bus: None };
         assert_eq!(devices.restore(&older), Err(unknown));
         assert_eq!(devices.restore(&withdrawn), Ok(()));
         assert!(devices.view(|view| view.device(one).is_none()));

@@ -27,6 +27,7 @@ fn a_device_that_is_refused_is_given_back() {
     let Refused { device, refusal } = devices.add::<Port>(device(), span(7, 8)).unwrap_err();
     let (wanted, owned) = (span(7, 8), span(0, 7));
     let overlap = Refusal::Overlap {
+        bus: BusId::Port,
         wanted,
         owner,
         owned,
@@ -34,7 +35,7 @@ fn a_device_that_is_refused_is_given_back() {
     assert_eq!(refusal, overlap);
     assert_eq!(
         refusal.to_string(),
-        "0x7..=0x8 overlaps 0x0..=0x7 of device #1"
+        "on bus port, 0x7..=0x8 overlaps 0x0..=0x7 of device #1"
     );
     assert_eq!(Arc::strong_count(&handler), 2, "the registry has kept it");
     let Refused { device, refusal } = devices.add::<Mmio>(device, span(0, 0)).unwrap_err();
@@ -88,7 +89,10 @@ fn a_batch_that_fails_or_unwinds_changes_nothing() {
         record(batch)?;
         Ok::<_, Failure>(batch.remove(never)?)
     });
-    let unknown = Failure::Refused(Refusal::Unknown { id: never });
+    let unknown = Failure::Refused(Refusal::Unknown {
+        id: never,
+        bus: None,
+    });
     assert_eq!(refused.err(), Some(unknown));
     assert_eq!((read(&devices, 0), Arc::strong_count(&handler)), (Ok(1), 1));
     // And it would have been made.
@@ -104,7 +108,15 @@ fn a_late_move_is_refused_and_a_remap_is_not() {
     devices.move_to::<Port>(id, span(0, 3), span(2, 5)).unwrap();
     let bus = BusId::Port;
     let late = devices.move_to::<Port>(id, span(0, 3), span(8, 11));
-    assert_eq!(late, Err(Refusal::NotMapped { id, bus }));
+    let from = Some(span(0, 3));
+    assert_eq!(
+        late,
+        Err(Refusal::NotMapped {
+            id,
+            bus,
+            span: from
+        })
+    );
     assert_eq!(
         (read(&devices, 5), read(&devices, 8)),
         (Ok(1), Err(Miss::Nobody))
@@ -116,7 +128,14 @@ fn a_late_move_is_refused_and_a_remap_is_not() {
     );
     assert_eq!(devices.unmap::<Port>(id, span(8, 11)), Ok(()));
     let refused = devices.remap::<Port>(id, span(8, 11));
-    assert_eq!(refused, Err(Refusal::NotMapped { id, bus }));
+    assert_eq!(
+        refused,
+        Err(Refusal::NotMapped {
+            id,
+            bus,
+            span: None
+        })
+    );
     assert_eq!(devices.map::<Port>(id, span(8, 11)), Ok(()));
 }
 
@@ -438,20 +457,29 @@ enum Step {
 
 impl Naive {
     fn apply(&mut self, step: Step) -> Result<(), Refusal> {
-        let (Step::Map(id, ..) | Step::Unmap(id, ..) | Step::Remap(id, ..) | Step::Remove(id)) =
-            step;
-        let owned = self.0.get_mut(&id).ok_or(Refusal::Unknown { id })?;
+        let (id, bus) = match step {
+            Step::Map(id, bus, _) | Step::Unmap(id, bus, _) | Step::Remap(id, bus, _) => {
+                (id, Some(bus))
+            }
+            Step::Remove(id) => (id, None),
+        };
+        let owned = self.0.get_mut(&id).ok_or(Refusal::Unknown { id, bus })?;
         match step {
             Step::Map(_, bus, span) => owned.push((bus, span)),
             Step::Unmap(_, bus, span) => {
                 let at = owned.iter().position(|of| *of == (bus, span));
-                owned.remove(at.ok_or(Refusal::NotMapped { id, bus })?);
+                let span = Some(span);
+                owned.remove(at.ok_or(Refusal::NotMapped { id, bus, span })?);
             }
             Step::Remap(_, bus, span) => {
                 let before = owned.len();
                 owned.retain(|of| of.0 != bus);
                 if owned.len() == before {
-                    return Err(Refusal::NotMapped { id, bus });
+                    return Err(Refusal::NotMapped {
+                        id,
+                        bus,
+                        span: None,
+                    });
                 }
                 owned.push((bus, span));
             }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use busmap::{
-    Device, Miss, Mmio, Port, Refusal, Span,
+    BusId, Device, Miss, Mmio, Port, Refusal, Span,
     rust_vmm::{
         AccessError, IoManager, RustVmm,
         vm_device::{
@@ -209,6 +209,7 @@ fn a_range_in_the_way_is_named_and_the_device_given_back() {
     let refused = io.register_pio(pio(0x3ff, 2), device.clone()).unwrap_err();
     let (wanted, owned) = (span(0x3ff, 0x400), span(0x3f8, 0x3ff));
     let overlap = Refusal::Overlap {
+        bus: BusId::Port,
         wanted,
         owner: id,
         owned,

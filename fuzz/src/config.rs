@@ -12,14 +12,14 @@ use arbitrary::Arbitrary;
 use ax_errno::{AxError, AxResult};
 use axaddrspace::GuestPhysAddr;
 use axdevice::{
-    AxVmDeviceConfig, Batch, ConfigError, ConfigFault, DeviceId, Refusal, SharedVmDevices, Span,
+    AxVmDeviceConfig, Batch, BusId, ConfigError, ConfigFault, DeviceId, Refusal, SharedVmDevices,
     ThreadSafe,
 };
 use axvmconfig::{EmulatedDeviceConfig, EmulatedDeviceType};
 
 use crate::{
     bus::Bus,
-    model::{Model, Step, ends},
+    model::{Model, Step, ends, span},
     on::{BUSES, On, on_bus, range},
     recorder::{Journal, Known, recorder},
 };
@@ -28,9 +28,12 @@ use crate::{
 #[derive(Arbitrary, Debug)]
 pub struct Input {
     entries: Vec<Entry>,
-    /// For which types there is a factory, a bit each.
+    /// For which types there is a factory, a bit each; the highest one is [`STRICT`].
     factories: u16,
 }
+
+/// Whether entries that nobody builds are refused, a bit of [`Input::factories`].
+const STRICT: u16 = 1 << 15;
 
 /// An entry of the configuration.
 #[derive(Arbitrary, Debug)]
@@ -103,6 +106,10 @@ impl Input {
         let bit = TYPES.iter().position(|&of| of == emu_type);
         bit.is_some_and(|bit| self.factories & 1 << bit != 0)
     }
+
+    fn skips_unbuilt(&self) -> bool {
+        self.factories & STRICT == 0
+    }
 }
 
 /// Makes registries of the configuration in every way.
@@ -153,6 +160,9 @@ fn factory(
 fn check_built(input: &Input, configs: &[EmulatedDeviceConfig]) {
     let calls = RefCell::new(Vec::new());
     let mut builder = SharedVmDevices::builder().config(AxVmDeviceConfig::new(configs.to_vec()));
+    if input.skips_unbuilt() {
+        builder = builder.skip_unbuilt();
+    }
     for emu_type in TYPES.into_iter().filter(|&of| input.has_factory(of)) {
         builder = builder.factory(emu_type, |config, batch| {
             let mut recorded = Recorded::default();
@@ -183,7 +193,7 @@ fn check_built(input: &Input, configs: &[EmulatedDeviceConfig]) {
     drops(1);
 }
 
-/// Checks `try_new`: without factories, only an IVC range can be wrong.
+/// Checks `try_new`: without factories, there can only be one IVC range.
 fn check_strict(configs: &[EmulatedDeviceConfig]) {
     let expected = Machine::default().build_ivc(configs);
     match (
@@ -199,13 +209,11 @@ fn check_strict(configs: &[EmulatedDeviceConfig]) {
 /// Checks `new`, which leaves out the IVC ranges that are wrong, as 0.4.10 did not panic there.
 fn check_lenient(configs: &[EmulatedDeviceConfig]) {
     let ivc = |config: &&EmulatedDeviceConfig| config.emu_type == EmulatedDeviceType::IVCChannel;
-    let machine = Machine {
-        ivc: configs
-            .iter()
-            .filter(ivc)
-            .find_map(|config| ivc_range(config).ok()),
-        ..Machine::default()
-    };
+    let mut machine = Machine::default();
+    for config in configs.iter().filter(ivc) {
+        // The first that can be.
+        let _ = machine.set_ivc(config);
+    }
     machine.check(&SharedVmDevices::new(AxVmDeviceConfig::new(
         configs.to_vec(),
     )));
@@ -217,7 +225,8 @@ fn check_error(error: ConfigError, expected: ConfigError) {
     let named = format!("device {index} \"{name}\" ({emu_type}): ");
     assert!(error.to_string().starts_with(&named));
     let kind = match &error.fault {
-        ConfigFault::Overlap { .. } => AxError::AlreadyExists,
+        ConfigFault::Overlap { .. } | ConfigFault::SecondIvc { .. } => AxError::AlreadyExists,
+        ConfigFault::Unbuilt => AxError::Unsupported,
         ConfigFault::Factory(error) => *error,
         _ => AxError::InvalidInput,
     };
@@ -229,8 +238,8 @@ fn check_error(error: ConfigError, expected: ConfigError) {
 struct Machine {
     model: Model,
     names: BTreeMap<DeviceId, String>,
-    /// The base and the length of the range for IVC channels.
-    ivc: Option<(usize, usize)>,
+    /// The name, the base and the length of the range for IVC channels.
+    ivc: Option<(String, usize, usize)>,
 }
 
 impl Machine {
@@ -247,8 +256,10 @@ impl Machine {
                 self.set_ivc(config)
             } else if input.has_factory(config.emu_type) {
                 self.add(config, ids.next().expect("its factory was called"))
-            } else {
+            } else if input.skips_unbuilt() {
                 Ok(())
+            } else {
+                Err(ConfigFault::Unbuilt)
             };
             made.map_err(|fault| error(index, config, fault))?;
         }
@@ -259,16 +270,48 @@ impl Machine {
     fn build_ivc(self, configs: &[EmulatedDeviceConfig]) -> Result<Self, ConfigError> {
         let none = Input {
             entries: Vec::new(),
-            factories: 0,
+            factories: STRICT,
         };
         self.build(&none, configs, &mut std::iter::empty())
     }
 
     fn set_ivc(&mut self, config: &EmulatedDeviceConfig) -> Result<(), ConfigFault> {
-        if self.ivc.is_none() {
-            self.ivc = Some(ivc_range(config)?);
+        if let (Some((first, ..)), Some(ivc)) = (&self.ivc, self.model.ivc()) {
+            let (first, range) = (first.clone(), span(ivc));
+            return Err(ConfigFault::SecondIvc { first, range });
         }
+        let (base, length) = ivc_range(config)?;
+        let set = self.model.set_ivc((base, base + (length - 1)));
+        set.map_err(|refusal| self.named(refusal))?;
+        self.ivc = Some((config.name.clone(), base, length));
         Ok(())
+    }
+
+    /// An overlap, with the name of who owns what is wanted.
+    fn named(&self, refusal: Refusal) -> ConfigFault {
+        match (refusal, &self.ivc) {
+            (
+                Refusal::Overlap {
+                    bus,
+                    wanted,
+                    owner,
+                    owned,
+                },
+                _,
+            ) => ConfigFault::Overlap {
+                bus,
+                wanted,
+                owner: self.names[&owner].clone(),
+                owned,
+            },
+            (Refusal::Ivc { wanted, ivc }, Some((name, ..))) => ConfigFault::Overlap {
+                bus: BusId::Mmio,
+                wanted,
+                owner: name.clone(),
+                owned: ivc,
+            },
+            _ => panic!("{refusal} of a device that is added"),
+        }
     }
 
     /// Adds what the entry's factory has recorded, with these ids.
@@ -277,10 +320,12 @@ impl Machine {
             let ends = on_bus!(on, R => ends::<R>(range::<R>(base, config.length)));
             ends.map(|ends| (on, ends))
         });
-        let ranges: Vec<_> = wanted.map_while(Result::ok).collect();
+        let mut refusal = None;
+        let wanted = wanted.map_while(|wanted| wanted.map_err(|why| refusal = Some(why)).ok());
+        let ranges: Vec<_> = wanted.collect();
         assert_eq!(ids.len(), ranges.len());
-        if ranges.len() <= config.cfg_list.len() {
-            return Err(ConfigFault::Factory(AxError::InvalidInput));
+        if let Some(refusal) = refusal {
+            return Err(ConfigFault::Refused(refusal));
         }
         if fails(config) {
             return Err(ConfigFault::Factory(AxError::Io));
@@ -291,40 +336,18 @@ impl Machine {
             .collect();
         self.names
             .extend(ids.iter().map(|&id| (id, config.name.clone())));
-        match self.model.with(&steps) {
-            Ok((model, _)) => self.model = model,
-            Err(Refusal::Overlap {
-                wanted,
-                owner,
-                owned,
-            }) => {
-                return Err(ConfigFault::Overlap {
-                    wanted,
-                    owner: self.names[&owner].clone(),
-                    owned,
-                });
-            }
-            Err(refusal) => panic!("{refusal} of a device that is added"),
-        }
+        let made = self.model.with(&steps);
+        self.model = made.map_err(|refusal| self.named(refusal))?.0;
         Ok(())
     }
 
     /// Checks the devices, which do not overlap, and the IVC range.
     fn check(&self, devices: &SharedVmDevices) {
-        let mut map = String::new();
-        for (on, bus) in [
-            (On::Mmio, "mmio"),
-            (On::SysReg, "sys_reg"),
-            (On::Port, "port"),
-        ] {
-            for (&first, owner) in self.model.on(on) {
-                let span = Span::new(first as u64, owner.last as u64).expect("a range");
-                map += &format!("{bus:<8} {span} {} {}\n", owner.id, self.names[&owner.id]);
-            }
-        }
+        let ivc = self.ivc.as_ref().map_or("", |(name, ..)| name);
+        let map = (self.model).map(|id| format!(" {}", self.names[&id]), ivc);
         assert_eq!(devices.snapshot().to_string(), map);
 
-        let Some((base, length)) = self.ivc else {
+        let Some((_, base, length)) = self.ivc else {
             assert_eq!(devices.alloc_ivc_channel(PAGE), Err(AxError::InvalidInput));
             return;
         };
@@ -366,18 +389,21 @@ fn error(index: usize, config: &EmulatedDeviceConfig, fault: ConfigFault) -> Con
 /// The base and the length of an IVC range, or what is wrong with it.
 fn ivc_range(config: &EmulatedDeviceConfig) -> Result<(usize, usize), ConfigFault> {
     let (start, length) = (config.base_gpa, config.length);
+    let bus = BusId::Mmio;
     if length == 0 {
-        return Err(Refusal::Empty { at: start }.into());
+        return Err(Refusal::Empty { bus, at: start }.into());
     }
     if start.checked_add(length).is_none() {
         let end = start.wrapping_add(length);
-        return Err(Refusal::Wrapping { start, end }.into());
+        return Err(Refusal::Wrapping { bus, start, end }.into());
     }
     if (start | length) % PAGE != 0 {
-        return Err(ConfigFault::IvcUnaligned);
+        let range = span((start, start + (length - 1)));
+        return Err(ConfigFault::IvcUnaligned { range });
     }
     if length > LONGEST_IVC {
         return Err(ConfigFault::IvcTooLong {
+            length,
             at_most: LONGEST_IVC,
         });
     }

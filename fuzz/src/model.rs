@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use axdevice::{DeviceId, Refusal, Span};
+use axdevice::{BusId, DeviceId, Refusal, Span};
 
 use crate::on::{BUSES, On, OnBus};
 
@@ -17,15 +17,22 @@ pub(crate) fn ends<R: OnBus>((start, end): (usize, usize)) -> Result<Ends, Refus
         start.checked_sub(1) == Some(end)
     };
     if empty {
-        Err(Refusal::Empty { at: start })
+        Err(Refusal::Empty {
+            bus: R::BUS,
+            at: start,
+        })
     } else if end < start {
-        Err(Refusal::Wrapping { start, end })
+        Err(Refusal::Backwards {
+            bus: R::BUS,
+            start,
+            end,
+        })
     } else {
         Ok((start, end - usize::from(R::HALF_OPEN)))
     }
 }
 
-fn span((first, last): Ends) -> Span {
+pub(crate) fn span((first, last): Ends) -> Span {
     Span::new(first as u64, last as u64).expect("the ends of a range")
 }
 
@@ -49,11 +56,27 @@ pub(crate) enum Step {
 /// What is in the place of a device: another one's number, and its range.
 pub(crate) type Replacements = BTreeMap<DeviceId, (usize, Result<Ends, Refusal>)>;
 
-/// Who owns what: by first address, on each bus.
+/// Who owns what: by first address, on each bus; and the IVC range, which no MMIO device owns.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Model([BTreeMap<usize, Owner>; 3]);
+pub(crate) struct Model([BTreeMap<usize, Owner>; 3], Option<Ends>);
 
 impl Model {
+    /// No devices, and an IVC range.
+    pub(crate) fn with_ivc(ivc: Option<Ends>) -> Self {
+        Self(Default::default(), ivc)
+    }
+
+    pub(crate) fn ivc(&self) -> Option<Ends> {
+        self.1
+    }
+
+    /// Sets an IVC range aside, unless a device owns some of it.
+    pub(crate) fn set_ivc(&mut self, ivc: Ends) -> Result<(), Refusal> {
+        self.room(On::Mmio, ivc)?;
+        self.1 = Some(ivc);
+        Ok(())
+    }
+
     pub(crate) fn on(&self, on: On) -> &BTreeMap<usize, Owner> {
         &self.0[on as usize]
     }
@@ -69,14 +92,24 @@ impl Model {
         owner.copied()
     }
 
-    /// Refuses what the lowest owner of some of it would share.
+    /// Refuses what the IVC range or the lowest owner of some of it would share.
     pub(crate) fn room(&self, on: On, wanted: Ends) -> Result<(), Refusal> {
+        if let Some(ivc) = self.1.filter(|_| on == On::Mmio)
+            && ivc.0 <= wanted.1
+            && wanted.0 <= ivc.1
+        {
+            return Err(Refusal::Ivc {
+                wanted: span(wanted),
+                ivc: span(ivc),
+            });
+        }
         let sharing = |&(&first, owner): &(&usize, &Owner)| {
             let apart = owner.last < wanted.0 || wanted.1 < first;
             !apart
         };
         match self.on(on).iter().find(sharing) {
             Some((&first, owner)) => Err(Refusal::Overlap {
+                bus: on.id(),
                 wanted: span(wanted),
                 owner: owner.id,
                 owned: span((first, owner.last)),
@@ -94,6 +127,26 @@ impl Model {
         })
     }
 
+    /// The memory map, with `named` after each id, and the name of the IVC range.
+    pub(crate) fn map(&self, named: impl Fn(DeviceId) -> String, ivc: &str) -> String {
+        let mut rows = Vec::new();
+        for on in BUSES {
+            let (place, bus) = (on as usize, on.id());
+            rows.extend(self.on(on).iter().map(|(&first, owner)| {
+                let (span, id) = (span((first, owner.last)), owner.id);
+                let row = format!("{bus:<8} {span} {id}{}\n", named(id));
+                (place, first, row)
+            }));
+        }
+        rows.extend(self.1.map(|range| {
+            let (bus, span) = ("ivc", span(range));
+            let row = format!("{bus:<8} {span} {ivc}\n");
+            (On::Mmio as usize, range.0, row)
+        }));
+        rows.sort();
+        rows.into_iter().map(|(_, _, row)| row).collect()
+    }
+
     /// The registrations on a bus, in their order.
     pub(crate) fn by_registration(&self, on: On) -> Vec<Owner> {
         let mut all: Vec<_> = self.on(on).values().copied().collect();
@@ -109,7 +162,7 @@ impl Model {
 
     /// A copy with other devices and ranges for some of the registrations.
     pub(crate) fn replaced(&self, replacements: &Replacements) -> Result<Self, Refusal> {
-        let mut model = Self::default();
+        let mut model = Self::with_ivc(self.1);
         for on in BUSES {
             for (&first, owner) in self.on(on) {
                 let same = (owner.number, Ok((first, owner.last)));
@@ -137,11 +190,15 @@ impl Model {
         for step in steps {
             match *step {
                 Step::Add(on, ends, id, number) => coming.push((on, ends, id, number)),
-                Step::Remove(id) => removed.push(model.leave(&mut coming, id)?.1),
+                Step::Remove(id) => {
+                    let left = model.leave(&mut coming, id);
+                    removed.push(left.ok_or(unknown(id, None))?.1);
+                }
                 Step::Move(on, id, ends) => {
-                    let (at, number) = model.leave(&mut coming, id)?;
+                    let unknown = unknown(id, Some(on.id()));
+                    let (at, number) = model.leave(&mut coming, id).ok_or(unknown)?;
                     if at != on {
-                        return Err(unknown(id));
+                        return Err(unknown);
                     }
                     coming.push((on, ends, id, number));
                 }
@@ -154,20 +211,20 @@ impl Model {
     }
 
     /// Takes a device out that is here or to come. Gives its bus and its number.
-    fn leave(&mut self, coming: &mut Vec<Coming>, id: DeviceId) -> Result<(On, usize), Refusal> {
+    fn leave(&mut self, coming: &mut Vec<Coming>, id: DeviceId) -> Option<(On, usize)> {
         if let Some(at) = coming.iter().position(|&(_, _, coming, _)| coming == id) {
             let (on, _, _, number) = coming.remove(at);
-            return Ok((on, number));
+            return Some((on, number));
         }
-        let (on, first, owner) = self.find(id).ok_or(unknown(id))?;
+        let (on, first, owner) = self.find(id)?;
         self.on_mut(on).remove(&first);
-        Ok((on, owner.number))
+        Some((on, owner.number))
     }
 }
 
 /// A device on its way into the model.
 type Coming = (On, Ends, DeviceId, usize);
 
-fn unknown(id: DeviceId) -> Refusal {
-    Refusal::Unknown { id }
+fn unknown(id: DeviceId, bus: Option<BusId>) -> Refusal {
+    Refusal::Unknown { id, bus }
 }

@@ -6,7 +6,7 @@ use axaddrspace::{
     GuestPhysAddrRange,
     device::{PortRange, SysRegAddrRange},
 };
-use axdevice::{DeviceBound, ThreadSafe};
+use axdevice::{BusId, DeviceBound, ThreadSafe};
 
 use crate::bus::Bus;
 
@@ -40,6 +40,13 @@ macro_rules! on_bus {
     };
 }
 pub(crate) use on_bus;
+
+impl On {
+    /// The bus, as the registry names it.
+    pub(crate) fn id(self) -> BusId {
+        on_bus!(self, R => R::BUS)
+    }
+}
 
 /// A device on the bus with range type `R`.
 pub(crate) type Dev<R> = <ThreadSafe as DeviceBound>::Dev<R>;

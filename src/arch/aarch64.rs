@@ -18,7 +18,7 @@ use ax_memory_addr::PhysAddr;
 use axaddrspace::{GuestPhysAddrRange, device::AccessWidth};
 use axdevice_base::BaseDeviceOps;
 use axvmconfig::{EmulatedDeviceConfig, EmulatedDeviceType};
-use busmap::{Mmio, Registry};
+use busmap::{BusId, Mmio, Registry};
 
 use crate::{
     arguments::{check_range, host_gits_base, redistributors},
@@ -131,16 +131,23 @@ impl Platform {
     }
 }
 
-/// Whether no device owns any of the range.
+/// Whether the range is free: no device owns any of it, and none of it is set aside.
 fn check_free<B: DeviceBound>(
     registry: &Registry<B::Handlers>,
     range: GuestPhysAddrRange,
 ) -> Result<(), Refusal> {
     let wanted = range.span()?;
+    let aside = registry
+        .aside::<Mmio>()
+        .find(|aside| aside.overlaps(wanted));
+    if let Some(ivc) = aside {
+        return Err(Refusal::Ivc { wanted, ivc });
+    }
     registry.view(|view| {
         let owner = view.spans::<Mmio>().find(|hit| hit.span().overlaps(wanted));
         owner.map_or(Ok(()), |hit| {
             Err(Refusal::Overlap {
+                bus: BusId::Mmio,
                 wanted,
                 owner: hit.id(),
                 owned: hit.span(),

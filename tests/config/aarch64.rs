@@ -6,11 +6,13 @@ use arm_vgic::{
     v3::{gits::Gits, vgicd::VGicD, vgicr::VGicR},
 };
 use axaddrspace::device::AccessWidth;
-use axdevice::{AxVmDevices, ConfigError, ConfigFault, Refusal, SharedVmDevices};
+use axdevice::{AxVmDevices, BusId, ConfigError, ConfigFault, Refusal, SharedVmDevices};
 use axdevice_base::map_device_of_type;
 use axvmconfig::{
     EmulatedDeviceConfig,
-    EmulatedDeviceType::{GPPTDistributor, GPPTITS, GPPTRedistributor, InterruptController},
+    EmulatedDeviceType::{
+        GPPTDistributor, GPPTITS, GPPTRedistributor, IVCChannel, InterruptController,
+    },
 };
 
 use crate::{
@@ -169,7 +171,11 @@ fn ranges_that_wrap_or_overlap_are_refused() {
             "{wraps}"
         );
         let empty = fault(entry(emu_type, GICD, 0, &[1, 1, 1]));
-        assert_eq!(empty, ConfigFault::Refused(Refusal::Empty { at: GICD }));
+        let refusal = Refusal::Empty {
+            bus: BusId::Mmio,
+            at: GICD,
+        };
+        assert_eq!(empty, ConfigFault::Refused(refusal));
     }
     let many = fault(entry(GPPTRedistributor, GICR, 1, &[1 << 17, 1, 0]));
     assert!(matches!(many, ConfigFault::TooManyRedistributors { .. }));
@@ -190,6 +196,38 @@ fn ranges_that_wrap_or_overlap_are_refused() {
     let overlap = error(&[gicd(), entry(InterruptController, 0, 0, &[])]);
     assert_eq!(overlap.index, 1);
     assert!(matches!(overlap.fault, ConfigFault::Overlap { .. }));
+}
+
+#[test]
+fn no_controller_lies_in_the_ivc_range() {
+    for (controller, at) in [(gicd(), GICD), (gicr(2), GICR + GICR_LENGTH)] {
+        let both = [controller.clone(), entry(IVCChannel, at, 0x1000, &[])];
+        let reversed = [both[1].clone(), both[0].clone()];
+        for (entries, owner) in [(&both, &both[0].name), (&reversed, &both[1].name)] {
+            let error = error(entries);
+            assert_eq!(error.index, 1);
+            assert!(matches!(&error.fault, ConfigFault::Overlap { owner: of, .. } if of == owner));
+        }
+        // `new` has the first.
+        let devices = AxVmDevices::new(config(&both));
+        assert!(devices.find_mmio_dev(at.into()).is_some());
+        assert_eq!(devices.snapshot().ivc(), None);
+        let devices = AxVmDevices::new(config(&reversed));
+        assert_eq!(devices.iter_mmio_dev().count(), 0);
+        assert_eq!(devices.alloc_ivc_channel(0x1000), Ok(at.into()));
+    }
+}
+
+#[test]
+fn an_its_in_the_ivc_range_leaves_the_host_s_as_it_is() {
+    let its = entry(GPPTITS, GICD, ITS_LENGTH, &[host::registers(ITS_LENGTH)]);
+    let host = its.cfg_list[0];
+    // GITS_CTLR: enabled.
+    set(host, 1);
+    let ivc = entry(IVCChannel, GICD, 0x1000, &[]);
+    let overlap = trusted(&[ivc, its]).unwrap_err();
+    assert!(matches!(overlap.fault, ConfigFault::Overlap { owner, .. } if owner == "IVCChannel"));
+    assert_eq!(host::get(host, AccessWidth::Dword), 1);
 }
 
 #[test]

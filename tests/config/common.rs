@@ -6,7 +6,10 @@ use std::time::Duration;
 use std::{sync::Barrier, thread};
 
 use ax_errno::AxResult;
-use axaddrspace::device::{AccessWidth, Port, PortRange};
+use axaddrspace::{
+    GuestPhysAddr, GuestPhysAddrRange,
+    device::{AccessWidth, Port, PortRange},
+};
 use axdevice::{AxVmDeviceConfig, AxVmDevices, ConfigError, ConfigFault};
 use axdevice_base::BaseDeviceOps;
 use axvmconfig::{EmulatedDeviceConfig, EmulatedDeviceType};
@@ -23,6 +26,14 @@ pub(crate) fn error(entries: &[EmulatedDeviceConfig]) -> ConfigError {
 /// The fault of a lone entry.
 pub(crate) fn fault(entry: EmulatedDeviceConfig) -> ConfigFault {
     error(&[entry]).fault
+}
+
+/// The entry under another name.
+pub(crate) fn named(name: &str, entry: EmulatedDeviceConfig) -> EmulatedDeviceConfig {
+    EmulatedDeviceConfig {
+        name: name.into(),
+        ..entry
+    }
 }
 
 /// Reads a register through the registry.
@@ -122,6 +133,27 @@ impl BaseDeviceOps<PortRange> for Console {
     }
 
     fn handle_write(&self, _: Port, _: AccessWidth, _: usize) -> AxResult {
+        Ok(())
+    }
+}
+
+/// Memory that reads as zero.
+pub(crate) struct Memory(pub(crate) GuestPhysAddrRange);
+
+impl BaseDeviceOps<GuestPhysAddrRange> for Memory {
+    fn emu_type(&self) -> EmulatedDeviceType {
+        EmulatedDeviceType::Console
+    }
+
+    fn address_range(&self) -> GuestPhysAddrRange {
+        self.0
+    }
+
+    fn handle_read(&self, _: GuestPhysAddr, _: AccessWidth) -> AxResult<usize> {
+        Ok(0)
+    }
+
+    fn handle_write(&self, _: GuestPhysAddr, _: AccessWidth, _: usize) -> AxResult {
         Ok(())
     }
 }

@@ -12,6 +12,7 @@ mod entry;
 #[cfg(all(any(target_arch = "aarch64", target_arch = "riscv64"), not(miri)))]
 #[path = "../common/hammer.rs"]
 mod hammer;
+mod log;
 mod vm_files;
 
 #[cfg(any(target_arch = "aarch64", target_arch = "riscv64"))]

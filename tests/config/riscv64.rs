@@ -3,7 +3,7 @@
 use axaddrspace::device::AccessWidth;
 use axdevice::{AxVmDevices, ConfigFault, Refusal, SharedVmDevices};
 use axdevice_base::map_device_of_type;
-use axvmconfig::EmulatedDeviceType::{PPPTGlobal, VirtioBlk};
+use axvmconfig::EmulatedDeviceType::{IVCChannel, PPPTGlobal, VirtioBlk};
 use riscv_vplic::VPlicGlobal;
 
 use crate::{
@@ -59,9 +59,31 @@ fn bad_entries_are_refused_by_name() {
         ConfigFault::Refused(Refusal::Wrapping { .. })
     ));
     let twice = entry(PPPTGlobal, 0xc00_0000, LENGTH, &[1]);
-    let error = error(&[entry(VirtioBlk, 0, 0, &[]), twice.clone(), twice]);
+    let entries = [entry(VirtioBlk, 0, 0, &[]), twice.clone(), twice];
+    let builder = AxVmDevices::builder().config(config(&entries));
+    let error = builder.skip_unbuilt().build().unwrap_err();
     assert_eq!(error.index, 2);
     assert!(matches!(error.fault, ConfigFault::Overlap { .. }));
+}
+
+#[test]
+fn a_plic_and_the_ivc_range_do_not_overlap() {
+    let plic = entry(PPPTGlobal, 0xc00_0000, LENGTH, &[1]);
+    let ivc = entry(IVCChannel, 0xc00_0000, 0x1000, &[]);
+    let both = [plic, ivc];
+    let reversed = [both[1].clone(), both[0].clone()];
+    for (entries, owner) in [(&both, "PPPTGlobal"), (&reversed, "IVCChannel")] {
+        let error = error(entries);
+        assert_eq!(error.index, 1);
+        assert!(matches!(error.fault, ConfigFault::Overlap { owner: of, .. } if of == owner));
+    }
+    // `new` has the first.
+    let devices = AxVmDevices::new(config(&both));
+    assert!(devices.find_mmio_dev(0xc00_0000.into()).is_some());
+    assert_eq!(devices.snapshot().ivc(), None);
+    let devices = AxVmDevices::new(config(&reversed));
+    assert!(devices.find_mmio_dev(0xc00_0000.into()).is_none());
+    assert_eq!(devices.alloc_ivc_channel(0x1000), Ok(0xc00_0000.into()));
 }
 
 #[test]

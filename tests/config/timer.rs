@@ -1,10 +1,6 @@
 //! The virtual timer. Registers: Arm Architecture Reference Manual, DDI 0487, by their names.
 
-use std::{
-    cell::RefCell,
-    sync::{Arc, Once},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use arm_vgic::vtimer::get_sysreg_device;
 use axaddrspace::device::{AccessWidth::Qword, SysRegAddr, SysRegAddrRange};
@@ -15,6 +11,7 @@ use crate::{
     common::config,
     entry::entry,
     host::{self, machine},
+    log::logged,
 };
 
 const CNTP_CTL_EL0: SysRegAddr = sys_reg(3, 3, 14, 2, 1);
@@ -115,38 +112,6 @@ fn no_value_that_a_guest_writes_or_reads_does_harm() {
     assert_eq!(host::take_injected(), [PPI; 3]);
     host::time::pass(Duration::from_secs(3));
     assert_eq!(host::take_injected(), [PPI; 2]);
-}
-
-/// Keeps what this thread logs.
-struct Log;
-
-thread_local! {
-    static LINES: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
-}
-
-impl log::Log for Log {
-    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
-        true
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        let line = format!("{} {}", record.level(), record.args());
-        LINES.with_borrow_mut(|lines| lines.push(line));
-    }
-
-    fn flush(&self) {}
-}
-
-/// What this thread logs while it does `work`.
-fn logged(work: impl FnOnce()) -> Vec<String> {
-    static LOGGER: Once = Once::new();
-    LOGGER.call_once(|| {
-        log::set_logger(&Log).expect("no other logger");
-        log::set_max_level(log::LevelFilter::Warn);
-    });
-    LINES.take();
-    work();
-    LINES.take()
 }
 
 #[test]

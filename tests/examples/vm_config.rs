@@ -18,25 +18,26 @@ fn a_good_file_gives_a_memory_map() {
              mmio     0x80a0000..=0x80bffff #2 gppt-gicr\n\
              mmio     0x80c0000..=0x80dffff #3 gppt-gicr\n\
              mmio     0x9000000..=0x9000fff #5 uart\n\
-             port     0x3f8..=0x3ff #4 com1\n\
-             ivc      0x70000000..=0x700fffff ivc\n"
+             ivc      0x70000000..=0x700fffff ivc\n\
+             port     0x3f8..=0x3ff #4 com1\n"
         }
         "riscv64" => {
             "mmio     0x9000000..=0x9000fff #3 uart\n\
              mmio     0xc000000..=0xc5fffff #1 plic\n\
-             port     0x3f8..=0x3ff #2 com1\n\
-             ivc      0x70000000..=0x700fffff ivc\n"
+             ivc      0x70000000..=0x700fffff ivc\n\
+             port     0x3f8..=0x3ff #2 com1\n"
         }
         _ => {
             "mmio     0x9000000..=0x9000fff #2 uart\n\
-             port     0x3f8..=0x3ff #1 com1\n\
-             ivc      0x70000000..=0x700fffff ivc\n"
+             ivc      0x70000000..=0x700fffff ivc\n\
+             port     0x3f8..=0x3ff #1 com1\n"
         }
     };
     assert_eq!(text(&output.stdout), map);
     let left_out = text(&output.stderr);
     assert!(
-        left_out.contains("no device for disk of type virtio block"),
+        left_out.contains("device 5 \"disk\" (virtio block): neither ")
+            && left_out.contains(": left out"),
         "{left_out}"
     );
 }

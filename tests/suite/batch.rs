@@ -8,6 +8,7 @@ use axdevice::Refusal;
 use crate::common::{
     bus::Bus,
     device::{Graves, Journal, Mortal, Recorder, owners, read_of, shared_registry},
+    span,
 };
 
 const BYTE: AccessWidth = AccessWidth::Byte;
@@ -20,7 +21,7 @@ fn a_batch_goes_on_without_what_cannot_be_recorded<R: Bus>() {
             let refused = R::record(batch, device.clone()).unwrap_err();
             assert!(matches!(
                 refused,
-                Refusal::Empty { .. } | Refusal::Wrapping { .. }
+                Refusal::Empty { .. } | Refusal::Backwards { .. }
             ));
             let id = R::record(batch, Recorder::silent(0, 0x10, 0x1f))?;
             let again = batch.map(id, R::raw(9, 7)).unwrap_err();
@@ -29,7 +30,7 @@ fn a_batch_goes_on_without_what_cannot_be_recorded<R: Bus>() {
             assert_eq!(refused, again);
             assert!(matches!(
                 refused,
-                Refusal::Empty { .. } | Refusal::Wrapping { .. }
+                Refusal::Empty { .. } | Refusal::Backwards { .. }
             ));
             Ok(id)
         })
@@ -92,7 +93,8 @@ fn the_changes_of_one_device_are_made_in_their_order<R: Bus>() {
     let id = R::add(&devices, Recorder::silent(0, 0x10, 0x1f)).unwrap();
     let listed = || owners::<R, _>(&devices.snapshot());
     let (here, there) = (R::covering(0x10, 0x1f), R::covering(0x40, 0x4f));
-    let not_mapped = Refusal::NotMapped { id };
+    let bus = R::BUS;
+    let not_mapped = |span| Refusal::NotMapped { id, bus, span };
     // A move replaces what was mapped before, and not what is mapped afterwards.
     let updated = devices.update(|batch| {
         batch.map(id, there)?;
@@ -110,18 +112,20 @@ fn the_changes_of_one_device_are_made_in_their_order<R: Bus>() {
         batch.unmap(id, there)?;
         batch.move_to(id, here)
     });
-    assert_eq!(refused.unwrap_err(), not_mapped);
+    assert_eq!(refused.unwrap_err(), not_mapped(None));
     let refused = devices.update(|batch| {
         batch.unmap(id, here)?;
         batch.unmap(id, here)
     });
-    assert_eq!(refused.unwrap_err(), not_mapped);
+    let span = span(0x10, 0x1f);
+    assert_eq!(refused.unwrap_err(), not_mapped(Some(span)));
     // What is removed has no ranges any more, and gets none.
     let refused = devices.update(|batch| {
         batch.remove(id)?;
         batch.map(id, R::covering(0, 0))
     });
-    assert_eq!(refused.unwrap_err(), Refusal::Unknown { id });
+    let bus = Some(bus);
+    assert_eq!(refused.unwrap_err(), Refusal::Unknown { id, bus });
     assert_eq!(listed(), [(id, here), (id, there)]);
 }
 
@@ -130,7 +134,10 @@ fn an_overlap_comes_after_all_other_reasons<R: Bus>() {
     let devices = shared_registry();
     let [one, two] = [1, 2].map(|n| R::add(&devices, Recorder::silent(n, n, n)).unwrap());
     let (gone, _) = (two, devices.remove(two).unwrap());
-    let unknown = Refusal::Unknown { id: gone };
+    let unknown = Refusal::Unknown {
+        id: gone,
+        bus: None,
+    };
     let overlaps = || Recorder::silent(3, 1, 1);
     let refused = devices.update(|batch| {
         R::record(batch, overlaps())?;
@@ -147,7 +154,12 @@ fn an_overlap_comes_after_all_other_reasons<R: Bus>() {
         batch.unmap(one, R::covering(7, 7))?;
         batch.remove(gone)
     });
-    assert_eq!(refused.unwrap_err(), Refusal::NotMapped { id: one });
+    let not_mapped = Refusal::NotMapped {
+        id: one,
+        bus: R::BUS,
+        span: Some(span(7, 7)),
+    };
+    assert_eq!(refused.unwrap_err(), not_mapped);
 }
 
 on_every_bus!(

@@ -129,10 +129,11 @@ fn follows_the_policy<R: Bus>() {
     let mut vcpu = devices.dispatcher();
     let missed = catch_unwind(AssertUnwindSafe(|| R::vcpu_read(&mut vcpu, 0x40, BYTE)));
     let message = missed.unwrap_err();
-    assert_eq!(
-        message.downcast_ref::<&str>(),
-        Some(&"emu_device not found")
+    let text = format!(
+        "emu_device not found: read of {} 0x40 with width Byte",
+        R::BUS
     );
+    assert_eq!(message.downcast_ref::<String>(), Some(&text));
     // The handle is as usable as before.
     R::add(&devices, Recorder::silent(0, 0x40, 0x40)).unwrap();
     assert!(R::vcpu_read(&mut vcpu, 0x40, BYTE).is_ok());

@@ -1,14 +1,22 @@
-//! Random sequences of IVC allocations and releases, held against a naive list of pages and against
-//! the allocator of crate `axdevice` 0.4.10.
+//! The IVC range: no device comes into it; and random sequences of allocations and releases, held
+//! against a naive list of pages and against the allocator of crate `axdevice` 0.4.10.
 
 use ax_errno::AxError;
-use axaddrspace::GuestPhysAddr;
-use axdevice::{AxVmDeviceConfig, AxVmDevices};
+use axaddrspace::{
+    GuestPhysAddr, GuestPhysAddrRange,
+    device::{AccessWidth, PortRange, SysRegAddrRange},
+};
+use axdevice::{AxVmDeviceConfig, AxVmDevices, DeviceBound, Refusal, Span, VmDevices};
 use axdevice_0_4_10 as published;
 use axvmconfig::{EmulatedDeviceConfig, EmulatedDeviceType};
 use proptest::{collection::vec, prelude::*};
 
-use crate::common::cases;
+use crate::common::{
+    bus::Bus,
+    cases,
+    device::{Journal, Recorder, answer},
+    span,
+};
 
 const PAGE: usize = 0x1000;
 const BASE: usize = 0x7000_0000;
@@ -80,6 +88,17 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
+/// An entry that sets so many pages aside.
+fn entry(count: usize) -> EmulatedDeviceConfig {
+    EmulatedDeviceConfig {
+        name: "ivc".into(),
+        base_gpa: BASE,
+        length: count * PAGE,
+        emu_type: EmulatedDeviceType::IVCChannel,
+        ..Default::default()
+    }
+}
+
 /// The three of them, side by side.
 struct Trio {
     ours: AxVmDevices,
@@ -90,13 +109,7 @@ struct Trio {
 
 impl Trio {
     fn new(count: usize) -> Self {
-        let configs = vec![EmulatedDeviceConfig {
-            name: "ivc".into(),
-            base_gpa: BASE,
-            length: count * PAGE,
-            emu_type: EmulatedDeviceType::IVCChannel,
-            ..Default::default()
-        }];
+        let configs = vec![entry(count)];
         Self {
             ours: AxVmDevices::new(AxVmDeviceConfig::new(configs.clone())),
             pages: Pages(vec![false; count]),
@@ -177,4 +190,118 @@ proptest! {
         }
         trio.drain()?;
     }
+}
+
+/// A registry with an IVC range of 16 pages, and that range.
+fn with_ivc<B: DeviceBound>() -> (VmDevices<B>, Span) {
+    let config = AxVmDeviceConfig::new(vec![entry(16)]);
+    let builder = VmDevices::builder().config(config);
+    let devices = builder.unmapped(axdevice::Unmapped::Error).build().unwrap();
+    (devices, span(BASE, BASE + 16 * PAGE - 1))
+}
+
+type Mmio = GuestPhysAddrRange;
+
+fn memory(first: usize, last: usize) -> std::sync::Arc<Recorder<Mmio>> {
+    Recorder::silent(1, first, last)
+}
+
+#[test]
+fn no_device_is_added_moved_or_mapped_into_the_ivc_range() {
+    let (devices, ivc) = with_ivc::<axdevice::ThreadSafe>();
+    let recorder = Recorder::new(0, Mmio::covering(0, 0xff), &Journal::default());
+    let id = devices.add_mmio_dev(recorder.clone()).unwrap();
+    let map = devices.snapshot().to_string();
+    let last = BASE + 16 * PAGE - 1;
+    for (first, last) in [
+        (BASE, BASE),
+        (last, last),
+        (BASE - 1, BASE),
+        (last, last + 1),
+        (BASE + PAGE, BASE + 2 * PAGE - 1),
+        (0x100, Mmio::HIGHEST),
+    ] {
+        let refusal = Refusal::Ivc {
+            wanted: span(first, last),
+            ivc,
+        };
+        let range = Mmio::covering(first, last);
+        let device = memory(first, last);
+        let error = devices.add_mmio_dev(device.clone()).unwrap_err();
+        assert_eq!(error.refusal(), refusal);
+        assert_eq!(AxError::from(error), AxError::AlreadyExists);
+        assert_eq!(std::sync::Arc::strong_count(&device), 1);
+        assert_eq!(devices.map(id, range), Err(refusal));
+        assert_eq!(devices.move_to(id, range), Err(refusal));
+        recorder.set_range(range);
+        assert_eq!(devices.reindex(id), Err(refusal));
+        let update = devices.update(|batch| batch.add_mmio_dev(memory(first, last)));
+        assert_eq!(update.unwrap_err(), refusal);
+        let update = devices.update(|batch| {
+            batch.remove(id)?;
+            let id = batch.add_mmio_dev(memory(0, 0))?;
+            batch.move_to(id, range)
+        });
+        assert_eq!(update.unwrap_err(), refusal);
+        assert_eq!(devices.snapshot().to_string(), map);
+    }
+    // An update is judged by its result.
+    let inside = Mmio::covering(BASE, BASE);
+    let update = devices.update(|batch| {
+        batch.map(id, inside)?;
+        batch.unmap(id, inside)
+    });
+    assert!(update.is_ok());
+    assert_eq!(
+        Refusal::Ivc {
+            wanted: span(BASE, BASE),
+            ivc
+        }
+        .to_string(),
+        "on bus mmio, 0x70000000..=0x70000000 overlaps the IVC range 0x70000000..=0x7000ffff"
+    );
+}
+
+#[test]
+fn what_lies_beside_the_ivc_range_or_on_another_bus_is_a_device_s() {
+    let (devices, _) = with_ivc::<axdevice::Unbound>();
+    let last = BASE + 16 * PAGE - 1;
+    devices.add_mmio_dev(memory(0, BASE - 1)).unwrap();
+    devices
+        .add_mmio_dev(memory(last + 1, Mmio::HIGHEST))
+        .unwrap();
+    let register = Recorder::<SysRegAddrRange>::silent(2, BASE, BASE);
+    devices.add_sys_reg_dev(register).unwrap();
+    let ports = Recorder::<PortRange>::silent(3, 0, PortRange::HIGHEST);
+    devices.add_port_dev(ports).unwrap();
+    let map = "mmio     0x0..=0x6fffffff #1\n\
+               ivc      0x70000000..=0x7000ffff ivc\n\
+               mmio     0x70010000..=0xfffffffffffffffe #2\n\
+               sys_reg  0x70000000..=0x70000000 #3\n\
+               port     0x0..=0xffff #4\n";
+    assert_eq!(devices.snapshot().to_string(), map);
+    assert_eq!(devices.snapshot().mmio().count(), 2);
+    // Nobody answers there.
+    let read = Mmio::read(&devices, BASE, AccessWidth::Byte);
+    assert_eq!(read, Err(AxError::NotFound));
+    assert!(devices.find_mmio_dev(BASE.into()).is_none());
+    let last_before = Mmio::read(&devices, BASE - 1, AccessWidth::Qword);
+    assert!(last_before.is_err(), "it would run into the range");
+}
+
+#[test]
+fn what_iter_mut_puts_into_the_ivc_range_is_put_back() {
+    let (mut devices, _) = with_ivc::<axdevice::Unbound>();
+    devices.add_mmio_dev(memory(0, 0xff)).unwrap();
+    let map = devices.snapshot().to_string();
+    for (first, last) in [(BASE, BASE), (BASE - 1, BASE)] {
+        *devices.iter_mut_mmio_dev().next().unwrap() = Recorder::<Mmio>::silent(2, first, last);
+        let read = Mmio::read(&devices, 8, AccessWidth::Qword);
+        assert_eq!(read, Ok(answer(1, 8)), "the old device is back");
+        assert_eq!(devices.snapshot().to_string(), map);
+    }
+    *devices.iter_mut_mmio_dev().next().unwrap() = Recorder::<Mmio>::silent(2, BASE - 1, BASE - 1);
+    assert!(Mmio::read(&devices, BASE - 1, AccessWidth::Byte).is_ok());
+    // The range is kept free by the tables that were published then too.
+    assert!(devices.add_mmio_dev(memory(BASE, BASE)).is_err());
 }

@@ -1,13 +1,13 @@
 //! What `add_*` refuses, why, and that a refusal gives the device back and changes nothing.
 
-use std::sync::Arc;
+use std::{error::Error, sync::Arc};
 
 use ax_errno::AxError;
 use axaddrspace::{
     GuestPhysAddrRange,
     device::{AccessWidth, PortRange, SysRegAddrRange},
 };
-use axdevice::{AxVmDevices, Refusal, Span};
+use axdevice::{AxVmDevices, BusId, Refusal, Span};
 
 use crate::common::{
     bus::Bus,
@@ -55,6 +55,7 @@ fn every_overlap_names_both_parties<R: Bus>() {
             Span::new(0x30, 0x3f)
         };
         let overlap = Refusal::Overlap {
+            bus: R::BUS,
             wanted: span(first, last),
             owner,
             owned: owned.unwrap(),
@@ -70,6 +71,7 @@ fn the_same_device_cannot_be_added_twice<R: Bus>() {
     let owner = R::add(&devices, device.clone()).unwrap();
     let span = Span::new(0x10, 0x1f).unwrap();
     let overlap = Refusal::Overlap {
+        bus: R::BUS,
         wanted: span,
         owner,
         owned: span,
@@ -112,13 +114,16 @@ on_every_bus!(
 );
 
 #[test]
-fn empty_and_wrapping_mmio_ranges() {
+fn empty_and_backwards_mmio_ranges() {
     let devices = registry();
     for at in [0, 1, 0x1000, usize::MAX] {
         invalid(
             &devices,
             GuestPhysAddrRange::raw(at, at),
-            Refusal::Empty { at },
+            Refusal::Empty {
+                bus: BusId::Mmio,
+                at,
+            },
         );
     }
     for (start, end) in [
@@ -130,26 +135,36 @@ fn empty_and_wrapping_mmio_ranges() {
         (usize::MAX, usize::MAX - 1),
     ] {
         let range = GuestPhysAddrRange::raw(start, end);
-        invalid(&devices, range, Refusal::Wrapping { start, end });
+        let backwards = Refusal::Backwards {
+            bus: BusId::Mmio,
+            start,
+            end,
+        };
+        invalid(&devices, range, backwards);
     }
 }
 
 #[test]
-fn empty_and_wrapping_inclusive_ranges() {
+fn empty_and_backwards_inclusive_ranges() {
     let devices = registry();
     for (start, end) in [(1, 0), (0x60, 0x5f), (0xffff, 0xfffe)] {
-        let empty = Refusal::Empty { at: start };
-        invalid(&devices, PortRange::raw(start, end), empty);
-        invalid(&devices, SysRegAddrRange::raw(start, end), empty);
+        let empty = |bus| Refusal::Empty { bus, at: start };
+        let port = PortRange::raw(start, end);
+        invalid(&devices, port, empty(BusId::Port));
+        let sys_reg = SysRegAddrRange::raw(start, end);
+        invalid(&devices, sys_reg, empty(BusId::SysReg));
     }
     for (start, end) in [(2, 0), (0x60, 0x5e), (0xffff, 0)] {
-        let wrapping = Refusal::Wrapping { start, end };
-        invalid(&devices, PortRange::raw(start, end), wrapping);
-        invalid(&devices, SysRegAddrRange::raw(start, end), wrapping);
+        let backwards = |bus| Refusal::Backwards { bus, start, end };
+        let port = PortRange::raw(start, end);
+        invalid(&devices, port, backwards(BusId::Port));
+        let sys_reg = SysRegAddrRange::raw(start, end);
+        invalid(&devices, sys_reg, backwards(BusId::SysReg));
     }
     let (start, end) = (usize::MAX, 0);
-    let wrapping = Refusal::Wrapping { start, end };
-    invalid(&devices, SysRegAddrRange::raw(start, end), wrapping);
+    let bus = BusId::SysReg;
+    let backwards = Refusal::Backwards { bus, start, end };
+    invalid(&devices, SysRegAddrRange::raw(start, end), backwards);
 }
 
 #[test]
@@ -162,7 +177,18 @@ fn a_refusal_says_what_is_wrong() {
     let error = devices.add_port_dev(wide).unwrap_err();
     assert_eq!(
         error.to_string(),
-        format!("device not added: 0x3f0..=0x3f8 overlaps 0x3f8..=0x3ff of device {owner}")
+        format!(
+            "device not added: on bus port, 0x3f0..=0x3f8 overlaps 0x3f8..=0x3ff of device {owner}"
+        )
     );
-    assert!(format!("{error:?}").contains("Overlap"));
+    let debug = format!("{error:?}");
+    assert!(debug.contains("Overlap { bus: Port, wanted: Span(0x3f0..=0x3f8), "));
+    let backwards = Recorder::new(2, PortRange::raw(0x3ff, 0x3f8), &Journal::default());
+    let error = devices.add_port_dev(backwards).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "device not added: on bus port, the range from 0x3ff to 0x3f8 ends before it starts"
+    );
+    let source = error.source().and_then(|source| source.downcast_ref());
+    assert_eq!(source, Some(&error.refusal()));
 }

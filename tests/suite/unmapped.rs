@@ -31,13 +31,23 @@ fn outcome(access: impl FnOnce() -> AxResult<usize>) -> Outcome {
     }
 }
 
-/// What a miss gives: a read, or a write if it is `Ok`.
-fn expected<R: Bus>(policy: Unmapped, crosses: bool, width: AccessWidth) -> Outcome {
+/// What a miss gives: a read, or a write if it is `Ok`. It is a `direction` of what is `at` an address.
+fn expected<R: Bus>(
+    policy: Unmapped,
+    crosses: bool,
+    width: AccessWidth,
+    (direction, at): (&str, usize),
+) -> Outcome {
     match (policy, crosses) {
         (Unmapped::Float, _) => Outcome::Gave(Ok(floating::<R>(width))),
         (Unmapped::Error, _) => Outcome::Gave(Err(AxError::NotFound)),
         (Unmapped::Panic, true) => Outcome::Gave(Err(AxError::InvalidInput)),
-        (Unmapped::Panic, false) => Outcome::Panicked("emu_device not found".into()),
+        (Unmapped::Panic, false) => {
+            let bus = R::BUS;
+            Outcome::Panicked(format!(
+                "emu_device not found: {direction} of {bus} {at:#x} with width {width:?}"
+            ))
+        }
     }
 }
 
@@ -52,11 +62,12 @@ fn every_policy_answers_holes_and_crossings<R: Bus>() {
             let starts = (1..extent::<R>(width)).map(|inside| (LAST + 1 - inside, true));
             for (at, crosses) in starts.chain([(LAST + 1, false), (HOLE, false)]) {
                 let case = format!("{policy:?} {at:#x} {width:?}");
-                let expected = expected::<R>(policy, crosses, width);
-                assert_eq!(outcome(|| R::read(&devices, at, width)), expected, "{case}");
+                let expected = |direction| expected::<R>(policy, crosses, width, (direction, at));
+                let read = outcome(|| R::read(&devices, at, width));
+                assert_eq!(read, expected("read"), "{case}");
                 // A write that floats gives nothing: let it count as what the read gave.
                 let write = || R::write(&devices, at, width, 7).map(|()| floating::<R>(width));
-                assert_eq!(outcome(write), expected, "{case}");
+                assert_eq!(outcome(write), expected("write"), "{case}");
             }
         }
         assert_eq!(journal.take(), [], "the device is not called");
@@ -76,8 +87,10 @@ fn a_crossing_into_a_neighbour_is_no_hit_of_either<R: Bus>() {
         }
         for width in WIDTHS {
             for inside in 1..extent::<R>(width) {
-                let read = outcome(|| R::read(&devices, LAST + 1 - inside, width));
-                assert_eq!(read, expected::<R>(policy, true, width), "{width:?}");
+                let at = LAST + 1 - inside;
+                let read = outcome(|| R::read(&devices, at, width));
+                let expected = expected::<R>(policy, true, width, ("read", at));
+                assert_eq!(read, expected, "{width:?}");
             }
         }
         assert_eq!(journal.take(), []);
@@ -89,7 +102,8 @@ fn an_empty_registry_answers_as_the_policy_says<R: Bus>() {
         let devices = AxVmDevices::default().with_unmapped(policy);
         for at in [0, 1, R::HIGHEST] {
             let read = outcome(|| R::read(&devices, at, AccessWidth::Word));
-            assert_eq!(read, expected::<R>(policy, false, AccessWidth::Word));
+            let expected = expected::<R>(policy, false, AccessWidth::Word, ("read", at));
+            assert_eq!(read, expected);
         }
     }
 }
@@ -109,7 +123,7 @@ fn the_default_policy_is_the_features() {
     };
     assert_eq!(Unmapped::default(), default);
     let width = AccessWidth::Dword;
-    let expected = expected::<GuestPhysAddrRange>(default, false, width);
+    let expected = expected::<GuestPhysAddrRange>(default, false, width, ("read", 0));
     for devices in [
         AxVmDevices::default(),
         AxVmDevices::new(AxVmDeviceConfig::default()),

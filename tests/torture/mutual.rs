@@ -92,7 +92,7 @@ impl Duel {
                 *self.sides[other].lock().unwrap() = None;
                 self.enlist(other);
             }
-            Err(refusal) => assert_eq!(refusal, Refusal::Unknown { id }),
+            Err(refusal) => assert_eq!(refusal, Refusal::Unknown { id, bus: None }),
         }
     }
 

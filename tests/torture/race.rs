@@ -9,7 +9,7 @@ use std::{
 };
 
 use ax_errno::AxError;
-use axdevice::{DeviceId, Refusal, SharedVmDevices, Span};
+use axdevice::{BusId, DeviceId, Refusal, SharedVmDevices, Span};
 
 use crate::{
     budget::Budget,
@@ -41,6 +41,7 @@ fn wander(devices: &SharedVmDevices, wanderer: DeviceId, failed: impl Fn() -> bo
                 wanted,
                 owner,
                 owned,
+                ..
             }) => {
                 assert!(owner > wanderer, "a rival");
                 assert_eq!(wanted, span(HERE, LENGTH));
@@ -71,6 +72,7 @@ fn rival(
         }
         Err(error) => {
             let overlap = Refusal::Overlap {
+                bus: BusId::Mmio,
                 wanted: span(first, length),
                 owner: wanderer,
                 owned: span(HERE, LENGTH),

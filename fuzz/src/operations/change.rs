@@ -76,7 +76,7 @@ impl Session {
                 self.made[owner.number].known.set_range(start, end);
                 ends::<R>((start, end)).map(|ends| Step::Move(on, id, ends))
             }),
-            None => Err(Refusal::Unknown { id }),
+            None => Err(Refusal::Unknown { id, bus: None }),
         };
         let moved = self.devices.reindex(id);
         self.check_move(moved, expected);

@@ -6,8 +6,8 @@ use super::input::Size;
 
 pub(crate) const PAGE: usize = 0x1000;
 
-/// Where the range for IVC channels starts.
-pub(crate) const BASE: usize = 0x7000_0000;
+/// Where the range for IVC channels starts: where devices want to be too.
+pub(crate) const BASE: usize = 0x1000;
 
 impl Size {
     pub(crate) fn bytes(self) -> usize {

@@ -2,7 +2,7 @@
 
 use ax_errno::AxError;
 use axaddrspace::device::AccessWidth;
-use axdevice::{Batch, DeviceId, Refusal, Unbound};
+use axdevice::{Batch, BusId, DeviceId, Refusal, Unbound};
 
 use crate::common::{
     bus::Bus,
@@ -21,14 +21,24 @@ fn an_unknown_device_is_refused_and_nothing_changes<R: Bus>() {
     drop(devices.remove(id).unwrap());
     let map = devices.snapshot().to_string();
     for gone in [id, ids[2], ids[3]] {
-        let unknown = Refusal::Unknown { id: gone };
-        assert_eq!(devices.remove(gone).unwrap_err(), unknown);
-        assert_eq!(devices.reindex(gone), Err(unknown));
+        let unknown = |bus| Refusal::Unknown { id: gone, bus };
+        let on_any = unknown(None);
+        assert_eq!(devices.remove(gone).unwrap_err(), on_any);
+        assert_eq!(devices.reindex(gone), Err(on_any));
+        assert_eq!(
+            on_any.to_string(),
+            format!("there is no device {gone} on any bus")
+        );
+        let bus = R::BUS;
+        let unknown = unknown(Some(bus));
         assert_eq!(devices.move_to(gone, R::covering(0, 0)), Err(unknown));
         assert_eq!(devices.map(gone, R::covering(0, 0)), Err(unknown));
         assert_eq!(devices.unmap(gone, R::covering(0, 7)), Err(unknown));
         assert_eq!(AxError::from(unknown), AxError::NotFound);
-        assert_eq!(unknown.to_string(), format!("there is no device {gone}"));
+        assert_eq!(
+            unknown.to_string(),
+            format!("there is no device {gone} on bus {bus}")
+        );
     }
     assert_eq!(devices.snapshot().to_string(), map);
     assert_eq!(devices.remove(witness).unwrap().id(), witness);
@@ -44,27 +54,31 @@ fn an_id_of_another_registry_is_unknown<R: Bus>() {
     assert_ne!(own, foreign);
     let maps = [&devices, &other].map(|of| of.snapshot().to_string());
     let (here, elsewhere) = (R::covering(0x10, 0x1f), R::covering(0x40, 0x4f));
-    let unknown = |id| Err(Refusal::Unknown { id });
+    let unknown = |id, bus| Err(Refusal::Unknown { id, bus });
+    let bus = Some(R::BUS);
     for (devices, id) in [(&devices, foreign), (&other, own)] {
-        assert_eq!(devices.remove(id).map(drop), unknown(id));
-        assert_eq!(devices.move_to(id, elsewhere), unknown(id));
-        assert_eq!(devices.map(id, elsewhere), unknown(id));
-        assert_eq!(devices.unmap(id, here), unknown(id));
-        assert_eq!(devices.reindex(id), unknown(id));
+        assert_eq!(devices.remove(id).map(drop), unknown(id, None));
+        assert_eq!(devices.move_to(id, elsewhere), unknown(id, bus));
+        assert_eq!(devices.map(id, elsewhere), unknown(id, bus));
+        assert_eq!(devices.unmap(id, here), unknown(id, bus));
+        assert_eq!(devices.reindex(id), unknown(id, None));
         type Records<R> = fn(&mut Batch<'_, Unbound>, DeviceId, [R; 2]) -> Result<(), Refusal>;
-        let records: [Records<R>; 4] = [
-            |batch, id, _| batch.remove(id),
-            |batch, id, [_, elsewhere]| batch.move_to(id, elsewhere),
-            |batch, id, [_, elsewhere]| batch.map(id, elsewhere),
-            |batch, id, [here, _]| batch.unmap(id, here),
+        let records: [(Records<R>, Option<BusId>); 4] = [
+            (|batch, id, _| batch.remove(id), None),
+            (
+                |batch, id, [_, elsewhere]| batch.move_to(id, elsewhere),
+                bus,
+            ),
+            (|batch, id, [_, elsewhere]| batch.map(id, elsewhere), bus),
+            (|batch, id, [here, _]| batch.unmap(id, here), bus),
         ];
-        for record in records {
+        for (record, bus) in records {
             let device = Recorder::silent(2, 0x80, 0x80);
             let updated = devices.update(|batch| {
                 R::record(batch, device.clone())?;
                 record(batch, id, [here, elsewhere])
             });
-            assert_eq!(updated.map(drop), unknown(id));
+            assert_eq!(updated.map(drop), unknown(id, bus));
             assert_eq!(std::sync::Arc::strong_count(&device), 1);
         }
     }

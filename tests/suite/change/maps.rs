@@ -5,7 +5,7 @@ use axaddrspace::{
     GuestPhysAddrRange,
     device::{AccessWidth, PortRange, SysRegAddrRange},
 };
-use axdevice::{AxVmDevices, DeviceId, Refusal};
+use axdevice::{AxVmDevices, BusId, DeviceId, Refusal};
 
 use super::sixteen;
 use crate::common::{
@@ -55,6 +55,7 @@ fn an_unmapped_device_keeps_its_registration_and_its_id<R: Bus>() {
     // Meanwhile its range is free, and may be taken.
     let heir = R::add(&devices, Recorder::silent(3, 0x1f, 0x1f)).unwrap();
     let overlap = Refusal::Overlap {
+        bus: R::BUS,
         wanted: span(0x10, 0x1f),
         owner: heir,
         owned: span(0x1f, 0x1f),
@@ -68,22 +69,26 @@ fn an_unmapped_device_can_be_removed_and_not_moved<R: Bus>() {
     let devices = registry();
     let id = R::add(&devices, Recorder::silent(1, 0x10, 0x1f)).unwrap();
     devices.unmap(id, sixteen::<R>(0x10)).unwrap();
-    let refusal = Refusal::NotMapped { id };
+    let bus = R::BUS;
+    let not_mapped = |span| Refusal::NotMapped { id, bus, span };
+    let refusal = not_mapped(None);
     assert_eq!(devices.move_to(id, sixteen::<R>(0x10)), Err(refusal));
     assert_eq!(devices.reindex(id), Err(refusal));
-    assert_eq!(devices.unmap(id, sixteen::<R>(0x10)), Err(refusal));
+    let unmapped = devices.unmap(id, sixteen::<R>(0x10));
+    assert_eq!(unmapped, Err(not_mapped(Some(span(0x10, 0x1f)))));
     let moved = devices.update(|batch| batch.move_to(id, sixteen::<R>(0x10)));
     assert_eq!(moved.unwrap_err(), refusal);
     assert_eq!(
         refusal.to_string(),
-        format!("device {id} does not own the range")
+        format!("device {id} owns no addresses on bus {bus}")
     );
     assert_eq!(AxError::from(refusal), AxError::NotFound);
     assert_eq!((visited::<R>(&devices).len(), R::count(&devices)), (0, 1));
     let removed = devices.remove(id).unwrap();
     assert_eq!(device_of::<R, _>(removed).address_range(), sixteen(0x10));
     assert_eq!(R::count(&devices), 0);
-    let unknown = Refusal::Unknown { id };
+    let bus = Some(bus);
+    let unknown = Refusal::Unknown { id, bus };
     assert_eq!(devices.map(id, sixteen::<R>(0x10)), Err(unknown));
     assert_eq!(devices.unmap(id, sixteen::<R>(0x10)), Err(unknown));
 }
@@ -107,6 +112,7 @@ fn a_device_with_two_ranges_is_listed_twice_and_iterated_over_once<R: Bus>() {
     }
     // It overlaps itself as it would another.
     let overlap = Refusal::Overlap {
+        bus: R::BUS,
         wanted: span(0x0f, 0x1f),
         owner: id,
         owned: span(0x00, 0x0f),
@@ -148,14 +154,18 @@ fn a_device_loses_exactly_a_range_that_it_has<R: Bus>() {
         (0x00, R::HIGHEST),
     ] {
         let refused = devices.unmap(id, R::covering(first, last));
-        let refusal = Refusal::NotMapped { id };
+        let refusal = Refusal::NotMapped {
+            id,
+            bus: R::BUS,
+            span: Some(span(first, last)),
+        };
         assert_eq!(refused, Err(refusal), "{first:#x}..={last:#x}");
     }
     for range in [R::raw(9, 8), R::raw(9, 7), R::raw(1, 0)] {
         let refusal = devices.map(id, range).unwrap_err();
         assert!(matches!(
             refusal,
-            Refusal::Empty { .. } | Refusal::Wrapping { .. }
+            Refusal::Empty { .. } | Refusal::Backwards { .. }
         ));
         assert_eq!(devices.unmap(id, range), Err(refusal));
         assert_eq!(devices.move_to(id, range), Err(refusal));
@@ -174,14 +184,17 @@ on_every_bus!(
 fn a_device_is_mapped_on_its_own_bus() {
     let devices = registry();
     let id = devices.add_sys_reg_dev(Recorder::silent(0, 0, 15)).unwrap();
-    let unknown = Err(Refusal::Unknown { id });
-    assert_eq!(
-        devices.map(id, sixteen::<GuestPhysAddrRange>(0x10)),
-        unknown
-    );
-    assert_eq!(devices.map(id, sixteen::<PortRange>(0x10)), unknown);
-    assert_eq!(devices.unmap(id, sixteen::<GuestPhysAddrRange>(0)), unknown);
-    assert_eq!(devices.unmap(id, sixteen::<PortRange>(0)), unknown);
+    let unknown = |bus| {
+        let bus = Some(bus);
+        Err(Refusal::Unknown { id, bus })
+    };
+    let (mmio, port) = (unknown(BusId::Mmio), unknown(BusId::Port));
+    assert_eq!(devices.map(id, sixteen::<GuestPhysAddrRange>(0x10)), mmio);
+    assert_eq!(devices.map(id, sixteen::<PortRange>(0x10)), port);
+    assert_eq!(devices.unmap(id, sixteen::<GuestPhysAddrRange>(0)), mmio);
+    assert_eq!(devices.unmap(id, sixteen::<PortRange>(0)), port);
+    let text = format!("there is no device {id} on bus port");
+    assert_eq!(port.unwrap_err().to_string(), text);
     assert_eq!(devices.map(id, sixteen::<SysRegAddrRange>(0x10)), Ok(()));
     assert_eq!(devices.unmap(id, sixteen::<SysRegAddrRange>(0)), Ok(()));
     let map = format!("sys_reg  0x10..=0x1f {id}\n");

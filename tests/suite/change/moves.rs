@@ -7,7 +7,7 @@ use axaddrspace::{
     GuestPhysAddrRange,
     device::{AccessWidth, Port, PortRange, SysRegAddrRange},
 };
-use axdevice::{DeviceId, Refusal, Span};
+use axdevice::{BusId, DeviceId, Refusal, Span};
 
 use super::{By, with_bar};
 use crate::common::{
@@ -106,6 +106,7 @@ fn a_refused_move_names_the_owner_and_leaves_the_old_mapping<R: Bus>() {
         (0x00, R::HIGHEST, lower),
     ] {
         let overlap = Refusal::Overlap {
+            bus: R::BUS,
             wanted: span(first, last),
             owner,
             owned: owned(owner),
@@ -126,7 +127,7 @@ fn a_range_that_is_none_is_refused<R: Bus>() {
         let refusal = added.unwrap_err().refusal();
         assert!(matches!(
             refusal,
-            Refusal::Empty { .. } | Refusal::Wrapping { .. }
+            Refusal::Empty { .. } | Refusal::Backwards { .. }
         ));
         assert_eq!(devices.move_to(id, range), Err(refusal));
         assert_eq!(R::read(&devices, 0x1f, BYTE), read_of::<R>(0, 0x1f));
@@ -166,7 +167,11 @@ fn a_device_does_not_change_its_bus() {
     let port = devices.add_port_dev(Recorder::silent(0, 0, 7)).unwrap();
     let mmio = devices.add_mmio_dev(Recorder::silent(1, 0, 7)).unwrap();
     let map = devices.snapshot().to_string();
-    let unknown = |id| Err(Refusal::Unknown { id });
+    let unknown = |id, bus| {
+        let bus = Some(bus);
+        Err(Refusal::Unknown { id, bus })
+    };
+    let (mmio_bus, sys_reg, port_bus) = (BusId::Mmio, BusId::SysReg, BusId::Port);
     let to = |id| {
         [
             devices.move_to(id, GuestPhysAddrRange::covering(8, 15)),
@@ -174,9 +179,15 @@ fn a_device_does_not_change_its_bus() {
             devices.move_to(id, PortRange::covering(8, 15)),
         ]
     };
-    assert_eq!(to(port), [unknown(port), unknown(port), Ok(())]);
+    assert_eq!(
+        to(port),
+        [unknown(port, mmio_bus), unknown(port, sys_reg), Ok(())]
+    );
     assert_eq!(devices.move_to(port, PortRange::covering(0, 7)), Ok(()));
-    assert_eq!(to(mmio), [Ok(()), unknown(mmio), unknown(mmio)]);
+    assert_eq!(
+        to(mmio),
+        [Ok(()), unknown(mmio, sys_reg), unknown(mmio, port_bus)]
+    );
     let moved = map.replace("mmio     0x0..=0x7", "mmio     0x8..=0xf");
     assert_eq!(devices.snapshot().to_string(), moved);
 }

@@ -46,6 +46,7 @@ fn reindexing_asks_the_device<R: Bus + Send>() {
     devices.move_to(fixed, R::covering(0x30, 0x3f)).unwrap();
     devices.move_to(id, R::covering(0x28, 0x2f)).unwrap();
     let overlap = Refusal::Overlap {
+        bus: R::BUS,
         wanted: Span::new(0x20, 0x2f).unwrap(),
         owner: id,
         owned: Span::new(0x28, 0x2f).unwrap(),
@@ -163,7 +164,7 @@ fn threads_that_reprogram_a_device_leave_it_where_it_says<R: Bus>() {
     let program = |thread: usize, step: usize| {
         *range.lock().unwrap() = sixteen(0x10 + thread * 8 + step % 3 * 0x40);
         // However often the others have moved it meanwhile.
-        while devices.reindex(id) == Err(Refusal::Restless { id }) {}
+        while devices.reindex(id) == Err(Refusal::Restless { id, bus: R::BUS }) {}
     };
     thread::scope(|scope| {
         let stops = Sets(&done);
@@ -195,13 +196,14 @@ fn a_device_that_is_elsewhere_each_time_is_restless<R: Bus>() {
     let asks = asked.clone();
     let restless = Ranged(move || sixteen::<R>(0x10 + asks.fetch_add(1, Relaxed) % 2 * 0x20));
     let id = R::add(&devices, Arc::new(restless)).unwrap();
-    let refusal = Refusal::Restless { id };
+    let bus = R::BUS;
+    let refusal = Refusal::Restless { id, bus };
     assert_eq!(devices.reindex(id), Err(refusal));
     // When it was added, and once more than it was moved.
     assert_eq!(asked.load(Relaxed), 1 + 101);
     assert_eq!(
         refusal.to_string(),
-        format!("device {id} gives another range each time")
+        format!("device {id} gives another range on bus {bus} each time")
     );
     assert_eq!(AxError::from(refusal), AxError::ResourceBusy);
     // It has one of the two ranges, and can be moved and removed.
@@ -223,6 +225,7 @@ fn a_device_that_comes_to_rest_is_followed<R: Bus>() {
         let id = R::add(&devices, Arc::new(device)).unwrap();
         let other = R::add(&devices, Recorder::silent(1, 0x54, 0x54)).unwrap();
         let overlap = Refusal::Overlap {
+            bus: R::BUS,
             wanted: span(0x50, 0x5f),
             owner: other,
             owned: span(0x54, 0x54),

@@ -91,7 +91,7 @@ fn of_many_that_remove_one_device_one_does() {
         let (removed, refused): (Vec<_>, Vec<_>) = removals.into_iter().partition(Result::is_ok);
         assert_eq!((removed.len(), refused.len()), (1, 2));
         for refusal in refused {
-            assert_eq!(refusal.unwrap_err(), Refusal::Unknown { id });
+            assert_eq!(refusal.unwrap_err(), Refusal::Unknown { id, bus: None });
         }
         for removed in removed {
             assert!(removed.unwrap().wait(usize::MAX).is_ok());

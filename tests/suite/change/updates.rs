@@ -72,6 +72,7 @@ fn a_conflict_inside_the_batch_is_found_and_named<R: Bus>() {
         Ok(())
     });
     let overlap = Refusal::Overlap {
+        bus: R::BUS,
         wanted: Span::new(0x17, 0x18).unwrap(),
         owner: recorded.unwrap(),
         owned: Span::new(0x10, 0x17).unwrap(),
@@ -80,20 +81,21 @@ fn a_conflict_inside_the_batch_is_found_and_named<R: Bus>() {
     // With one that is there, and stays.
     let refused = devices.update(|batch| R::record(batch, Recorder::silent(3, 0x1f, 0x1f)));
     let overlap = Refusal::Overlap {
+        bus: R::BUS,
         wanted: Span::new(0x1f, 0x1f).unwrap(),
         owner: there,
         owned: Span::new(0x10, 0x1f).unwrap(),
     };
     assert_eq!(refused.unwrap_err(), overlap);
     // Removed twice, moved once it is gone.
-    let unknown = Refusal::Unknown { id: there };
+    let unknown = |bus| Refusal::Unknown { id: there, bus };
     let refused = devices.update(|batch| batch.remove(there).and_then(|()| batch.remove(there)));
-    assert_eq!(refused.unwrap_err(), unknown);
+    assert_eq!(refused.unwrap_err(), unknown(None));
     let refused = devices.update(|batch| {
         batch.remove(there)?;
         batch.move_to(there, R::covering(0, 0))
     });
-    assert_eq!(refused.unwrap_err(), unknown);
+    assert_eq!(refused.unwrap_err(), unknown(Some(R::BUS)));
     assert_eq!(devices.snapshot().to_string(), map);
     assert_eq!(R::read(&devices, 0x10, QWORD), Ok(answer(0, 0x10)));
 }
@@ -171,6 +173,7 @@ fn a_conflict_with_what_came_between_is_the_updates_error<R: Bus>() {
         Ok(())
     });
     let overlap = Refusal::Overlap {
+        bus: R::BUS,
         wanted: Span::new(0x20, 0x2f).unwrap(),
         owner: between.unwrap(),
         owned: Span::new(0x2f, 0x2f).unwrap(),
@@ -183,7 +186,8 @@ fn a_conflict_with_what_came_between_is_the_updates_error<R: Bus>() {
         gone = Some(devices.remove(there)?);
         Ok(())
     });
-    assert_eq!(refused.unwrap_err(), Refusal::Unknown { id: there });
+    let bus = Some(R::BUS);
+    assert_eq!(refused.unwrap_err(), Refusal::Unknown { id: there, bus });
     assert!(gone.unwrap().wait(0).is_ok());
     let left = [(between.unwrap(), R::covering(0x2f, 0x2f))];
     assert_eq!(owners::<R, _>(&devices.snapshot()), left);
@@ -327,6 +331,7 @@ fn an_update_whose_result_overlaps_changes_nothing<R: Bus>() {
         batch.move_to(two, R::covering(0, 0x10))
     });
     let overlap = Refusal::Overlap {
+        bus: R::BUS,
         wanted: span(0, 0x10),
         owner: one,
         owned: span(0x10, 0x1f),

@@ -11,8 +11,8 @@ use axaddrspace::{
     device::{AccessWidth, Port, PortRange, SysRegAddr, SysRegAddrRange},
 };
 use axdevice::{
-    AddError, Batch, BusAddr, BusCounters, BusRange, Device, DeviceBound, DeviceId, Dispatcher,
-    DispatcherCounters, Refusal, Snapshot, VmDevices,
+    AddError, Batch, BusAddr, BusCounters, BusId, BusRange, Device, DeviceBound, DeviceId,
+    Dispatcher, DispatcherCounters, Refusal, Snapshot, VmDevices,
 };
 
 pub(crate) const WIDTHS: [AccessWidth; 4] = [
@@ -37,6 +37,9 @@ pub(crate) trait Bus: BusRange<Addr = Self::Address> + PartialEq {
 
     /// Whether the width of an access means anything.
     const WIDE: bool;
+
+    /// The bus, told at run time.
+    const BUS: BusId;
 
     /// The address with this number.
     fn at(number: usize) -> Self::Address;
@@ -180,6 +183,8 @@ macro_rules! calls {
         $device:ident $add:ident $find:ident $iter:ident $for_each:ident $iter_mut:ident $read:ident
         $write:ident $listed:ident
     ) => {
+        const BUS: BusId = BusId::$device;
+
         fn add<B: DeviceBound>(on: &VmDevices<B>, device: Arc<B::Dev<Self>>) -> Added<B, Self> {
             on.$add(device)
         }

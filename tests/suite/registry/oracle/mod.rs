@@ -101,7 +101,7 @@ impl Trio {
                 return Ok(());
             };
             let refused = self.ours.remove(id).map(drop);
-            prop_assert_eq!(refused, Err(Refusal::Unknown { id }));
+            prop_assert_eq!(refused, Err(Refusal::Unknown { id, bus: None }));
             return Ok(());
         };
         let Owned { id, device, .. } = R::owned_mut(&mut self.model).remove(index);
