@@ -96,9 +96,15 @@ impl Session {
             vcpu.holds = Some(Rc::clone(&self.model));
             let (count, misses) = &mut vcpu.accesses[R::ON as usize];
             *count += accesses.len() as u64;
-            *misses += accesses.iter().filter(|access| access.call.is_none()).count() as u64;
+            *misses += accesses
+                .iter()
+                .filter(|access| access.call.is_none())
+                .count() as u64;
         }
-        accesses.into_iter().filter_map(|access| access.call).collect()
+        accesses
+            .into_iter()
+            .filter_map(|access| access.call)
+            .collect()
     }
 
     fn read<R: OnBus>(&mut self, by: By, at: usize, width: AccessWidth) {
@@ -132,7 +138,9 @@ impl Session {
         read: impl FnOnce(&mut Self, &mut [u8]) -> AxResult,
     ) {
         let mut filled = vec![floating::<R>(AccessWidth::Byte) as u8; length];
-        let mut expected = pieces.as_ref().map_or(Err(AxError::InvalidInput), |_| Ok(()));
+        let mut expected = pieces
+            .as_ref()
+            .map_or(Err(AxError::InvalidInput), |_| Ok(()));
         let mut accesses = Vec::new();
         for (at, width, bytes) in pieces.into_iter().flatten() {
             let Some(access) = self.expected::<R>(at, width, None) else {
@@ -160,7 +168,9 @@ impl Session {
         data: &[u8],
         write: impl FnOnce(&mut Self, &[u8]) -> AxResult,
     ) {
-        let mut expected = pieces.as_ref().map_or(Err(AxError::InvalidInput), |_| Ok(()));
+        let mut expected = pieces
+            .as_ref()
+            .map_or(Err(AxError::InvalidInput), |_| Ok(()));
         let mut accesses = Vec::new();
         for (at, width, bytes) in pieces.into_iter().flatten() {
             let value = little_endian(&data[bytes]);
@@ -177,18 +187,28 @@ impl Session {
 
     fn read_bytes<R: OnBus>(&mut self, by: By, at: usize, length: usize) {
         let addr = R::at(at);
-        self.check_reads::<R>(by, pieces::<R>(at, length), length, |session, data| match by {
-            By::Registry => session.devices.read_bytes(addr, data),
-            By::Vcpu(vcpu) => session.handle(vcpu).read_bytes(addr, data),
-        });
+        self.check_reads::<R>(
+            by,
+            pieces::<R>(at, length),
+            length,
+            |session, data| match by {
+                By::Registry => session.devices.read_bytes(addr, data),
+                By::Vcpu(vcpu) => session.handle(vcpu).read_bytes(addr, data),
+            },
+        );
     }
 
     fn write_bytes<R: OnBus>(&mut self, by: By, at: usize, length: usize, value: u128) {
         let (addr, data) = (R::at(at), &value.to_le_bytes()[..length]);
-        self.check_writes::<R>(by, pieces::<R>(at, length), data, |session, data| match by {
-            By::Registry => session.devices.write_bytes(addr, data),
-            By::Vcpu(vcpu) => session.handle(vcpu).write_bytes(addr, data),
-        });
+        self.check_writes::<R>(
+            by,
+            pieces::<R>(at, length),
+            data,
+            |session, data| match by {
+                By::Registry => session.devices.write_bytes(addr, data),
+                By::Vcpu(vcpu) => session.handle(vcpu).write_bytes(addr, data),
+            },
+        );
     }
 
     fn read_repeated<R: OnBus>(&mut self, by: By, at: usize, width: AccessWidth, length: usize) {
