@@ -10,16 +10,14 @@ use crate::bus::{BusAddr, BusRange, sealed::Bus as _};
 /// The longest exit that is one access of the guest, in bytes.
 const LONGEST: usize = 8;
 
-/// Fills `data` with what `dispatch` reads from `addr` on.
-#[inline]
-pub(crate) fn read<A: BusAddr>(
+/// Fills `data`, which is not as long as one access, with what `dispatch` reads from `addr` on, in pieces.
+#[cold]
+#[inline(never)]
+pub(crate) fn read_pieces<A: BusAddr>(
     addr: A,
     data: &mut [u8],
-    mut dispatch: impl FnMut(A, AccessWidth) -> AxResult<usize>,
+    dispatch: &mut dyn FnMut(A, AccessWidth) -> AxResult<usize>,
 ) -> AxResult {
-    if let Ok(width) = AccessWidth::try_from(data.len()) {
-        return fill::<A::Range>(data, dispatch(addr, width));
-    }
     if !is_one_access(data.len()) {
         return fill::<A::Range>(data, Err(AxError::InvalidInput));
     }
@@ -29,16 +27,14 @@ pub(crate) fn read<A: BusAddr>(
     }))
 }
 
-/// Has `dispatch` write `data` from `addr` on.
-#[inline]
-pub(crate) fn write<A: BusAddr>(
+/// Has `dispatch` write `data`, which is not as long as one access, from `addr` on, in pieces.
+#[cold]
+#[inline(never)]
+pub(crate) fn write_pieces<A: BusAddr>(
     addr: A,
     data: &[u8],
-    mut dispatch: impl FnMut(A, AccessWidth, usize) -> AxResult,
+    dispatch: &mut dyn FnMut(A, AccessWidth, usize) -> AxResult,
 ) -> AxResult {
-    if let Ok(width) = AccessWidth::try_from(data.len()) {
-        return dispatch(addr, width, value_of(data));
-    }
     if !is_one_access(data.len()) {
         return Err(AxError::InvalidInput);
     }
@@ -119,7 +115,8 @@ fn aligned_size(at: u64, left: usize) -> usize {
 }
 
 /// The bytes of a value that was read; where there is an error, those of a floating bus.
-fn fill<R: BusRange>(data: &mut [u8], value: AxResult<usize>) -> AxResult {
+#[inline]
+pub(crate) fn fill<R: BusRange>(data: &mut [u8], value: AxResult<usize>) -> AxResult {
     match value {
         Ok(value) => data.copy_from_slice(&value.to_le_bytes()[..data.len()]),
         Err(_) => data.fill(R::floating(AccessWidth::Byte) as u8),
@@ -128,7 +125,8 @@ fn fill<R: BusRange>(data: &mut [u8], value: AxResult<usize>) -> AxResult {
 }
 
 /// The value of what is written, at most [`LONGEST`] bytes.
-fn value_of(data: &[u8]) -> usize {
+#[inline]
+pub(crate) fn value_of(data: &[u8]) -> usize {
     let mut bytes = [0; size_of::<usize>()];
     bytes[..data.len()].copy_from_slice(data);
     usize::from_le_bytes(bytes)

@@ -277,16 +277,24 @@ impl<B: DeviceBound, V: Deref<Target = VmDevices<B>>> Dispatcher<V> {
 
     /// Answers a read as KVM hands it over: see [`VmDevices::read_bytes`].
     pub fn read_bytes<A: BusAddr>(&mut self, addr: A, data: &mut [u8]) -> AxResult {
-        bytes::read(addr, data, |addr, width| {
-            Self::dispatch_read(&mut self.vcpu, addr, width)
-        })
+        match AccessWidth::try_from(data.len()) {
+            Ok(width) => {
+                bytes::fill::<A::Range>(data, Self::dispatch_read(&mut self.vcpu, addr, width))
+            }
+            Err(()) => bytes::read_pieces(addr, data, &mut |addr, width| {
+                Self::dispatch_read(&mut self.vcpu, addr, width)
+            }),
+        }
     }
 
     /// Takes a write as KVM hands it over: see [`VmDevices::write_bytes`].
     pub fn write_bytes<A: BusAddr>(&mut self, addr: A, data: &[u8]) -> AxResult {
-        bytes::write(addr, data, |addr, width, val| {
-            Self::dispatch_write(&mut self.vcpu, addr, width, val)
-        })
+        match AccessWidth::try_from(data.len()) {
+            Ok(width) => Self::dispatch_write(&mut self.vcpu, addr, width, bytes::value_of(data)),
+            Err(()) => bytes::write_pieces(addr, data, &mut |addr, width, val| {
+                Self::dispatch_write(&mut self.vcpu, addr, width, val)
+            }),
+        }
     }
 
     /// Answers string input: see [`VmDevices::read_repeated`].

@@ -376,7 +376,12 @@ impl<B: DeviceBound> VmDevices<B> {
     ///
     /// As [`handle_mmio_read`](Self::handle_mmio_read).
     pub fn read_bytes<A: BusAddr>(&self, addr: A, data: &mut [u8]) -> AxResult {
-        bytes::read(addr, data, |addr, width| self.dispatch_read(addr, width))
+        match AccessWidth::try_from(data.len()) {
+            Ok(width) => bytes::fill::<A::Range>(data, self.dispatch_read(addr, width)),
+            Err(()) => bytes::read_pieces(addr, data, &mut |addr, width| {
+                self.dispatch_read(addr, width)
+            }),
+        }
     }
 
     /// Takes a write of `data.len()` bytes at `addr`.
@@ -390,9 +395,12 @@ impl<B: DeviceBound> VmDevices<B> {
     ///
     /// As [`handle_mmio_write`](Self::handle_mmio_write).
     pub fn write_bytes<A: BusAddr>(&self, addr: A, data: &[u8]) -> AxResult {
-        bytes::write(addr, data, |addr, width, val| {
-            self.dispatch_write(addr, width, val)
-        })
+        match AccessWidth::try_from(data.len()) {
+            Ok(width) => self.dispatch_write(addr, width, bytes::value_of(data)),
+            Err(()) => bytes::write_pieces(addr, data, &mut |addr, width, val| {
+                self.dispatch_write(addr, width, val)
+            }),
+        }
     }
 
     /// Answers string input: reads `width` at `addr` once for each item of `items`.
