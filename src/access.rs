@@ -112,9 +112,6 @@ impl<R: BusRange> Access<R> {
     }
 
     /// Does with the access, which no device answers, as the policy says. `Ok` means: it floats.
-    ///
-    /// Devices are withdrawn here only if there was no memory to put them back: then nobody knows
-    /// whether one would have answered.
     #[inline]
     pub(crate) fn unanswered(
         self,
@@ -122,13 +119,28 @@ impl<R: BusRange> Access<R> {
         unmapped: Unmapped,
         misses: &LimitedLog,
     ) -> AxResult {
-        match miss {
-            Miss::Withdrawn => {
-                misses.error(format_args!("no memory for the tables of {self}"));
-                return Err(AxError::NoMemory);
+        match (misses.count(), unmapped) {
+            (None, Unmapped::Float) => Ok(()),
+            (number, _) => self.unanswered_loudly(miss, unmapped, misses, number),
+        }
+    }
+
+    /// The same for one that is logged, if it has a number, or is an error.
+    #[cold]
+    #[inline(never)]
+    fn unanswered_loudly(
+        self,
+        miss: Miss,
+        unmapped: Unmapped,
+        misses: &LimitedLog,
+        number: Option<u64>,
+    ) -> AxResult {
+        match (number, miss) {
+            (Some(n), Miss::Crosses(span)) => {
+                misses.error_nth(n, format_args!("{self} runs past {span}"));
             }
-            Miss::Crosses(span) => misses.error(format_args!("{self} runs past {span}")),
-            _ => misses.error(self),
+            (Some(n), _) => misses.error_nth(n, self),
+            (None, _) => {}
         }
         match (unmapped, miss) {
             (Unmapped::Float, _) => Ok(()),
@@ -136,6 +148,14 @@ impl<R: BusRange> Access<R> {
             (Unmapped::Panic, Miss::Crosses(_)) => Err(AxError::InvalidInput),
             (Unmapped::Panic, _) => panic!("emu_device not found: {self}"),
         }
+    }
+
+    /// The error of an access while devices are withdrawn and there is no memory to put them back: it is not
+    /// known whether one would answer it.
+    #[cold]
+    pub(crate) fn undecided(self, misses: &LimitedLog) -> AxError {
+        misses.error(format_args!("no memory for the tables of {self}"));
+        AxError::NoMemory
     }
 }
 

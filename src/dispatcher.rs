@@ -178,7 +178,6 @@ impl<B: DeviceBound, V: Deref<Target = VmDevices<B>>> Dispatcher<V> {
         })
     }
 
-    #[cold]
     #[inline(never)]
     fn read_missed<A: BusAddr>(
         vcpu: &mut Vcpu<Core<V>>,
@@ -186,12 +185,24 @@ impl<B: DeviceBound, V: Deref<Target = VmDevices<B>>> Dispatcher<V> {
         width: AccessWidth,
         miss: Miss,
     ) -> AxResult<usize> {
-        let devices = &vcpu.registry().0;
-        if devices.try_restore(miss) {
-            return Self::dispatch_read(vcpu, addr, width);
+        if matches!(miss, Miss::Withdrawn) {
+            return Self::read_restored(vcpu, addr, width);
         }
+        let devices = &vcpu.registry().0;
         devices.missed(Access::<A::Range>::read(addr, width), miss)?;
         Ok(A::Range::floating(width))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn read_restored<A: BusAddr>(
+        vcpu: &mut Vcpu<Core<V>>,
+        addr: A,
+        width: AccessWidth,
+    ) -> AxResult<usize> {
+        let devices = &vcpu.registry().0;
+        devices.restore_for(Access::<A::Range>::read(addr, width))?;
+        Self::dispatch_read(vcpu, addr, width)
     }
 
     /// Has the owner of `addr` take a write of a value that is no wider than the access.
@@ -209,7 +220,6 @@ impl<B: DeviceBound, V: Deref<Target = VmDevices<B>>> Dispatcher<V> {
         })
     }
 
-    #[cold]
     #[inline(never)]
     fn write_missed<A: BusAddr>(
         vcpu: &mut Vcpu<Core<V>>,
@@ -218,11 +228,24 @@ impl<B: DeviceBound, V: Deref<Target = VmDevices<B>>> Dispatcher<V> {
         val: usize,
         miss: Miss,
     ) -> AxResult {
-        let devices = &vcpu.registry().0;
-        if devices.try_restore(miss) {
-            return Self::dispatch_write(vcpu, addr, width, val);
+        if matches!(miss, Miss::Withdrawn) {
+            return Self::write_restored(vcpu, addr, width, val);
         }
+        let devices = &vcpu.registry().0;
         devices.missed(Access::<A::Range>::write(addr, width), miss)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn write_restored<A: BusAddr>(
+        vcpu: &mut Vcpu<Core<V>>,
+        addr: A,
+        width: AccessWidth,
+        val: usize,
+    ) -> AxResult {
+        let devices = &vcpu.registry().0;
+        devices.restore_for(Access::<A::Range>::write(addr, width))?;
+        Self::dispatch_write(vcpu, addr, width, val)
     }
 }
 

@@ -467,15 +467,20 @@ impl<B: DeviceBound> VmDevices<B> {
             })
     }
 
-    #[cold]
     #[inline(never)]
     fn read_missed<A: BusAddr>(&self, addr: A, width: AccessWidth, miss: Miss) -> AxResult<usize> {
-        if self.try_restore(miss) {
-            return self.dispatch_read(addr, width);
+        if matches!(miss, Miss::Withdrawn) {
+            return self.read_restored(addr, width);
         }
-        let access = Access::<A::Range>::read(addr, width);
-        self.missed(access, miss)?;
+        self.missed(Access::<A::Range>::read(addr, width), miss)?;
         Ok(A::Range::floating(width))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn read_restored<A: BusAddr>(&self, addr: A, width: AccessWidth) -> AxResult<usize> {
+        self.restore_for(Access::<A::Range>::read(addr, width))?;
+        self.dispatch_read(addr, width)
     }
 
     /// Has the owner of `addr` take a write of a value that is no wider than the access.
@@ -489,7 +494,6 @@ impl<B: DeviceBound> VmDevices<B> {
             })
     }
 
-    #[cold]
     #[inline(never)]
     fn write_missed<A: BusAddr>(
         &self,
@@ -498,17 +502,23 @@ impl<B: DeviceBound> VmDevices<B> {
         val: usize,
         miss: Miss,
     ) -> AxResult {
-        if self.try_restore(miss) {
-            return self.dispatch_write(addr, width, val);
+        if matches!(miss, Miss::Withdrawn) {
+            return self.write_restored(addr, width, val);
         }
         self.missed(Access::<A::Range>::write(addr, width), miss)
     }
 
-    /// Puts devices back, if an access was a miss because they are withdrawn. Tells whether it is
-    /// worth another try.
-    #[inline]
-    pub(crate) fn try_restore(&self, miss: Miss) -> bool {
-        matches!(miss, Miss::Withdrawn) && self.devices.restored().is_ok()
+    #[cold]
+    #[inline(never)]
+    fn write_restored<A: BusAddr>(&self, addr: A, width: AccessWidth, val: usize) -> AxResult {
+        self.restore_for(Access::<A::Range>::write(addr, width))?;
+        self.dispatch_write(addr, width, val)
+    }
+
+    /// Puts withdrawn devices back, for which the access was a miss: it is made again then.
+    pub(crate) fn restore_for<R: BusRange>(&self, access: Access<R>) -> AxResult {
+        let restored = self.devices.restored();
+        restored.map_or_else(|_| Err(access.undecided(&self.misses)), |_| Ok(()))
     }
 
     /// Does with an access that no device answers as the policy says. `Ok` means: it floats.

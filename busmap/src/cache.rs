@@ -1,108 +1,79 @@
-//! [`Cache`]: the tables as a vCPU keeps them, and where in them it found its last devices.
+//! [`Cache`]: the tables as a vCPU keeps them, and the device that it accesses most, if there is one.
 
-use alloc::{boxed::Box, vec};
 use core::ptr::NonNull;
 
 use crate::{
     bus::{Bus, Family, Handlers, On, PerBus},
+    miss::Miss,
     publish::{Hold, NEVER, SnapshotCell},
+    registry::Hit,
     table::Row,
     tables::Tables,
 };
 
-/// How many lines there are for each bus, as a power of two: enough for a thousand devices,
-/// and 32 KiB. Under Miri, which is slow to make them, a few.
-const BITS: u32 = if cfg!(miri) { 4 } else { 11 };
-
-/// Tables that are held, and the rows of them that accesses were for, by where the accesses were.
+/// Tables that are held, and for each bus a hint: the row of them that the next access may be for.
 ///
-/// As a processor's TLB, which a change of the tables flushes by their version.
+/// A hint saves the walk through the table's index where a vCPU polls one device. Where accesses go to many,
+/// a processor could not predict whether the hint holds: so it is [set](Self::hint_at) seldom, and taken back
+/// with the first access that it does not hold.
 ///
 /// # Invariants
 ///
-/// *Fresh*: the version of a line is not above that of the hold. If it is the same and not
-/// [`Line::EMPTY`]'s, the row is one of the held tables.
+/// *Hinted*: a hint has no row; or its version is the hold's, and its row is one of the held tables.
 pub(crate) struct Cache<F: Handlers> {
     hold: Hold<Tables<F>>,
-    lines: PerBus<LinesOf<F>>,
+    /// Whether an access that the held tables have no device for is a miss, as long as the cell's version is theirs.
+    tells_misses: bool,
+    hints: PerBus<HintOf<F>>,
 }
 
-/// The family of lines.
-struct LinesOf<F>(F);
+/// What an access finds, or the row that holds its first address.
+type Found<'t, F, K> = Result<Hit<'t, F, K>, Option<&'t Row<On<F, K>>>>;
 
-impl<F: Handlers> Family for LinesOf<F> {
-    type Of<K: Bus> = Lines<On<F, K>>;
+/// The family of hints.
+struct HintOf<F>(F);
+
+impl<F: Handlers> Family for HintOf<F> {
+    type Of<K: Bus> = Hint<On<F, K>>;
 }
 
-/// The lines of one bus. Any of them may be overwritten for another access: that costs a search.
-struct Lines<D: ?Sized> {
-    lines: Box<[Line<D>; 1 << BITS]>,
-    /// Whether any is not empty.
-    used: bool,
-}
-
-/// Which row accesses near an address were for.
-struct Line<D: ?Sized> {
-    /// That of the hold when the row was found.
+/// Which row the next access may be for.
+struct Hint<D: ?Sized> {
+    /// The hold's, or [`NEVER`] if there is no row: so that one comparison with the cell's version tells whether
+    /// there is a row and the tables are current.
     version: u64,
     row: NonNull<Row<D>>,
+    /// How many accesses found their row in the tables.
+    searches: u64,
 }
 
-// SAFETY: a line is used as a reference to its row is.
-unsafe impl<D: ?Sized> Send for Line<D> where Row<D>: Sync {}
+/// Of how many accesses that find their row in the tables one sets the hint. A power of two, and large enough
+/// that a hint which does not hold next time, and costs a branch that was predicted wrong, is rare.
+const PERIOD: u64 = 64;
 
-// SAFETY: a line is used as a reference to its row is.
-unsafe impl<D: ?Sized> Sync for Line<D> where Row<D>: Sync {}
+// SAFETY: a hint is used as a reference to its row is.
+unsafe impl<D: ?Sized> Send for Hint<D> where Row<D>: Sync {}
 
-impl<D: ?Sized> Clone for Line<D> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
+// SAFETY: a hint is used as a reference to its row is.
+unsafe impl<D: ?Sized> Sync for Hint<D> where Row<D>: Sync {}
 
-impl<D: ?Sized> Copy for Line<D> {}
-
-impl<D: ?Sized> Line<D> {
-    /// Of no version, so that it is never looked at.
-    const EMPTY: Self = Self {
+impl<D: ?Sized> Hint<D> {
+    /// Has no row.
+    const NONE: Self = Self {
         version: NEVER,
         row: NonNull::dangling(),
+        searches: 0,
     };
-}
 
-impl<D: ?Sized> Lines<D> {
-    fn new() -> Self {
-        // By way of a vector, since an array would be made on the stack first.
-        let lines = vec![Line::EMPTY; 1 << BITS].into_boxed_slice();
-        Self {
-            lines: lines.try_into().ok().expect("there are so many"),
-            used: false,
+    /// Counts an access that found its row in the tables of a version. Now and then the row becomes the hint.
+    #[inline(always)]
+    fn found(&mut self, row: &Row<D>, version: u64) {
+        self.searches += 1;
+        if self.searches % PERIOD == 1 {
+            self.version = version;
+            self.row = row.into();
         }
     }
-
-    fn remember(&mut self, at: usize, line: Line<D>) {
-        self.lines[at] = line;
-        self.used = true;
-    }
-
-    fn forget(&mut self) {
-        if self.used {
-            self.lines.fill(Line::EMPTY);
-            self.used = false;
-        }
-    }
-}
-
-/// Where to look for `addr`.
-///
-/// The top bits of a product, which depend on all of the address. Devices like to lie at even
-/// distances: half as many as there are lines get lines of their own if they are a power of two
-/// apart, from a grain to 16,384 of them. The factor was found by trial; that of Fibonacci hashing
-/// has two fifths of them share lines at some distances.
-#[inline]
-fn line_of<K: Bus>(addr: u64) -> usize {
-    let hash = (addr >> K::GRAIN).wrapping_mul(0x7c1b_c191_317a_d735);
-    (hash >> (u64::BITS - BITS)) as usize
 }
 
 impl<F: Handlers> Cache<F> {
@@ -110,10 +81,11 @@ impl<F: Handlers> Cache<F> {
     pub(crate) fn of(cell: &SnapshotCell<Tables<F>>) -> Self {
         Self {
             hold: Hold::parked(cell, Tables::new()),
-            lines: PerBus {
-                mmio: Lines::new(),
-                sys_reg: Lines::new(),
-                port: Lines::new(),
+            tells_misses: false,
+            hints: PerBus {
+                mmio: Hint::NONE,
+                sys_reg: Hint::NONE,
+                port: Hint::NONE,
             },
         }
     }
@@ -123,39 +95,107 @@ impl<F: Handlers> Cache<F> {
     }
 
     /// The tables that are held.
+    #[inline(always)]
     pub(crate) fn tables(&self) -> &Tables<F> {
         self.hold.snapshot()
     }
 
-    /// The row that accesses near `addr` were for, if it is remembered and the tables are current.
+    /// The version of the current tables.
     #[inline(always)]
-    pub(crate) fn recall<K: Bus>(&self, addr: u64) -> Option<&Row<On<F, K>>> {
-        let Line { version, row } = K::of(&self.lines).lines[line_of::<K>(addr)];
-        if version != self.hold.latest() {
-            return None;
-        }
-        // SAFETY: the latest version is not below the hold's, and no line's is above that (Fresh):
-        // so the three are the same. There is none below the first, so the line is not empty. The
-        // row is then one of the held tables, which are there while the cache is borrowed.
-        Some(unsafe { row.as_ref() })
+    pub(crate) fn latest(&self) -> u64 {
+        self.hold.latest()
     }
 
-    /// The index of the row of the held tables that owns all of `addr ..= addr + beyond`, which is
-    /// remembered.
-    pub(crate) fn search<K: Bus>(&mut self, addr: u64, beyond: u64) -> Option<usize> {
-        let (index, row) = self.hold.snapshot().of::<K>().find_all(addr, beyond)?;
-        let found = Line {
-            version: self.hold.version(),
-            row: row.into(),
-        };
-        // INVARIANT (Fresh): the row is one of the held tables.
-        K::of_mut(&mut self.lines).remember(line_of::<K>(addr), found);
-        Some(index)
+    /// The hint, if there is one, and the held tables are those of version `latest`, which
+    /// [`latest`](Self::latest) gave.
+    #[inline(always)]
+    pub(crate) fn hint<K: Bus>(&self, latest: u64) -> Option<&Row<On<F, K>>> {
+        let hint = K::of(&self.hints);
+        if hint.version != latest {
+            return None;
+        }
+        // SAFETY: no cell's version is `NEVER`, so the hint has a row, of the held tables (Hinted). They are
+        // there while the cache is borrowed.
+        Some(unsafe { hint.row.as_ref() })
+    }
+
+    /// Where in the held tables the row may be that owns `at`: see [`guessed`](Self::guessed) and
+    /// [`search`](Self::search).
+    #[inline(always)]
+    pub(crate) fn guess<K: Bus>(&self, at: u64) -> usize {
+        self.hold.snapshot().of::<K>().guess(at)
+    }
+
+    /// The row of the held tables at a [guess](Self::guess), if it owns all of `at ..= at + beyond`. Now and then it
+    /// becomes the hint.
+    #[inline(always)]
+    pub(crate) fn guessed<K: Bus>(
+        &mut self,
+        guess: usize,
+        at: u64,
+        beyond: u64,
+    ) -> Option<Hit<'_, F, K>> {
+        let tables = self.hold.snapshot();
+        let row = tables.of::<K>().guessed(guess, at, beyond)?;
+        // INVARIANT (Hinted): the row is one of the held tables.
+        K::of_mut(&mut self.hints).found(row, self.hold.version());
+        Some(Hit { row, tables })
+    }
+
+    /// Why an access is a miss that is not for the row at a [guess](Self::guess), if it is one for sure.
+    #[inline(always)]
+    pub(crate) fn miss<K: Bus>(&self, guess: usize, at: u64) -> Option<Miss> {
+        let holder = self.tables().of::<K>().holder(guess, at)?;
+        self.tells_misses.then(|| Miss::at(holder))
+    }
+
+    /// The row of the held tables that owns all of `at ..= at + beyond`.
+    ///
+    /// # Errors
+    ///
+    /// The row that owns `at`, if there is one.
+    pub(crate) fn search<K: Bus>(&mut self, at: u64, beyond: u64) -> Found<'_, F, K> {
+        let tables = self.hold.snapshot();
+        let row = tables.of::<K>().search(at, beyond)?;
+        // INVARIANT (Hinted): the row is one of the held tables.
+        K::of_mut(&mut self.hints).found(row, self.hold.version());
+        Ok(Hit { row, tables })
+    }
+
+    /// How many accesses found their row in the tables.
+    pub(crate) fn searches<K: Bus>(&self) -> u64 {
+        K::of(&self.hints).searches
+    }
+
+    /// Takes the hint back.
+    #[inline(always)]
+    pub(crate) fn unhint<K: Bus>(&mut self) {
+        // INVARIANT (Hinted): without the version, the row does not count.
+        K::of_mut(&mut self.hints).version = NEVER;
+    }
+
+    /// Whether the held tables are those of version `latest`, which [`latest`](Self::latest) gave.
+    #[inline(always)]
+    pub(crate) fn is_at(&self, latest: u64) -> bool {
+        self.hold.version() == latest
+    }
+
+    /// Whether an access that the held tables have no device for is a miss: they are the cell's current ones for
+    /// sure, and do not stand in for others.
+    #[inline]
+    pub(crate) fn tells_misses(&self, cell: &SnapshotCell<Tables<F>>) -> bool {
+        self.tells_misses && !self.is_outdated(cell)
+    }
+
+    /// Whether a row of the held tables owns all of `at ..= at + beyond`.
+    pub(crate) fn owns<K: Bus>(&self, at: u64, beyond: u64) -> bool {
+        let table = self.tables().of::<K>();
+        table.search(at, beyond).is_ok()
     }
 
     /// Whether the held tables were replaced, as far as the version tells.
     pub(crate) fn is_outdated(&self, cell: &SnapshotCell<Tables<F>>) -> bool {
-        !self.hold.is_of(cell) || self.hold.version() != self.hold.latest()
+        !self.hold.is_of(cell) || !self.is_at(self.latest())
     }
 
     /// Whether the held tables are the current ones.
@@ -165,35 +205,31 @@ impl<F: Handlers> Cache<F> {
 
     /// Takes hold of the cell's current tables.
     pub(crate) fn renew(&mut self, cell: &SnapshotCell<Tables<F>>) {
-        if !self.hold.is_of(cell) || self.hold.version() == self.hold.latest() {
-            // The new version may be that of other tables' lines, or below it.
-            self.forget();
-        }
-        // INVARIANT (Fresh): the new version is above that of every line, or every line is empty.
+        // INVARIANT (Hinted): none has a row.
+        self.unhint_all();
         self.hold.renew(cell);
+        self.tells_misses = self.hold.is_settled() && self.tables().withdrawal().is_none();
     }
 
     /// Lets go of the tables.
     pub(crate) fn park(&mut self) {
-        // INVARIANT (Fresh): no line has a version, which the next hold could have again.
-        self.forget();
+        // INVARIANT (Hinted): none has a row.
+        self.unhint_all();
         self.hold.park();
     }
 
-    fn forget(&mut self) {
-        self.lines.mmio.forget();
-        self.lines.sys_reg.forget();
-        self.lines.port.forget();
+    fn unhint_all(&mut self) {
+        self.hints.mmio.version = NEVER;
+        self.hints.sys_reg.version = NEVER;
+        self.hints.port.version = NEVER;
     }
 }
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use alloc::vec::Vec;
-
     use super::*;
     use crate::{
-        bus::{Mmio, Port},
+        bus::Port,
         registry::Registry,
         span::Span,
         testing::{Named, named},
@@ -211,79 +247,91 @@ mod tests {
         devices
     }
 
-    /// A cache that has found the device at the port.
+    /// A cache whose hint is the device at the port.
     fn warm(devices: &Registry<Named>, port: u64) -> Cache<Named> {
         let mut cache = Cache::of(&devices.tables);
         cache.renew(&devices.tables);
-        assert_eq!(search(&mut cache, port), Some(0));
+        assert_eq!(find(&mut cache, port), Span::new(port, port));
+        assert_eq!(hinted(&cache), Span::new(port, port));
         cache
     }
 
-    fn search(cache: &mut Cache<Named>, port: u64) -> Option<usize> {
-        cache.search::<Port>(port, 0)
+    fn find(cache: &mut Cache<Named>, port: u64) -> Option<Span> {
+        let guess = cache.guess::<Port>(port);
+        let hit = cache.guessed::<Port>(guess, port, 0);
+        hit.map(|hit| hit.row.span)
     }
 
-    fn recalled(cache: &Cache<Named>, port: u64) -> Option<Span> {
-        cache.recall::<Port>(port).map(|row| row.span)
+    fn hinted(cache: &Cache<Named>) -> Option<Span> {
+        cache.hint::<Port>(cache.latest()).map(|row| row.span)
     }
 
     #[test]
-    fn what_was_found_is_remembered_until_the_tables_are_replaced() {
+    fn the_hint_lasts_until_the_tables_are_replaced() {
         let devices = registry(&[5]);
         let mut cache = warm(&devices, 5);
-        assert_eq!(recalled(&cache, 5), Span::new(5, 5));
-        assert_eq!(recalled(&cache, 6), None);
         assert!(!cache.is_outdated(&devices.tables) && cache.is_current(&devices.tables));
         add(&devices, 6);
         assert!(cache.is_outdated(&devices.tables) && !cache.is_current(&devices.tables));
-        assert_eq!(recalled(&cache, 5), None);
+        assert_eq!(hinted(&cache), None);
         cache.renew(&devices.tables);
-        assert_eq!(recalled(&cache, 5), None, "it was another table's row");
-        assert_eq!(search(&mut cache, 5), Some(0));
-        assert_eq!(recalled(&cache, 5), Span::new(5, 5));
-        // A publication may come before its version.
-        cache.renew(&devices.tables);
-        assert_eq!(recalled(&cache, 5), None, "it may be another table's row");
+        assert_eq!(hinted(&cache), None, "it was another table's row");
+    }
+
+    #[test]
+    fn one_access_of_many_sets_the_hint() {
+        let devices = registry(&[5, 6]);
+        let mut cache = warm(&devices, 5);
+        cache.unhint::<Port>();
+        assert_eq!(hinted(&cache), None);
+        for _ in 1..PERIOD {
+            assert_eq!(find(&mut cache, 6), Span::new(6, 6));
+            assert_eq!(hinted(&cache), None);
+        }
+        assert_eq!(find(&mut cache, 6), Span::new(6, 6));
+        assert_eq!(hinted(&cache), Span::new(6, 6));
+        assert_eq!(cache.searches::<Port>(), PERIOD + 1);
     }
 
     /// The tables of one version need not be those of that version before: a publication comes
     /// before its version.
     #[test]
-    fn what_is_parked_remembers_nothing() {
+    fn what_is_parked_has_no_hint() {
         let devices = registry(&[5]);
         let mut cache = warm(&devices, 5);
         let version = cache.hold.version();
         cache.park();
         assert!(cache.is_parked());
-        assert_eq!(recalled(&cache, 5), None);
+        assert_eq!(hinted(&cache), None);
         cache.renew(&devices.tables);
         assert_eq!(cache.hold.version(), version);
-        assert_eq!(recalled(&cache, 5), None);
-    }
-
-    #[test]
-    fn devices_at_even_distances_have_lines_of_their_own() {
-        for base in [0, 0xa00_0000, 0x1000_0000, 0x4000_0000, 0x10_0000_0000] {
-            for distance in (9..=23).map(|bits| 1_u64 << bits) {
-                let devices = (0..1_u64 << (BITS - 1)).map(|n| base + n * distance);
-                let mut lines: Vec<_> = devices.map(line_of::<Mmio>).collect();
-                lines.sort_unstable();
-                assert!(lines.is_sorted_by(|a, b| a < b), "{base:#x}, {distance:#x}");
-            }
-        }
+        assert_eq!(hinted(&cache), None);
     }
 
     /// Whose versions are the same, and mean other tables.
     #[test]
-    fn of_another_registry_nothing_is_remembered() {
+    fn of_another_registry_there_is_no_hint() {
         let (one, other) = (registry(&[5]), registry(&[7]));
         let mut cache = warm(&one, 5);
         let version = cache.hold.version();
         cache.renew(&other.tables);
         assert_eq!(cache.hold.version(), version);
-        assert_eq!((recalled(&cache, 5), recalled(&cache, 7)), (None, None));
-        // And the first one's rows do not come back with its version.
+        assert_eq!(hinted(&cache), None);
+        // And the first one's row does not come back with its version.
         cache.renew(&one.tables);
-        assert_eq!(recalled(&cache, 5), None);
+        assert_eq!(hinted(&cache), None);
+    }
+
+    #[test]
+    fn misses_are_told_by_current_tables_alone() {
+        let devices = registry(&[5]);
+        let mut cache = warm(&devices, 5);
+        let miss = |cache: &Cache<Named>, at| cache.miss::<Port>(cache.guess::<Port>(at), at);
+        assert_eq!(miss(&cache, 6), Some(Miss::Nobody));
+        assert!(cache.tells_misses(&devices.tables));
+        add(&devices, 6);
+        assert!(!cache.tells_misses(&devices.tables));
+        cache.park();
+        assert_eq!(miss(&cache, 7), None);
     }
 }

@@ -12,6 +12,7 @@ mod bus;
 mod cache;
 mod change;
 mod device;
+mod index;
 #[cfg(test)]
 #[path = "../loom-tests/mod.rs"]
 mod loom_tests;

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::span::Span;
+use crate::{span::Span, table::Row};
 
 /// Why an access has nobody to call. The bus and the address are known to whoever made the access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +14,14 @@ pub enum Miss {
     Crosses(Span),
     /// The devices are withdrawn for the moment, by a front end that replaces them.
     Withdrawn,
+}
+
+impl Miss {
+    /// That of an access at an address which this row holds, or none does.
+    #[inline(always)]
+    pub(crate) fn at<D: ?Sized>(holder: Option<&Row<D>>) -> Self {
+        holder.map_or(Self::Nobody, |row| Self::Crosses(row.span))
+    }
 }
 
 impl fmt::Display for Miss {

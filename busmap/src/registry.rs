@@ -123,11 +123,19 @@ impl<F: Handlers> Registry<F> {
         answer: impl FnOnce(Result<Hit<'_, F, K>, Miss>) -> T,
     ) -> T {
         let tables = self.tables.load();
-        if let Some((_, row)) = tables.of::<K>().find_all(at, beyond) {
+        let guess = tables.of::<K>().guess(at);
+        if let Some(row) = tables.of::<K>().guessed(guess, at, beyond) {
             let tables = &*tables;
             return answer(Ok(Hit { row, tables }));
         }
-        answer(Err(let_go_and_miss::<F, K>(tables, at)))
+        match tables.of::<K>().holder(guess, at) {
+            Some(holder) if tables.withdrawal().is_none() => {
+                let miss = Miss::at(holder);
+                drop(tables);
+                answer(Err(miss))
+            }
+            _ => search_and_answer(tables, at, beyond, answer),
+        }
     }
 
     /// The device that owns `at`, and what an access to it calls, with a count of the caller's own.
@@ -158,21 +166,25 @@ impl<F: Handlers> Registry<F> {
     }
 }
 
-/// Lets go of the tables, by which an access at `at` is a miss, and says why it is one.
+/// Dispatches an access where the guess does not tell.
 #[cold]
 #[inline(never)]
-fn let_go_and_miss<F: Handlers, K: Bus>(tables: SnapshotGuard<'_, Tables<F>>, at: u64) -> Miss {
-    miss::<F, K>(&tables, at)
-}
-
-/// Why an access at `at` that nobody owns all of is a miss by these tables.
-#[inline]
-pub(crate) fn miss<F: Handlers, K: Bus>(tables: &Tables<F>, at: u64) -> Miss {
-    match tables.of::<K>().find(at) {
-        Some(row) => Miss::Crosses(row.span),
-        None if tables.withdrawal().is_some() => Miss::Withdrawn,
-        None => Miss::Nobody,
-    }
+fn search_and_answer<F: Handlers, K: Bus, T>(
+    tables: SnapshotGuard<'_, Tables<F>>,
+    at: u64,
+    beyond: u64,
+    answer: impl FnOnce(Result<Hit<'_, F, K>, Miss>) -> T,
+) -> T {
+    let miss = match tables.of::<K>().search(at, beyond) {
+        Ok(row) => {
+            let tables = &*tables;
+            return answer(Ok(Hit { row, tables }));
+        }
+        Err(_) if tables.withdrawal().is_some() => Miss::Withdrawn,
+        Err(holder) => Miss::at(holder),
+    };
+    drop(tables);
+    answer(Err(miss))
 }
 
 impl<F: Handlers> Default for Registry<F> {

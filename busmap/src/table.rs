@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 use core::{fmt, ptr::NonNull};
 
 use crate::{
+    index::Index,
     refusal::Refusal,
     reserve::{reserve, reserved},
     span::Span,
@@ -55,6 +56,9 @@ impl<D: ?Sized> Row<D> {
     }
 }
 
+/// The index of no row.
+const NONE: usize = usize::MAX;
+
 /// The rows of one bus, sorted by address.
 ///
 /// Pure data: it knows of no other thread. Searching takes O(log n) steps over the spans' first
@@ -62,7 +66,8 @@ impl<D: ?Sized> Row<D> {
 ///
 /// # Invariants
 ///
-/// - *Sorted*: `firsts` ascends strictly, and `firsts[i] == rows[i].span.first()`.
+/// - *Sorted*: `firsts` ascends, `firsts[i] == rows[i].span.first()`, and one `u64::MAX` follows, unless both are
+///   empty.
 /// - *Disjoint*: no two spans overlap.
 /// - *Owned*: the registrations beside the table have, at the index of each row, one with an `Arc` of
 ///   the row's handler. [`Tables`](crate::tables::Tables) sees to it: a row is made of a registration
@@ -70,6 +75,8 @@ impl<D: ?Sized> Row<D> {
 pub(crate) struct Table<D: ?Sized> {
     firsts: Vec<u64>,
     rows: Vec<Row<D>>,
+    /// Of `firsts`.
+    index: Index,
 }
 
 impl<D: ?Sized> Table<D> {
@@ -77,6 +84,7 @@ impl<D: ?Sized> Table<D> {
         Self {
             firsts: Vec::new(),
             rows: Vec::new(),
+            index: Index::new(),
         }
     }
 
@@ -86,12 +94,17 @@ impl<D: ?Sized> Table<D> {
     ///
     /// [`Refusal::NoMemory`].
     pub(crate) fn try_clone(&self, more: usize) -> Result<Self, Refusal> {
-        let mut firsts = reserved(self.firsts.len() + more)?;
+        let mut firsts = reserved(self.rows.len() + more + 1)?;
         let mut rows = reserved(self.rows.len() + more)?;
         firsts.extend_from_slice(&self.firsts);
         // INVARIANT (all): the same rows in the same order.
         rows.extend(self.rows.iter().map(Row::copied));
-        Ok(Self { firsts, rows })
+        let index = self.index.try_clone()?;
+        Ok(Self {
+            firsts,
+            rows,
+            index,
+        })
     }
 
     /// Adds a row.
@@ -105,13 +118,19 @@ impl<D: ?Sized> Table<D> {
         if let Some(i) = neighbours.find(|&i| self.rows[i].span.overlaps(row.span)) {
             return Ok(Some(&self.rows[i]));
         }
-        reserve(&mut self.firsts, 1)?;
+        reserve(&mut self.firsts, 2)?;
         reserve(&mut self.rows, 1)?;
+        if self.rows.is_empty() {
+            self.firsts.clear();
+            self.firsts.push(u64::MAX);
+        }
         // INVARIANT (Sorted, Disjoint): everything below `at` starts at or below the new span's first
         // address and, not overlapping it, ends below it; everything from `at` on starts above its
         // last.
-        self.firsts.insert(at, row.span.first());
+        let first = row.span.first();
+        self.firsts.insert(at, first);
         self.rows.insert(at, row);
+        self.index_row(Index::inserted, first);
         Ok(None)
     }
 
@@ -139,34 +158,79 @@ impl<D: ?Sized> Table<D> {
 
     fn remove_at(&mut self, at: usize) {
         // INVARIANT (all): the rest stays in order.
-        self.firsts.remove(at);
+        let first = self.firsts.remove(at);
         self.rows.remove(at);
+        self.index_row(Index::removed, first);
+    }
+
+    /// Tells the index of a row that was inserted or removed.
+    fn index_row(&mut self, tell: impl Fn(&mut Index, u64, &[u64], u64), first: u64) {
+        let top = self.rows.last().map_or(0, |row| row.span.last());
+        tell(&mut self.index, first, &self.firsts[..self.rows.len()], top);
     }
 
     /// The row whose span holds `addr`.
     pub(crate) fn find(&self, addr: u64) -> Option<&Row<D>> {
-        self.find_all(addr, 0).map(|(_, row)| row)
+        self.search(addr, 0).ok()
     }
 
-    /// The row whose span holds all of `addr ..= addr + beyond`, and its index.
-    #[inline]
-    pub(crate) fn find_all(&self, addr: u64, beyond: u64) -> Option<(usize, &Row<D>)> {
-        let index = self.nearest(addr);
-        let row = self.rows.get(index)?;
-        row.span.holds(addr, beyond).then_some((index, row))
+    /// The index of the row that starts nearest below `addr` or at it, if the index knows with one comparison. If it does
+    /// not, any other index; if there is no such row, one out of range.
+    #[inline(always)]
+    pub(crate) fn guess(&self, addr: u64) -> usize {
+        if let Some(below) = self.index.below(addr)
+            && let Some(&next) = self.firsts.get(below)
+        {
+            return below.wrapping_sub(usize::from(addr < next));
+        }
+        NONE
+    }
+
+    /// The row at an index that [`guess`](Self::guess) gave, if its span holds all of `addr ..= addr + beyond`.
+    #[inline(always)]
+    pub(crate) fn guessed(&self, guess: usize, addr: u64, beyond: u64) -> Option<&Row<D>> {
+        let row = self.rows.get(guess)?;
+        row.span.holds(addr, beyond).then_some(row)
+    }
+
+    /// The row whose span holds all of `addr ..= addr + beyond`.
+    ///
+    /// # Errors
+    ///
+    /// The row whose span holds `addr`, if there is one.
+    pub(crate) fn search(&self, addr: u64, beyond: u64) -> Result<&Row<D>, Option<&Row<D>>> {
+        let nearest = self.rows.get(self.nearest(addr));
+        match nearest {
+            Some(row) if row.span.holds(addr, beyond) => Ok(row),
+            nearest => Err(nearest.filter(|row| row.span.contains(addr))),
+        }
+    }
+
+    /// The row that owns `addr`, if it is certain by a [guess](Self::guess) whether there is one.
+    #[inline(always)]
+    pub(crate) fn holder(&self, guess: usize, addr: u64) -> Option<Option<&Row<D>>> {
+        let nearest = self.rows.get(guess);
+        self.is_nearest(guess, addr)
+            .then(|| nearest.filter(|row| addr <= row.span.last()))
+    }
+
+    /// Whether the row at an index, or no row for [`NONE`], starts nearest below `addr` or at it.
+    #[inline(always)]
+    fn is_nearest(&self, index: usize, addr: u64) -> bool {
+        let next = self.firsts.get(index.wrapping_add(1));
+        let starts = index == NONE || self.firsts.get(index).is_some_and(|&first| first <= addr);
+        starts && next.is_some_and(|&next| addr < next)
     }
 
     /// The index of the one row that can hold `addr`: the last that starts at or below it. If there
-    /// is none, an index out of range.
-    #[inline]
+    /// is none, [`NONE`].
     fn nearest(&self, addr: u64) -> usize {
         self.rank(addr).wrapping_sub(1)
     }
 
     /// How many rows start at or below `addr`.
-    #[inline]
     fn rank(&self, addr: u64) -> usize {
-        self.firsts.partition_point(|&first| first <= addr)
+        self.index.rank(&self.firsts[..self.rows.len()], addr)
     }
 
     /// The rows by address.
@@ -230,7 +294,7 @@ mod tests {
     #[test]
     fn finds_the_owner_of_all_of_an_access_only() {
         let table = table(&[(0x10, 0x1f), (0x20, 0x2f)]);
-        let found = |addr, beyond| table.find_all(addr, beyond).map(|(_, row)| row.index);
+        let found = |addr, beyond| table.search(addr, beyond).ok().map(|row| row.index);
         assert_eq!(found(0x18, 7), Some(1));
         assert_eq!(found(0x19, 7), None, "although another device follows");
         assert_eq!(found(0x28, 7), Some(2));

@@ -6,7 +6,7 @@ use crate::{
     bus::{Bus, Family, Handlers, PerBus},
     cache::Cache,
     miss::Miss,
-    registry::{Hit, Registry, miss},
+    registry::{Hit, Registry},
     sync::mutant,
 };
 
@@ -61,9 +61,9 @@ mod sealed {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BusCounters {
-    /// Accesses whose device was found where it was remembered.
+    /// Accesses whose device was the one of the last access, and remembered.
     pub hits: u64,
-    /// Accesses whose device was searched for.
+    /// Accesses whose device was looked up in the tables.
     pub searches: u64,
     /// Accesses that no device answered.
     pub misses: u64,
@@ -88,7 +88,7 @@ impl<F: Handlers> Registry<F> {
 impl<F: Handlers, V: Deref<Target = Registry<F>>> Vcpu<V> {
     /// A handle of the registry that `registry` leads to. Parked: it holds no tables yet.
     ///
-    /// Allocates 97 KiB. From then on the handle allocates nothing of its own.
+    /// Allocates nothing but empty tables. From then on the handle allocates nothing of its own.
     pub fn new(registry: V) -> Self {
         Self {
             cache: Cache::of(&registry.tables),
@@ -108,7 +108,10 @@ impl<F: Handlers, V: Deref<Target = Registry<F>>> Vcpu<V> {
 
     /// What the handle has done on bus `K` since it was made.
     pub fn counters<K: Bus>(&self) -> BusCounters {
-        *K::of(&self.counters)
+        BusCounters {
+            searches: self.cache.searches::<K>(),
+            ..*K::of(&self.counters)
+        }
     }
 
     /// Whether the handle holds no tables.
@@ -155,17 +158,29 @@ impl<F: Handlers, V: Deref<Target = Registry<F>>> Vcpu<V> {
         beyond: u64,
         answer: impl FnOnce(Result<Hit<'_, F, K>, (&mut Self, Miss)>) -> T,
     ) -> T {
-        if let Some(row) = self.cache.recall::<K>(at)
-            && row.span.holds(at, beyond)
-        {
-            K::of_mut(&mut self.counters).hits += 1;
-            let tables = self.cache.tables();
-            return answer(Ok(Hit { row, tables }));
+        let latest = self.cache.latest();
+        if let Some(row) = self.cache.hint::<K>(latest) {
+            if row.span.holds(at, beyond) {
+                K::of_mut(&mut self.counters).hits += 1;
+                let tables = self.cache.tables();
+                return answer(Ok(Hit { row, tables }));
+            }
+            self.cache.unhint::<K>();
+        }
+        let guess = self.cache.guess::<K>(at);
+        if self.cache.is_at(latest) {
+            if let Some(hit) = self.cache.guessed::<K>(guess, at, beyond) {
+                return answer(Ok(hit));
+            }
+            if let Some(miss) = self.cache.miss::<K>(guess, at) {
+                K::of_mut(&mut self.counters).misses += 1;
+                return answer(Err((self, miss)));
+            }
         }
         self.search_and_answer(at, beyond, answer)
     }
 
-    /// The same for an access whose device is not remembered.
+    /// The same where the guess does not tell.
     #[cold]
     #[inline(never)]
     fn search_and_answer<K: Bus, T>(
@@ -180,40 +195,44 @@ impl<F: Handlers, V: Deref<Target = Registry<F>>> Vcpu<V> {
         }
     }
 
-    /// Whom an access finds whose device is not remembered.
-    #[inline(always)]
     fn search<K: Bus>(&mut self, at: u64, beyond: u64) -> Result<Hit<'_, F, K>, Miss> {
+        if !self.cache.tells_misses(&self.registry.tables) {
+            self.renew::<K>(at, beyond)?;
+        }
+        let found = self.cache.search::<K>(at, beyond);
+        found.map_err(|holder| {
+            K::of_mut(&mut self.counters).misses += 1;
+            Miss::at(holder)
+        })
+    }
+
+    /// Takes hold of the current tables, as far as the access needs them: the held ones were replaced, or
+    /// a publication is under way, or they stand in for others.
+    ///
+    /// What the version tells is not enough for a miss while a publication is under way: a vCPU may have seen a
+    /// device by other ways before the version tells of it, and must not miss it then.
+    ///
+    /// # Errors
+    ///
+    /// [`Miss::Withdrawn`]: what becomes of the access is not known yet. It will come again, and is not counted.
+    fn renew<K: Bus>(&mut self, at: u64, beyond: u64) -> Result<(), Miss> {
         let cell = &self.registry.tables;
         let mut refreshed = self.cache.is_outdated(cell);
         if refreshed {
             self.cache.renew(cell);
         }
-        let mut found = self.cache.search::<K>(at, beyond);
-        // What the version tells is not enough for a miss: a vCPU may have seen a device by other ways
-        // before the version tells of it, and must not miss it then.
-        if found.is_none() && !mutant("handle-misses") && !self.cache.is_current(cell) {
+        if !self.cache.owns::<K>(at, beyond)
+            && !mutant("handle-misses")
+            && !self.cache.is_current(cell)
+        {
             refreshed = true;
             self.cache.renew(cell);
-            found = self.cache.search::<K>(at, beyond);
         }
-        let tables = self.cache.tables();
-        if tables.withdrawal().is_some() {
-            // Nobody knows yet what becomes of the access: it will come again.
+        if self.cache.tables().withdrawal().is_some() {
             return Err(Miss::Withdrawn);
         }
-        let counters = K::of_mut(&mut self.counters);
-        counters.refreshes += u64::from(refreshed);
-        match found {
-            Some(index) => {
-                counters.searches += 1;
-                let row = &tables.of::<K>().rows()[index];
-                Ok(Hit { row, tables })
-            }
-            None => {
-                counters.misses += 1;
-                Err(miss::<F, K>(tables, at))
-            }
-        }
+        K::of_mut(&mut self.counters).refreshes += u64::from(refreshed);
+        Ok(())
     }
 }
 
@@ -279,12 +298,12 @@ mod tests {
         assert_eq!(read(&mut vcpu, 0x10, 3), one());
         assert_eq!(vcpu.counters::<Port>(), counted(1, 1, 0, 1));
         assert_eq!(read(&mut vcpu, 0x18, 0), one());
-        assert_eq!(vcpu.counters::<Port>(), counted(1, 2, 0, 1));
+        assert_eq!(vcpu.counters::<Port>(), counted(2, 1, 0, 1));
         assert_eq!(read(&mut vcpu, 0x20, 0), Err(Miss::Nobody));
-        assert_eq!(vcpu.counters::<Port>(), counted(1, 2, 1, 1));
+        assert_eq!(vcpu.counters::<Port>(), counted(2, 1, 1, 1));
         devices.add::<Port>(named("two"), span(0x20, 0x20)).unwrap();
         assert_eq!(read(&mut vcpu, 0x10, 0), one());
-        assert_eq!(vcpu.counters::<Port>(), counted(1, 3, 1, 2));
+        assert_eq!(vcpu.counters::<Port>(), counted(2, 2, 1, 2));
         assert_eq!(vcpu.counters::<Mmio>(), BusCounters::default());
         let missed = vcpu.dispatch::<SysReg, _>(0x10, 0, |_| ());
         assert_eq!(missed, Err(Miss::Nobody));

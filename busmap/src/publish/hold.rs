@@ -5,7 +5,7 @@ use core::ptr;
 use super::{
     chosen::Shared,
     snapshot_cell::SnapshotCell,
-    version::{NEVER, Version},
+    version::{NEVER, Version, is_settled},
 };
 use crate::sync::mutant;
 
@@ -15,6 +15,7 @@ use crate::sync::mutant;
 pub(crate) struct Hold<T> {
     snapshot: Shared<T>,
     /// The cell's version before the snapshot was loaded, which is that version's or a later one's.
+    /// If the version [is settled](is_settled) and still the cell's, the snapshot is the current one.
     version: u64,
     /// The cell's.
     latest: Version,
@@ -47,6 +48,12 @@ impl<T> Hold<T> {
     /// the version tells of that.
     pub(crate) fn is_current(&self, cell: &SnapshotCell<T>) -> bool {
         ptr::eq(&*cell.load(), self.snapshot())
+    }
+
+    /// Whether the snapshot is the current one for sure if the cell's version is the one that it holds.
+    #[inline]
+    pub(crate) fn is_settled(&self) -> bool {
+        is_settled(self.version) || mutant("hold-unsettled")
     }
 
     /// The snapshot.

@@ -39,8 +39,15 @@ impl<T> SnapshotCell<T> {
                 return Ok(());
             }
             let next = Shared::new(edit(&current)?);
-            if self.cell.publish(&current, next) {
-                self.version.next();
+            if !mutant("begin-late") {
+                self.version.begin();
+            }
+            let published = self.cell.publish(&current, next);
+            if mutant("begin-late") {
+                self.version.begin();
+            }
+            self.version.complete();
+            if published {
                 return Ok(());
             }
         }
@@ -48,8 +55,9 @@ impl<T> SnapshotCell<T> {
 
     /// Replaces the snapshot, whatever it is. Frees nothing either.
     pub(crate) fn replace(&self, next: T) {
+        self.version.begin();
         self.cell.replace(Shared::new(next));
-        self.version.next();
+        self.version.complete();
     }
 
     /// Frees the retired snapshots that nobody holds, on this thread.

@@ -1,4 +1,4 @@
-//! [`Version`]: how often a cell has published.
+//! [`Version`]: how often a cell has published, and whether it is about to.
 
 use crossbeam_utils::CachePadded;
 
@@ -7,32 +7,52 @@ use crate::sync::{Arc, AtomicU64, Ordering, ordering};
 /// Below every cell's version: a parked hold's.
 pub(crate) const NEVER: u64 = 0;
 
-/// How often a cell has published, the first snapshot counted in: 64 bits, which do not come round.
-/// In a place of its own, where holds can look without the cell.
+/// How many low bits of a version count the publications that are under way.
+const UNDER_WAY_BITS: u32 = 12;
+
+/// The number of publications of a cell, the first snapshot included, and how many are under way now: begun,
+/// and not yet completed. In a place of its own, where holds can look without the cell.
+///
+/// 52 bits count publications, which no machine makes; 12 count threads that are inside one.
 #[derive(Clone)]
 pub(super) struct Version(Arc<CachePadded<AtomicU64>>);
+
+/// Whether no publication was under way at this version.
+pub(super) const fn is_settled(version: u64) -> bool {
+    version & ((1 << UNDER_WAY_BITS) - 1) == 0
+}
 
 impl Version {
     /// A cell's first.
     pub(super) fn first() -> Self {
-        Self(Arc::new(CachePadded::new(AtomicU64::new(NEVER + 1))))
+        let first = NEVER + (1 << UNDER_WAY_BITS);
+        Self(Arc::new(CachePadded::new(AtomicU64::new(first))))
     }
 
-    /// Tells of a publication, and releases it: who acquires the version, and then loads, gets that
-    /// snapshot or a later one.
-    pub(super) fn next(&self) {
-        (self.0).fetch_add(1, ordering!(Release, "version-release" => Relaxed));
+    /// Announces a publication, or an attempt at one, which comes next.
+    ///
+    /// `Relaxed`: a thread that learns of the publication by any synchronisation has the version from before
+    /// it behind it (coherence), and reads this one or a later one.
+    pub(super) fn begin(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The number of publications, to be acquired before a load: see [`next`](Self::next).
+    /// Completes what [`begin`](Self::begin) announced, and releases it: a thread that acquires the version, and
+    /// then loads, gets that snapshot or a later one.
+    pub(super) fn complete(&self) {
+        let step = (1 << UNDER_WAY_BITS) - 1;
+        (self.0).fetch_add(step, ordering!(Release, "version-release" => Relaxed));
+    }
+
+    /// The version, to be acquired before a load: see [`complete`](Self::complete).
     pub(super) fn acquire(&self) -> u64 {
         self.0.load(ordering!(Acquire, "hold-acquire" => Relaxed))
     }
 
-    /// The number of publications.
+    /// The version.
     ///
     /// `Relaxed`: a version is only compared. Versions only grow, and have one order (read-read
-    /// coherence): so who was told of a publication finds its version here, or a later one.
+    /// coherence): a thread that was told of a publication reads its version here, or a later one.
     #[inline]
     pub(super) fn latest(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
