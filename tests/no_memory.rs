@@ -94,6 +94,9 @@ fn until_it_succeeds(
 /// How many devices there are: enough that each of a table's vectors is large.
 const DEVICES: usize = 200;
 
+/// How many allocations the copy of a table takes at least: two vectors, and its index.
+const COPIES: usize = 3;
+
 /// A device with eight ports.
 struct Ports(u16);
 
@@ -159,8 +162,8 @@ fn a_device_that_is_not_added_comes_back() {
         assert_eq!(Arc::strong_count(&device), 1, "nothing keeps it");
         Err(refusal)
     };
-    // The copies of both of a table's vectors.
-    assert_eq!(until_it_succeeds(add, unchanged(&devices, &witness)), 2);
+    // The copies of a table's vectors and of its index, which may be built anew as well.
+    assert!(until_it_succeeds(add, unchanged(&devices, &witness)) >= COPIES);
     assert!(devices.find_port_dev(Port(first(DEVICES))).is_some());
     assert_eq!(AxError::from(Refusal::NoMemory), AxError::NoMemory);
 }
@@ -169,7 +172,7 @@ fn a_device_that_is_not_added_comes_back() {
 fn a_device_that_is_not_removed_stays() {
     let (devices, ids, witness) = registry();
     let remove = || devices.remove(ids[7]).map(drop);
-    assert_eq!(until_it_succeeds(remove, unchanged(&devices, &witness)), 2);
+    assert!(until_it_succeeds(remove, unchanged(&devices, &witness)) >= COPIES);
     assert!(devices.find_port_dev(Port(first(7))).is_none());
 }
 
@@ -177,12 +180,9 @@ fn a_device_that_is_not_removed_stays() {
 fn a_device_that_is_not_moved_stays() {
     let (devices, ids, witness) = registry();
     let moved = || devices.move_to(ids[7], ports(first(DEVICES)));
-    assert_eq!(until_it_succeeds(moved, unchanged(&devices, &witness)), 2);
+    assert!(until_it_succeeds(moved, unchanged(&devices, &witness)) >= COPIES);
     let reindexed = || devices.reindex(ids[7]);
-    assert_eq!(
-        until_it_succeeds(reindexed, unchanged(&devices, &witness)),
-        2
-    );
+    assert!(until_it_succeeds(reindexed, unchanged(&devices, &witness)) >= COPIES);
     assert!(devices.find_port_dev(Port(first(DEVICES))).is_none());
 }
 

@@ -179,8 +179,15 @@ impl Index {
     /// Takes note of `first`, which was inserted: `firsts` are all now, and `top` is the last address that is
     /// owned.
     ///
-    /// Without memory for a new tree the index keeps the old one, which is right, and slower.
-    pub(crate) fn inserted(&mut self, first: u64, firsts: &[u64], top: u64) {
+    /// # Errors
+    ///
+    /// [`Refusal::NoMemory`], for a new tree. The index is of no more use then.
+    pub(crate) fn inserted(
+        &mut self,
+        first: u64,
+        firsts: &[u64],
+        top: u64,
+    ) -> Result<(), Refusal> {
         let leaf = self.counted_leaf(first);
         let Some(leaf) = leaf.filter(|_| can_be_counted(firsts)) else {
             return self.rebuild(firsts, top);
@@ -193,15 +200,24 @@ impl Index {
             _ => 1,
         };
         if self.lifetime == 0 || self.crowded > self.tolerated {
-            self.rebuild(firsts, top);
-        } else {
-            self.lifetime -= 1;
+            return self.rebuild(firsts, top);
         }
+        self.lifetime -= 1;
+        Ok(())
     }
 
     /// Takes note of `first`, which was removed: `firsts` are all now, and `top` is the last address that is
     /// owned, if any is.
-    pub(crate) fn removed(&mut self, first: u64, firsts: &[u64], top: u64) {
+    ///
+    /// # Errors
+    ///
+    /// As for [`inserted`](Self::inserted).
+    pub(crate) fn removed(
+        &mut self,
+        first: u64,
+        firsts: &[u64],
+        top: u64,
+    ) -> Result<(), Refusal> {
         let Some(leaf) = self.counted_leaf(first) else {
             return self.rebuild(firsts, top);
         };
@@ -213,10 +229,10 @@ impl Index {
         // INVARIANT (Counted): it was below all leaves that come after its own.
         self.below[leaf + 1..].iter_mut().for_each(|n| *n -= 1);
         if self.lifetime == 0 || firsts.is_empty() {
-            self.rebuild(firsts, top);
-        } else {
-            self.lifetime -= 1;
+            return self.rebuild(firsts, top);
         }
+        self.lifetime -= 1;
+        Ok(())
     }
 
     /// The leaf of `addr`, if the index knows anything of it.
@@ -230,15 +246,15 @@ impl Index {
         self.below[leaf + 1] - self.below[leaf]
     }
 
-    /// Makes the best tree, if there is memory for it.
-    fn rebuild(&mut self, firsts: &[u64], top: u64) {
-        // INVARIANT (Counted): empty, or as `build` makes it. Without memory it stays as it is, but for more
-        // than can be counted.
-        if firsts.is_empty() || !can_be_counted(firsts) {
-            *self = Self::new();
-        } else if let Ok(best) = Self::best(firsts, top) {
-            *self = best;
-        }
+    /// Makes the best tree.
+    fn rebuild(&mut self, firsts: &[u64], top: u64) -> Result<(), Refusal> {
+        // INVARIANT (Counted): empty, or as `build` makes it.
+        *self = if firsts.is_empty() || !can_be_counted(firsts) {
+            Self::new()
+        } else {
+            Self::best(firsts, top)?
+        };
+        Ok(())
     }
 
     /// The tree that takes the fewest instructions.
@@ -429,14 +445,14 @@ mod tests {
             if let Err(at) = self.firsts.binary_search(&first) {
                 self.firsts.insert(at, first);
                 let top = self.top();
-                self.index.inserted(first, &self.firsts, top);
+                self.index.inserted(first, &self.firsts, top).unwrap();
             }
         }
 
         /// With a new tree.
         fn rebuilt(mut self) -> Self {
             let top = self.top();
-            self.index.rebuild(&self.firsts, top);
+            self.index.rebuild(&self.firsts, top).unwrap();
             self
         }
 
@@ -444,7 +460,7 @@ mod tests {
             let at = self.firsts.binary_search(&first).unwrap();
             self.firsts.remove(at);
             let top = self.top();
-            self.index.removed(first, &self.firsts, top);
+            self.index.removed(first, &self.firsts, top).unwrap();
         }
 
         /// Checks what the index tells of an address.
@@ -573,13 +589,14 @@ mod tests {
         let many: Vec<_> = (0..u64::from(u16::MAX)).map(|i| i * 3).collect();
         let top = many[many.len() - 1];
         let mut index = Index::new();
-        index.rebuild(&many, top);
+        index.rebuild(&many, top).unwrap();
         assert_eq!(index.below(7), None);
         assert_eq!(index.rank(&many, 7), 3);
         // One fewer can.
-        index.removed(top, &many[..many.len() - 1], top);
+        index.removed(top, &many[..many.len() - 1], top).unwrap();
         assert!(matches!(index.below(7), Some(2 | 3)));
-        index.inserted(top, &many, top);
+        index.inserted(top, &many, top).unwrap();
+        assert_eq!(index.below(7), None);
     }
 
     #[test]

@@ -111,7 +111,9 @@ impl<D: ?Sized> Table<D> {
     ///
     /// # Errors
     ///
-    /// The lowest row that it would overlap, or [`Refusal::NoMemory`]. The table is unchanged.
+    /// [`Refusal::NoMemory`]: the table is of no more use then.
+    ///
+    /// An overlap is no error: the lowest row that the new one would overlap is given, and the table is unchanged.
     pub(crate) fn insert(&mut self, row: Row<D>) -> Result<Option<&Row<D>>, Refusal> {
         let at = self.rank(row.span.first());
         let mut neighbours = at.saturating_sub(1)..self.rows.len().min(at + 1);
@@ -130,43 +132,55 @@ impl<D: ?Sized> Table<D> {
         let first = row.span.first();
         self.firsts.insert(at, first);
         self.rows.insert(at, row);
-        self.index_row(Index::inserted, first);
+        self.index_row(Index::inserted, first)?;
         Ok(None)
     }
 
     /// Takes out the row by which the device at `index` owns exactly `span`. Tells whether there was
     /// one.
-    pub(crate) fn remove(&mut self, index: usize, span: Span) -> bool {
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::NoMemory`]: the table is of no more use then.
+    pub(crate) fn remove(&mut self, index: usize, span: Span) -> Result<bool, Refusal> {
         let at = self.nearest(span.first());
         let found = (self.rows.get(at)).is_some_and(|row| row.index == index && row.span == span);
         if found {
-            self.remove_at(at);
+            self.remove_at(at)?;
         }
-        found
+        Ok(found)
     }
 
     /// Takes out all rows of the device at `index`. Tells whether there were any.
-    pub(crate) fn remove_all(&mut self, index: usize) -> bool {
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::NoMemory`]: the table is of no more use then.
+    pub(crate) fn remove_all(&mut self, index: usize) -> Result<bool, Refusal> {
         let before = self.rows.len();
         let mut at = 0;
         while let Some(next) = self.rows[at..].iter().position(|row| row.index == index) {
             at += next;
-            self.remove_at(at);
+            self.remove_at(at)?;
         }
-        self.rows.len() < before
+        Ok(self.rows.len() < before)
     }
 
-    fn remove_at(&mut self, at: usize) {
+    fn remove_at(&mut self, at: usize) -> Result<(), Refusal> {
         // INVARIANT (all): the rest stays in order.
         let first = self.firsts.remove(at);
         self.rows.remove(at);
-        self.index_row(Index::removed, first);
+        self.index_row(Index::removed, first)
     }
 
     /// Tells the index of a row that was inserted or removed.
-    fn index_row(&mut self, tell: impl Fn(&mut Index, u64, &[u64], u64), first: u64) {
+    fn index_row(
+        &mut self,
+        tell: impl Fn(&mut Index, u64, &[u64], u64) -> Result<(), Refusal>,
+        first: u64,
+    ) -> Result<(), Refusal> {
         let top = self.rows.last().map_or(0, |row| row.span.last());
-        tell(&mut self.index, first, &self.firsts[..self.rows.len()], top);
+        tell(&mut self.index, first, &self.firsts[..self.rows.len()], top)
     }
 
     /// The row whose span holds `addr`.
@@ -330,10 +344,10 @@ mod tests {
     #[test]
     fn what_is_removed_leaves_its_neighbours() {
         let mut table = table(&[(0x10, 0x1f), (0x20, 0x2f), (0x30, 0x3f)]);
-        assert!(!table.remove(1, span(0x20, 0x2f)), "it is the second's");
-        assert!(!table.remove(2, span(0x20, 0x2e)), "it owns one more");
-        assert!(table.remove(2, span(0x20, 0x2f)));
-        assert!(!table.remove(2, span(0x20, 0x2f)));
+        assert!(!table.remove(1, span(0x20, 0x2f)).unwrap(), "it is the second's");
+        assert!(!table.remove(2, span(0x20, 0x2e)).unwrap(), "it owns one more");
+        assert!(table.remove(2, span(0x20, 0x2f)).unwrap());
+        assert!(!table.remove(2, span(0x20, 0x2f)).unwrap());
         let owners = [0x1f, 0x20, 0x2f, 0x30].map(|addr| owner(&table, addr));
         assert_eq!(owners, [Some(1), None, None, Some(3)]);
     }
@@ -342,7 +356,7 @@ mod tests {
     fn a_device_goes_with_all_its_rows() {
         let mut table = table(&[(0x10, 0x1f), (0x20, 0x2f)]);
         assert!(table.insert(row(0x30, 0x3f, 1)).unwrap().is_none());
-        assert!(table.remove_all(1) && !table.remove_all(1));
+        assert!(table.remove_all(1).unwrap() && !table.remove_all(1).unwrap());
         let owners = [0x10, 0x20, 0x30].map(|addr| owner(&table, addr));
         assert_eq!(owners, [None, Some(2), None]);
     }

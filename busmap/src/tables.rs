@@ -227,7 +227,11 @@ impl<F: Handlers> Tables<F> {
     }
 
     /// Takes one span from a device. Tells whether it had it.
-    fn unmap(&mut self, index: usize, Mapping { bus, span, .. }: Mapping) -> bool {
+    fn unmap(
+        &mut self,
+        index: usize,
+        Mapping { bus, span, .. }: Mapping,
+    ) -> Result<bool, Refusal> {
         match bus {
             BusId::Mmio => self.buses.mmio.remove(index, span),
             BusId::Port => self.buses.port.remove(index, span),
@@ -236,7 +240,7 @@ impl<F: Handlers> Tables<F> {
     }
 
     /// Takes all spans on a bus from a device. Tells whether it had any.
-    fn unmap_all(&mut self, index: usize, bus: BusId) -> bool {
+    fn unmap_all(&mut self, index: usize, bus: BusId) -> Result<bool, Refusal> {
         match bus {
             BusId::Mmio => self.buses.mmio.remove_all(index),
             BusId::Port => self.buses.port.remove_all(index),
@@ -247,7 +251,7 @@ impl<F: Handlers> Tables<F> {
     fn remove(&mut self, id: DeviceId) -> Result<Arc<Registration<F>>, Refusal> {
         let index = self.index_of(id, None)?;
         for bus in [BusId::Mmio, BusId::Port, BusId::SysReg] {
-            self.unmap_all(index, bus);
+            self.unmap_all(index, bus)?;
         }
         // INVARIANT (Owned): no row is left of it.
         let removed = self.registrations.remove(index);
@@ -290,7 +294,7 @@ impl<F: Handlers> Editor<F> {
         let index = self.tables.index_on(old)?;
         match self.mapped.iter().rposition(|(_, new)| *new == old) {
             Some(at) => drop(self.mapped.remove(at)),
-            None if self.tables.unmap(index, old) => {}
+            None if self.tables.unmap(index, old)? => {}
             None => return Err(not_mapped(old, Some(old.span))),
         }
         Ok(())
@@ -301,7 +305,7 @@ impl<F: Handlers> Editor<F> {
         let before = self.mapped.len();
         self.mapped
             .retain(|(_, old)| (old.id, old.bus) != (new.id, new.bus));
-        let was_mapped = self.tables.unmap_all(index, new.bus) || self.mapped.len() < before;
+        let was_mapped = self.tables.unmap_all(index, new.bus)? || self.mapped.len() < before;
         if !was_mapped {
             return Err(not_mapped(new, None));
         }
