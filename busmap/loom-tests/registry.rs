@@ -238,12 +238,13 @@ fn a_handles_first_uses_after_a_withdrawal() {
 /// A vCPU has seen a device by the registry itself, before the addition has ended.
 #[test]
 fn what_a_vcpu_has_seen_its_handle_does_not_miss() {
-    check("see, handle, add", 1_000, Preemptions(3), || {
+    check("see, handle, add", 1_000, Preemptions(5), || {
         let devices = registry(&[]);
         let other = devices.clone();
         let mut vcpu = Vcpu::new(other.clone());
-        vcpu.refresh();
         let vcpu = thread::spawn(move || {
+            // Perhaps while the addition is under way.
+            vcpu.refresh();
             if read(&other, 1).is_ok() {
                 assert_eq!(
                     read_by(&mut vcpu, 1),

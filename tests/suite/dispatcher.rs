@@ -75,7 +75,10 @@ fn counts_hits_searches_and_misses<R: Bus>() {
     assert_eq!(read(8), (1, 1, 1, 1));
     R::add(&devices, Recorder::silent(1, 8, 15)).unwrap();
     assert_eq!(read(8), (1, 2, 1, 2));
-    assert_eq!(read(8), (2, 2, 1, 2));
+    // Of many searches one sets the hint again.
+    assert_eq!(read(8), (1, 3, 1, 2));
+    while read(8).0 == 1 {}
+    assert_eq!(read(8).1, 65);
 }
 
 fn the_first_use_after_iter_mut_counts_once<R: Bus>() {
