@@ -88,6 +88,11 @@ impl<R> Registrations<R> {
         Some(registration)
     }
 
+    /// No registration's index is as high.
+    pub(crate) const fn places(&self) -> usize {
+        self.chunks.len() * CHUNK
+    }
+
     /// Where the registration with this number is. The latest are found first.
     pub(crate) fn index_of(&self, number: u64) -> Option<usize> {
         let is_at = |place: &Option<(u64, Arc<R>)>| matches!(place, Some((at, _)) if *at == number);

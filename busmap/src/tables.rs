@@ -125,6 +125,16 @@ impl<F: Handlers> Tables<F> {
         owner.expect("a row has an owner")
     }
 
+    /// No device's index is as high.
+    pub(crate) fn places(&self) -> usize {
+        self.registrations.places()
+    }
+
+    /// The id of the device at an index, if one is there.
+    pub(crate) fn id_at(&self, index: usize) -> Option<DeviceId> {
+        self.registrations.get(index).map(|of| of.id)
+    }
+
     /// All registrations, in no particular order.
     pub(crate) fn registrations(&self) -> impl Iterator<Item = &Registration<F>> {
         self.registrations.iter().map(|of| &**of)

@@ -1,13 +1,19 @@
 //! [`Vcpu`]: a vCPU's own handle of the registry.
 
+use alloc::boxed::Box;
 use core::{fmt, ops::Deref};
 
 use crate::{
-    bus::{Bus, Family, Handlers, PerBus},
+    bus::{Bus, Family, Handlers, Mmio, PerBus, Port, SysReg},
     cache::Cache,
+    direction::Direction,
     miss::Miss,
+    profile::Profile,
     registry::{Hit, Registry, miss},
+    space_saving::SpaceSaving,
     sync::mutant,
+    tables::Tables,
+    tallies::Tallies,
 };
 
 /// A vCPU's own handle of a registry: it keeps the tables from one dispatch to the next, and
@@ -15,6 +21,8 @@ use crate::{
 ///
 /// It dispatches as [`Registry::dispatch`] does, but for these differences:
 ///
+/// - It is told the direction of an access, and counts: [`profile`](Self::profile) says which devices
+///   and which missed addresses its accesses were for.
 /// - It takes `&mut self`: one vCPU uses it at a time.
 /// - It is quicker. A dispatch looks with one load whether the tables were replaced, and if they were
 ///   not and a device answers, it writes no memory but the handle's own.
@@ -36,7 +44,9 @@ use crate::{
 /// that its handle still goes by the old tables, but for one thing: no access is a miss by old ones.
 pub struct Vcpu<V: Deref<Target: RegistryLike>> {
     cache: Cache<<V::Target as RegistryLike>::Handlers>,
+    tallies: Tallies,
     counters: PerBus<CountersOf>,
+    missed: Box<PerBus<MissedOf>>,
     registry: V,
 }
 
@@ -75,7 +85,30 @@ pub struct BusCounters {
 struct CountersOf;
 
 impl Family for CountersOf {
-    type Of<K: Bus> = BusCounters;
+    type Of<K: Bus> = Counters;
+}
+
+/// What a handle counts on one bus beside the accesses to devices, which are in the tallies.
+#[derive(Clone, Copy, Default)]
+struct Counters {
+    searches: u64,
+    misses: u64,
+    refreshes: u64,
+}
+
+/// The family of sketches of the missed addresses.
+struct MissedOf;
+
+impl Family for MissedOf {
+    type Of<K: Bus> = SpaceSaving;
+}
+
+fn nothing_missed() -> PerBus<MissedOf> {
+    PerBus {
+        mmio: SpaceSaving::new(),
+        port: SpaceSaving::new(),
+        sys_reg: SpaceSaving::new(),
+    }
 }
 
 impl<F: Handlers> Registry<F> {
@@ -88,15 +121,21 @@ impl<F: Handlers> Registry<F> {
 impl<F: Handlers, V: Deref<Target = Registry<F>>> Vcpu<V> {
     /// A handle of the registry that `registry` leads to. Parked: it holds no tables yet.
     ///
-    /// Allocates 97 KiB. From then on the handle allocates nothing of its own.
+    /// Allocates 99 KiB, and 32 bytes for each registered device and 64 more, by whose use it
+    /// counts. A dispatch allocates nothing of its own; what [`refresh`](Self::refresh) and
+    /// [`take_profile`](Self::take_profile) allocate is such room again, for devices that are added.
     pub fn new(registry: V) -> Self {
+        let mut tallies = Tallies::new();
+        make_room(&mut tallies, &registry.tables.load());
         Self {
             cache: Cache::of(&registry.tables),
+            tallies,
             counters: PerBus {
-                mmio: BusCounters::default(),
-                port: BusCounters::default(),
-                sys_reg: BusCounters::default(),
+                mmio: Counters::default(),
+                port: Counters::default(),
+                sys_reg: Counters::default(),
             },
+            missed: Box::new(nothing_missed()),
             registry,
         }
     }
@@ -108,7 +147,39 @@ impl<F: Handlers, V: Deref<Target = Registry<F>>> Vcpu<V> {
 
     /// What the handle has done on bus `K` since it was made.
     pub fn counters<K: Bus>(&self) -> BusCounters {
-        *K::of(&self.counters)
+        let counters = K::of(&self.counters);
+        BusCounters {
+            hits: self.tallies.counted::<K>() - counters.searches,
+            searches: counters.searches,
+            misses: counters.misses,
+            refreshes: counters.refreshes,
+        }
+    }
+
+    /// Which devices the handle's accesses were for, and which addresses it missed, since it was made
+    /// or since [`take_profile`](Self::take_profile).
+    ///
+    /// Allocates the lists that it gives.
+    pub fn profile(&self) -> Profile {
+        let PerBus {
+            mmio,
+            port,
+            sys_reg,
+        } = &*self.missed;
+        let missed = [mmio, port, sys_reg].map(SpaceSaving::list);
+        Profile::of(&self.tallies, missed)
+    }
+
+    /// The [`profile`](Self::profile), which begins again with nothing. [`counters`](Self::counters)
+    /// go on.
+    ///
+    /// Makes room for devices that were added, as [`refresh`](Self::refresh) does.
+    pub fn take_profile(&mut self) -> Profile {
+        let profile = self.profile();
+        self.tallies.clear();
+        *self.missed = nothing_missed();
+        make_room(&mut self.tallies, self.cache.tables());
+        profile
     }
 
     /// Whether the handle holds no tables.
@@ -117,10 +188,14 @@ impl<F: Handlers, V: Deref<Target = Registry<F>>> Vcpu<V> {
     }
 
     /// Lets go of tables that were replaced, and holds the current ones.
+    ///
+    /// Makes room to count the accesses of each device by itself, if devices were added since the
+    /// handle was made and there is memory: then it allocates and frees memory of the handle's own.
     pub fn refresh(&mut self) {
         if !self.cache.is_current(&self.registry.tables) {
             self.cache.renew(&self.registry.tables);
         }
+        make_room(&mut self.tallies, self.cache.tables());
     }
 
     /// Lets go of the tables. The next dispatch, or [`refresh`](Self::refresh), takes hold again.
@@ -129,7 +204,7 @@ impl<F: Handlers, V: Deref<Target = Registry<F>>> Vcpu<V> {
     }
 
     /// Has `enter` call the one device that owns all of `at ..= at + beyond` on bus `K`, and gives
-    /// what it gives.
+    /// what it gives. Counts the access as a read or a write of that device, or as a miss at `at`.
     ///
     /// # Errors
     ///
@@ -137,11 +212,12 @@ impl<F: Handlers, V: Deref<Target = Registry<F>>> Vcpu<V> {
     #[inline(always)]
     pub fn dispatch<K: Bus, T>(
         &mut self,
+        direction: Direction,
         at: u64,
         beyond: u64,
         enter: impl FnOnce(Hit<'_, F, K>) -> T,
     ) -> Result<T, Miss> {
-        self.dispatch_with(at, beyond, |found| {
+        self.dispatch_with(direction, at, beyond, |found| {
             found.map(enter).map_err(|(_, miss)| miss)
         })
     }
@@ -151,6 +227,7 @@ impl<F: Handlers, V: Deref<Target = Registry<F>>> Vcpu<V> {
     #[inline(always)]
     pub fn dispatch_with<K: Bus, T>(
         &mut self,
+        direction: Direction,
         at: u64,
         beyond: u64,
         answer: impl FnOnce(Result<Hit<'_, F, K>, (&mut Self, Miss)>) -> T,
@@ -158,11 +235,11 @@ impl<F: Handlers, V: Deref<Target = Registry<F>>> Vcpu<V> {
         if let Some(row) = self.cache.recall::<K>(at)
             && row.span.holds(at, beyond)
         {
-            K::of_mut(&mut self.counters).hits += 1;
+            self.tallies.count::<K>(row.index, direction);
             let tables = self.cache.tables();
             return answer(Ok(Hit { row, tables }));
         }
-        self.search_and_answer(at, beyond, answer)
+        self.search_and_answer(direction, at, beyond, answer)
     }
 
     /// The same for an access whose device is not remembered.
@@ -170,11 +247,12 @@ impl<F: Handlers, V: Deref<Target = Registry<F>>> Vcpu<V> {
     #[inline(never)]
     fn search_and_answer<K: Bus, T>(
         &mut self,
+        direction: Direction,
         at: u64,
         beyond: u64,
         answer: impl FnOnce(Result<Hit<'_, F, K>, (&mut Self, Miss)>) -> T,
     ) -> T {
-        match self.search(at, beyond) {
+        match self.search(direction, at, beyond) {
             Ok(hit) => answer(Ok(hit)),
             Err(miss) => answer(Err((self, miss))),
         }
@@ -182,7 +260,12 @@ impl<F: Handlers, V: Deref<Target = Registry<F>>> Vcpu<V> {
 
     /// Whom an access finds whose device is not remembered.
     #[inline(always)]
-    fn search<K: Bus>(&mut self, at: u64, beyond: u64) -> Result<Hit<'_, F, K>, Miss> {
+    fn search<K: Bus>(
+        &mut self,
+        direction: Direction,
+        at: u64,
+        beyond: u64,
+    ) -> Result<Hit<'_, F, K>, Miss> {
         let cell = &self.registry.tables;
         let mut refreshed = self.cache.is_outdated(cell);
         if refreshed {
@@ -206,24 +289,36 @@ impl<F: Handlers, V: Deref<Target = Registry<F>>> Vcpu<V> {
         match found {
             Some(index) => {
                 counters.searches += 1;
-                let row = &tables.of::<K>().rows()[index];
-                Ok(Hit { row, tables })
+                let hit = Hit {
+                    row: &tables.of::<K>().rows()[index],
+                    tables,
+                };
+                // Each device is searched for before it is remembered by these tables.
+                self.tallies.attribute(hit.index(), hit.id());
+                self.tallies.count::<K>(hit.index(), direction);
+                Ok(hit)
             }
             None => {
                 counters.misses += 1;
+                K::of_mut(&mut self.missed).count(at);
                 Err(miss::<F, K>(tables, at))
             }
         }
     }
 }
 
+/// Makes room for the devices of these tables, by which accesses are counted, and for some more.
+fn make_room<F: Handlers>(tallies: &mut Tallies, tables: &Tables<F>) {
+    tallies.grow(tables.places(), |index| tables.id_at(index));
+}
+
 impl<F: Handlers, V: Deref<Target = Registry<F>>> fmt::Debug for Vcpu<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Vcpu")
             .field("parked", &self.cache.is_parked())
-            .field("mmio", &self.counters.mmio)
-            .field("port", &self.counters.port)
-            .field("sys_reg", &self.counters.sys_reg)
+            .field("mmio", &self.counters::<Mmio>())
+            .field("port", &self.counters::<Port>())
+            .field("sys_reg", &self.counters::<SysReg>())
             .finish_non_exhaustive()
     }
 }
@@ -232,7 +327,6 @@ impl<F: Handlers, V: Deref<Target = Registry<F>>> fmt::Debug for Vcpu<V> {
 mod tests {
     use super::*;
     use crate::{
-        bus::{Mmio, Port, SysReg},
         span::Span,
         sync::{Arc, writes},
         testing::{Named, named},
@@ -253,7 +347,7 @@ mod tests {
     type Handle<'r> = Vcpu<&'r Registry<Named>>;
 
     fn read(vcpu: &mut Handle<'_>, at: u64, beyond: u64) -> Result<String, Miss> {
-        vcpu.dispatch::<Port, _>(at, beyond, |hit| hit.handler().to_owned())
+        vcpu.dispatch::<Port, _>(Direction::Read, at, beyond, |hit| hit.handler().to_owned())
     }
 
     fn one() -> Result<String, Miss> {
@@ -286,7 +380,7 @@ mod tests {
         assert_eq!(read(&mut vcpu, 0x10, 0), one());
         assert_eq!(vcpu.counters::<Port>(), counted(1, 3, 1, 2));
         assert_eq!(vcpu.counters::<Mmio>(), BusCounters::default());
-        let missed = vcpu.dispatch::<SysReg, _>(0x10, 0, |_| ());
+        let missed = vcpu.dispatch::<SysReg, _>(Direction::Read, 0x10, 0, |_| ());
         assert_eq!(missed, Err(Miss::Nobody));
         assert_eq!(vcpu.counters::<SysReg>(), counted(0, 0, 1, 0));
     }
@@ -371,11 +465,11 @@ mod tests {
     fn can_live_beside_its_registry() {
         let devices = Arc::new(registry());
         let mut vcpu = Vcpu::new(devices.clone());
-        let found = vcpu.dispatch::<Port, _>(0x10, 0, |hit| *hit.tag());
+        let found = vcpu.dispatch::<Port, _>(Direction::Read, 0x10, 0, |hit| *hit.tag());
         assert_eq!(found, Ok("one"));
         assert!(Arc::ptr_eq(vcpu.registry(), &devices));
         drop(devices);
-        let found = vcpu.dispatch::<Port, _>(0x10, 0, |hit| *hit.tag());
+        let found = vcpu.dispatch::<Port, _>(Direction::Read, 0x10, 0, |hit| *hit.tag());
         assert_eq!(found, Ok("one"));
     }
 
