@@ -12,6 +12,11 @@ pub struct Accesses {
 }
 
 impl Accesses {
+    pub(crate) const NONE: Self = Self {
+        reads: 0,
+        writes: 0,
+    };
+
     /// Reads and writes.
     pub const fn total(self) -> u64 {
         self.reads.saturating_add(self.writes)
@@ -24,6 +29,22 @@ impl Accesses {
         match direction {
             Direction::Read => self.reads = self.reads.wrapping_add(1),
             Direction::Write => self.writes = self.writes.wrapping_add(1),
+        }
+    }
+
+    /// Adds others that were counted one by one.
+    #[inline(always)]
+    pub(crate) const fn add(&mut self, counted: Self) {
+        self.reads = self.reads.wrapping_add(counted.reads);
+        self.writes = self.writes.wrapping_add(counted.writes);
+    }
+
+    /// How many more there are than `before`.
+    #[inline(always)]
+    pub(crate) const fn since(self, before: Self) -> Self {
+        Self {
+            reads: self.reads.wrapping_sub(before.reads),
+            writes: self.writes.wrapping_sub(before.writes),
         }
     }
 

@@ -49,23 +49,27 @@ impl Family for RunOf {
 }
 
 /// The accesses on a bus since the last one to another device.
-#[derive(Clone, Copy)]
 struct Run {
+    /// That device's.
     index: usize,
+    /// On this bus, to any device, since the tallies were made.
     accesses: Accesses,
-    /// How many accesses on this bus came before, to any device.
-    before: u64,
+    /// Those before the run.
+    before: Accesses,
 }
 
 impl Run {
     const NONE: Self = Self {
         index: NOWHERE,
-        accesses: Accesses {
-            reads: 0,
-            writes: 0,
-        },
-        before: 0,
+        accesses: Accesses::NONE,
+        before: Accesses::NONE,
     };
+
+    /// The accesses of the run.
+    #[inline(always)]
+    const fn length(&self) -> Accesses {
+        self.accesses.since(self.before)
+    }
 }
 
 impl Tallies {
@@ -79,8 +83,8 @@ impl Tallies {
             },
             devices: Vec::new(),
             ids: Vec::new(),
-            others: Run::NONE.accesses,
-            removed: Run::NONE.accesses,
+            others: Accesses::NONE,
+            removed: Accesses::NONE,
         }
     }
 
@@ -95,8 +99,7 @@ impl Tallies {
 
     /// How many accesses on bus `K` were counted since the tallies were made.
     pub(crate) fn counted<K: Bus>(&self) -> u64 {
-        let run = K::of(&self.runs);
-        run.before + run.accesses.total()
+        K::of(&self.runs).accesses.total()
     }
 
     /// Has accesses to the device at `index` count as those of `id` from now on.
@@ -126,7 +129,7 @@ impl Tallies {
         ids.append(&mut self.ids);
         // INVARIANT (Named): nothing was counted there yet, nor is it in a run.
         ids.extend((ids.len()..room).map(owner));
-        devices.resize(room, Accesses::default());
+        devices.resize(room, Accesses::NONE);
         self.devices = devices;
         self.ids = ids;
     }
@@ -155,35 +158,27 @@ impl Tallies {
     /// Counts from zero again, but for [`counted`](Self::counted).
     pub(crate) fn clear(&mut self) {
         self.end_runs();
-        self.devices.fill(Accesses::default());
-        self.others = Accesses::default();
-        self.removed = Accesses::default();
+        self.devices.fill(Accesses::NONE);
+        self.others = Accesses::NONE;
+        self.removed = Accesses::NONE;
     }
 
-    /// Begins a run of accesses to the device at `index`.
+    /// Adds the accesses of a run to those of its device, and begins one of accesses to the device at
+    /// `index`.
+    #[cold]
     #[inline(never)]
     fn begin_run<K: Bus>(&mut self, index: usize) {
-        self.end_run::<K>();
-        K::of_mut(&mut self.runs).index = index;
-    }
-
-    /// Adds the accesses of a run to those of its device.
-    #[inline]
-    fn end_run<K: Bus>(&mut self) {
         let run = K::of_mut(&mut self.runs);
         let device = self.devices.get_mut(run.index).unwrap_or(&mut self.others);
-        *device = device.plus(run.accesses);
-        *run = Run {
-            index: NOWHERE,
-            accesses: Accesses::default(),
-            before: run.before + run.accesses.total(),
-        };
+        device.add(run.length());
+        run.before = run.accesses;
+        run.index = index;
     }
 
     fn end_runs(&mut self) {
-        self.end_run::<Mmio>();
-        self.end_run::<Port>();
-        self.end_run::<SysReg>();
+        self.begin_run::<Mmio>(NOWHERE);
+        self.begin_run::<Port>(NOWHERE);
+        self.begin_run::<SysReg>(NOWHERE);
     }
 
     /// The accesses of the runs for which this holds.
@@ -194,6 +189,6 @@ impl Tallies {
             sys_reg,
         } = &self.runs;
         let runs = [mmio, port, sys_reg].into_iter().filter(|run| holds(run));
-        runs.fold(Accesses::default(), |sum, run| sum.plus(run.accesses))
+        runs.fold(Accesses::NONE, |sum, run| sum.plus(run.length()))
     }
 }
