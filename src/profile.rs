@@ -57,14 +57,14 @@ fn add_ranges<R: BusRange, B: DeviceBound>(
 /// first, and then the most frequent missed addresses of each bus:
 ///
 /// ```text
-/// device  reads  writes  share
-/// #2       9120      13  91.3%  com1 port 0x3f8..=0x3ff
-/// #1        100       0   1.0%  mmio 0x8000000..=0x800ffff
-/// missed                  7.7%
+/// device   reads  writes   share
+/// #2        9120      13   91.3%  com1 port 0x3f8..=0x3ff
+/// #1         100       0    1.0%  mmio 0x8000000..=0x800ffff
+/// missed                    7.7%
 ///
-/// missed  at least  at most  address
-/// mmio         700      700  0xfee00000
-/// port          65       70  0x80
+/// missed   at least   at most  address
+/// mmio          700       700  0xfee00000
+/// port           65        70  0x80
 /// ```
 ///
 /// The share is that of all accesses, missed ones among them. How often an address that is not among

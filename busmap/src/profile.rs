@@ -1,7 +1,7 @@
 //! [`Profile`]: which devices the accesses of one vCPU or of many were for, and which addresses they
 //! missed.
 
-use alloc::vec::Vec;
+use alloc::{string::ToString, vec::Vec};
 use core::fmt;
 
 use crate::{accesses::Accesses, bus::BusId, device::DeviceId, missed::Missed, tallies::Tallies};
@@ -13,14 +13,14 @@ use crate::{accesses::Accesses, bus::BusId, device::DeviceId, missed::Missed, ta
 /// their names:
 ///
 /// ```text
-/// device  reads  writes  share
-/// #2       9120      13  91.3%  uart
-/// #1        100       0   1.0%  rtc
-/// missed                  7.7%
+/// device   reads  writes   share
+/// #2        9120      13   91.3%  uart
+/// #1         100       0    1.0%  rtc
+/// missed                    7.7%
 ///
-/// missed  at least  at most  address
-/// mmio         700      700  0xfee00000
-/// port          65       70  0x80
+/// missed   at least   at most  address
+/// mmio          700       700  0xfee00000
+/// port           65        70  0x80
 /// ```
 ///
 /// # Examples
@@ -56,9 +56,19 @@ use crate::{accesses::Accesses, bus::BusId, device::DeviceId, missed::Missed, ta
 /// assert_eq!((profile.devices[0].id, profile.devices[0].accesses.reads), (id, 4));
 /// assert_eq!((profile.port.addresses[0].address, profile.port.total), (0x80, 2));
 ///
-/// let names = |id| registry.view(|view| Some(*view.device(id)?.device().tag()));
-/// let table = profile.named(|id| names(id).unwrap_or("(removed)")).to_string();
-/// assert!(table.contains("#1          4       0  66.6%  rtc\n"));
+/// let table = registry.view(|view| {
+///     let name = |id| view.device(id).map_or("(removed)", |of| *of.device().tag());
+///     profile.named(name).to_string()
+/// });
+/// assert_eq!(
+///     table,
+///     "device   reads  writes   share\n\
+///      #1           4       0   66.7%  rtc\n\
+///      missed                   33.3%\n\
+///      \n\
+///      missed   at least   at most  address\n\
+///      port            2         2  0x80\n",
+/// );
 /// # Ok::<(), busmap::Refused<Reads>>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -170,56 +180,36 @@ impl Profile {
         f: &mut fmt::Formatter<'_>,
         name: impl Fn(DeviceId) -> N,
     ) -> fmt::Result {
-        let answered = self.answered();
-        let buses = [&self.mmio, &self.port, &self.sys_reg];
-        let missed = buses.map(|missed| missed.total).into_iter();
-        let missed = missed.fold(0, u64::saturating_add);
-        let all = answered.total().saturating_add(missed);
-        let first =
-            (self.devices.iter()).fold(7, |width, of| width.max(digits(of.id.number()) + 1));
-        let (reads, writes) = (
-            digits(answered.reads).max(5),
-            digits(answered.writes).max(6),
-        );
-
-        let (device, share) = ("device", "share");
-        writeln!(
-            f,
-            "{device:first$}  {:>reads$}  {:>writes$}  {share:>6}",
-            "reads", "writes"
-        )?;
+        let columns = Columns::of(self);
+        columns.write_head(f)?;
         for DeviceProfile { id, accesses } in &self.devices {
-            let (share, name) = (Share(accesses.total(), all), name(*id));
-            let Accesses {
-                reads: r,
-                writes: w,
-            } = accesses;
-            writeln!(
-                f,
-                "#{:<1$}  {r:>reads$}  {w:>writes$}  {share}  {name}",
-                id.number(),
-                first - 1
-            )?;
-        }
-        for (what, accesses) in [("others", self.others), ("removed", self.removed)] {
-            let Accesses {
-                reads: r,
-                writes: w,
-            } = accesses;
-            if accesses.total() > 0 {
-                let share = Share(accesses.total(), all);
-                writeln!(f, "{what:first$}  {r:>reads$}  {w:>writes$}  {share}")?;
+            columns.write_row(f, &id.to_string(), *accesses)?;
+            match name(*id).to_string() {
+                name if name.is_empty() => writeln!(f)?,
+                name => writeln!(f, "  {name}")?,
             }
         }
-        if missed > 0 {
-            let share = Share(missed, all);
-            writeln!(
-                f,
-                "{:first$}  {:reads$}  {:writes$}  {share}",
-                "missed", "", ""
-            )?;
+        for (what, accesses) in [("others", self.others), ("removed", self.removed)] {
+            if accesses.total() > 0 {
+                columns.write_row(f, what, accesses)?;
+                writeln!(f)?;
+            }
         }
-        Ok(())
+        match self.missed_on_all_buses() {
+            0 => Ok(()),
+            missed => columns.write_missed(f, missed),
+        }
+    }
+
+    fn missed_on_all_buses(&self) -> u64 {
+        let Self {
+            mmio,
+            port,
+            sys_reg,
+            ..
+        } = self;
+        let totals = [mmio, port, sys_reg].map(|missed| missed.total);
+        totals.into_iter().fold(0, u64::saturating_add)
     }
 
     /// The table of the missed addresses, if there are any.
@@ -255,18 +245,174 @@ impl fmt::Display for Profile {
     }
 }
 
-/// A part of a whole, in percent.
-struct Share(u64, u64);
+/// How wide the columns of the devices' table are, and of which whole the shares are.
+struct Columns {
+    device: usize,
+    reads: usize,
+    writes: usize,
+    whole: u64,
+}
 
-impl fmt::Display for Share {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(part, whole) = *self;
-        let tenths = u128::from(part) * 1_000 / u128::from(whole.max(1));
-        write!(f, "{:>3}.{}%", tenths / 10, tenths % 10)
+impl Columns {
+    fn of(profile: &Profile) -> Self {
+        let answered = profile.answered();
+        let missed = profile.missed_on_all_buses();
+        let ids = profile.devices.iter().map(|of| digits(of.id.number()) + 1);
+        Self {
+            device: ids.fold("removed".len(), usize::max),
+            reads: digits(answered.reads).max("reads".len()),
+            writes: digits(answered.writes).max("writes".len()),
+            whole: answered.total().saturating_add(missed),
+        }
+    }
+
+    fn write_head(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (what, reads, writes) = ("device", "reads", "writes");
+        self.write_columns(f, what, reads, writes)?;
+        writeln!(f, "   share")
+    }
+
+    /// Writes a row, without the end of the line.
+    fn write_row(&self, f: &mut fmt::Formatter<'_>, what: &str, accesses: Accesses) -> fmt::Result {
+        self.write_columns(f, what, accesses.reads, accesses.writes)?;
+        self.write_share(f, accesses.total())
+    }
+
+    /// Writes the row of the missed accesses, whose direction is not known.
+    fn write_missed(&self, f: &mut fmt::Formatter<'_>, missed: u64) -> fmt::Result {
+        self.write_columns(f, "missed", "", "")?;
+        self.write_share(f, missed)?;
+        writeln!(f)
+    }
+
+    fn write_columns(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        what: &str,
+        reads: impl fmt::Display,
+        writes: impl fmt::Display,
+    ) -> fmt::Result {
+        let Self {
+            device: first,
+            reads: second,
+            writes: third,
+            ..
+        } = self;
+        write!(f, "{what:first$}  {reads:>second$}  {writes:>third$}")
+    }
+
+    /// Writes how much of the whole a part is, in percent.
+    fn write_share(&self, f: &mut fmt::Formatter<'_>, part: u64) -> fmt::Result {
+        let whole = u128::from(self.whole.max(1));
+        let tenths = (u128::from(part) * 1_000 + whole / 2) / whole;
+        write!(f, "  {:>3}.{}%", tenths / 10, tenths % 10)
     }
 }
 
 /// How many digits a number has.
 fn digits(n: u64) -> usize {
     n.checked_ilog10().map_or(1, |log| log as usize + 1)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::{device::DeviceIds, missed::MissedAddress, space_saving::SpaceSaving};
+
+    fn accesses(reads: u64, writes: u64) -> Accesses {
+        Accesses { reads, writes }
+    }
+
+    fn profile(devices: &[(DeviceId, u64, u64)]) -> Profile {
+        let mut profile = Profile {
+            devices: (devices.iter())
+                .map(|&(id, reads, writes)| DeviceProfile {
+                    id,
+                    accesses: accesses(reads, writes),
+                })
+                .collect(),
+            ..Profile::default()
+        };
+        profile.sort();
+        profile
+    }
+
+    fn listed(profile: &Profile) -> Vec<(DeviceId, u64, u64)> {
+        let devices = profile.devices.iter();
+        let listed = devices.map(|of| (of.id, of.accesses.reads, of.accesses.writes));
+        listed.collect()
+    }
+
+    fn missed(addresses: &[u64]) -> Missed {
+        let mut sketch = SpaceSaving::new();
+        addresses.iter().for_each(|&address| sketch.count(address));
+        sketch.list()
+    }
+
+    #[test]
+    fn merging_adds_by_device_and_sorts_by_total_then_id() {
+        let ids = DeviceIds::new();
+        let [a, b, c, d] = [(); 4].map(|()| ids.next());
+        let mut one = profile(&[(d, 1, 1), (a, 1, 2), (b, 7, 0)]);
+        assert_eq!(listed(&one), [(b, 7, 0), (a, 1, 2), (d, 1, 1)]);
+        one.others = accesses(1, 2);
+        one.mmio = missed(&[5]);
+        let mut two = profile(&[(a, 3, 1), (c, 0, 2)]);
+        two.removed = accesses(3, 4);
+        two.others = accesses(10, 20);
+        two.mmio = missed(&[5, 6]);
+        two.sys_reg = missed(&[7]);
+        one.merge(&two);
+        let merged = [(a, 4, 3), (b, 7, 0), (c, 0, 2), (d, 1, 1)];
+        assert_eq!(listed(&one), merged);
+        assert_eq!(one.others, accesses(11, 22));
+        assert_eq!(one.removed, accesses(3, 4));
+        assert_eq!(one.answered(), accesses(26, 32));
+        let totals = [BusId::Mmio, BusId::Port, BusId::SysReg].map(|bus| one.missed(bus).total);
+        assert_eq!(totals, [3, 0, 1]);
+        assert_eq!(one.mmio.addresses[0].count, 2);
+        let before = one.clone();
+        one.merge(&Profile::default());
+        assert_eq!(one, before);
+    }
+
+    #[test]
+    fn prints_aligned_tables() {
+        let ids = DeviceIds::new();
+        let [a, b] = [(); 2].map(|()| ids.next());
+        let mut profile = profile(&[(a, 4, 1), (b, 123_456, 7_654_321)]);
+        profile.others = accesses(20_000, 0);
+        profile.removed = accesses(0, 1);
+        profile.mmio = missed(&[0xfee0_0000; 3]);
+        profile.port.total = 5_000_000_000;
+        profile.port.addresses.push(MissedAddress {
+            address: 0x80,
+            count: 5_000_000_000,
+            error: 17,
+        });
+        let name = |id| if id == a { "rtc" } else { "uart" };
+        let text = "\
+device    reads   writes   share
+#2       123456  7654321    0.2%  uart
+#1            4        1    0.0%  rtc
+others    20000        0    0.0%
+removed       0        1    0.0%
+missed                     99.8%
+
+missed     at least     at most  address
+mmio              3           3  0xfee00000
+port     4999999983  5000000000  0x80
+";
+        assert_eq!(profile.named(name).to_string(), text);
+        assert_eq!(
+            profile.to_string(),
+            text.replace("  uart", "").replace("  rtc", "")
+        );
+    }
+
+    #[test]
+    fn prints_nothing_of_which_there_is_nothing() {
+        let head = "device   reads  writes   share\n";
+        assert_eq!(Profile::default().to_string(), head);
+    }
 }

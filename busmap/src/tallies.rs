@@ -192,3 +192,148 @@ impl Tallies {
         runs.fold(Accesses::NONE, |sum, run| sum.plus(run.length()))
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::device::DeviceIds;
+
+    const READ: Direction = Direction::Read;
+    const WRITE: Direction = Direction::Write;
+
+    fn accesses(reads: u64, writes: u64) -> Accesses {
+        Accesses { reads, writes }
+    }
+
+    /// Tallies with room for the devices at the first `places` indices, which have these ids.
+    fn tallies(places: usize, ids: &[DeviceId]) -> Tallies {
+        let mut tallies = Tallies::new();
+        tallies.grow(places, |index| ids.get(index).copied());
+        tallies
+    }
+
+    fn ids<const N: usize>() -> [DeviceId; N] {
+        let ids = DeviceIds::new();
+        [(); N].map(|()| ids.next())
+    }
+
+    fn devices(tallies: &Tallies) -> Vec<(DeviceId, Accesses)> {
+        tallies.devices().collect()
+    }
+
+    #[test]
+    fn counts_by_device_and_direction_on_all_buses_together() {
+        let [a, b] = ids();
+        let mut tallies = tallies(2, &[a, b]);
+        assert!(devices(&tallies).is_empty());
+        // In runs of one and of two.
+        for (index, direction) in [(0, READ), (1, READ), (1, WRITE), (0, READ), (1, READ)] {
+            tallies.count::<Mmio>(index, direction);
+        }
+        assert_eq!(
+            devices(&tallies),
+            [(a, accesses(2, 0)), (b, accesses(2, 1))]
+        );
+        tallies.count::<Port>(0, WRITE);
+        tallies.count::<SysReg>(0, WRITE);
+        tallies.count::<Mmio>(0, WRITE);
+        assert_eq!(
+            devices(&tallies),
+            [(a, accesses(2, 3)), (b, accesses(2, 1))]
+        );
+        let counted = [
+            tallies.counted::<Mmio>(),
+            tallies.counted::<Port>(),
+            tallies.counted::<SysReg>(),
+        ];
+        assert_eq!(counted, [6, 1, 1]);
+        assert_eq!(
+            (tallies.others(), tallies.removed()),
+            (Accesses::NONE, Accesses::NONE)
+        );
+    }
+
+    #[test]
+    fn devices_beyond_the_room_are_counted_together_until_there_is_more() {
+        let ids = ids::<200>();
+        let mut tallies = tallies(10, &ids);
+        for (count, index) in [(1, 9), (2, 10 + MORE - 1), (3, 10 + MORE), (4, 199)] {
+            for _ in 0..count {
+                tallies.attribute(index, ids[index]);
+                tallies.count::<Port>(index, READ);
+            }
+        }
+        let within = [
+            (ids[9], accesses(1, 0)),
+            (ids[10 + MORE - 1], accesses(2, 0)),
+        ];
+        assert_eq!(devices(&tallies), within);
+        // Also those of the run.
+        assert_eq!(tallies.others(), accesses(7, 0));
+        tallies.grow(200, |index| ids.get(index).copied());
+        assert_eq!(devices(&tallies), within, "what was counted stays");
+        assert_eq!(tallies.others(), accesses(7, 0));
+        // Without being attributed again: its tables are the same.
+        tallies.count::<Port>(199, WRITE);
+        assert_eq!(devices(&tallies)[2..], [(ids[199], accesses(0, 1))]);
+        assert_eq!(tallies.others(), accesses(7, 0));
+        assert_eq!(tallies.counted::<Port>(), 11);
+    }
+
+    #[test]
+    fn there_is_always_room_for_some_more_than_there_were() {
+        let mut tallies = tallies(0, &[]);
+        for places in [0, 1, 32, 33, 1_000, 5] {
+            tallies.grow(places, |_| None);
+            assert!(tallies.devices.len() >= places + MORE);
+            assert_eq!(tallies.devices.len(), tallies.ids.len());
+        }
+        assert_eq!(tallies.devices.len(), 1_000 + MORE, "and no more");
+        assert_eq!(tallies.devices.capacity(), 1_000 + MORE);
+    }
+
+    #[test]
+    fn an_index_that_is_used_again_counts_for_the_new_device() {
+        let [a, b, c] = ids();
+        let mut tallies = tallies(2, &[a, b]);
+        tallies.count::<Mmio>(0, READ);
+        tallies.count::<Port>(0, WRITE);
+        tallies.count::<Mmio>(1, READ);
+        // The run on the ports is still that of the old device.
+        tallies.attribute(0, c);
+        assert_eq!(devices(&tallies), [(b, accesses(1, 0))]);
+        assert_eq!(tallies.removed(), accesses(1, 1));
+        tallies.count::<Port>(0, WRITE);
+        tallies.attribute(0, c);
+        tallies.attribute(1, b);
+        assert_eq!(
+            devices(&tallies),
+            [(c, accesses(0, 1)), (b, accesses(1, 0))]
+        );
+        assert_eq!(tallies.removed(), accesses(1, 1));
+        // One of another registry, with the same number.
+        let [other, _] = ids();
+        assert_eq!(other.number(), a.number());
+        tallies.attribute(0, other);
+        assert_eq!(tallies.removed(), accesses(1, 2));
+    }
+
+    #[test]
+    fn cleared_tallies_count_from_zero() {
+        let [a, b] = ids();
+        let mut tallies = tallies(1, &[a]);
+        tallies.count::<Mmio>(0, READ);
+        tallies.count::<Mmio>(MORE + 1, READ);
+        tallies.attribute(0, b);
+        tallies.count::<Mmio>(0, READ);
+        tallies.clear();
+        assert!(devices(&tallies).is_empty());
+        assert_eq!(
+            (tallies.others(), tallies.removed()),
+            (Accesses::NONE, Accesses::NONE)
+        );
+        assert_eq!(tallies.counted::<Mmio>(), 3);
+        tallies.count::<Mmio>(0, WRITE);
+        assert_eq!(devices(&tallies), [(b, accesses(0, 1))]);
+    }
+}
