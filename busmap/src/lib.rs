@@ -22,6 +22,7 @@ mod missed;
 #[cfg(object_code)]
 mod object_code;
 pub mod orderings;
+mod past;
 mod profile;
 mod publish;
 mod refusal;

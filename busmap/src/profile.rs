@@ -77,14 +77,15 @@ pub struct Profile {
     /// The devices that were accessed, the most often accessed first, of equals the one that was
     /// registered first.
     ///
-    /// A removed device is among them until the handle calls another one that has taken its
-    /// [index](crate::Hit::index); see [`removed`](Self::removed).
+    /// Removed devices are among them: of each handle at least the 64 that it accessed most often, and
+    /// [`removed`](Self::removed) is the rest.
     pub devices: Vec<DeviceProfile>,
     /// Accesses to devices that were added when the handle had no more room to count each by itself.
     /// [`Vcpu::refresh`](crate::Vcpu::refresh) makes room for all that there are and 64 more.
     pub others: Accesses,
-    /// Accesses to devices that were removed, and whose [index](crate::Hit::index) another device that
-    /// the handle has called has taken since.
+    /// Accesses to devices that were removed and are not listed. A device that is not removed may be
+    /// among them only in one case: a front end has withdrawn and restored more than 64 devices, which
+    /// `axdevice` does in `iter_mut_*`.
     pub removed: Accesses,
     /// What was missed in guest physical memory.
     pub mmio: Missed,
@@ -108,17 +109,16 @@ impl Profile {
     /// The profile of one handle, and what it has missed in memory, ports and system registers.
     pub(crate) fn of(tallies: &Tallies, [mmio, port, sys_reg]: [Missed; 3]) -> Self {
         let devices = tallies.devices();
+        let devices = devices.map(|(id, accesses)| DeviceProfile { id, accesses });
         let mut profile = Self {
-            devices: devices
-                .map(|(id, accesses)| DeviceProfile { id, accesses })
-                .collect(),
+            devices: devices.collect(),
             others: tallies.others(),
             removed: tallies.removed(),
             mmio,
             port,
             sys_reg,
         };
-        profile.sort();
+        profile.tidy();
         profile
     }
 
@@ -128,6 +128,16 @@ impl Profile {
     /// the other: it is both then.
     pub fn merge(&mut self, other: &Self) {
         self.devices.extend_from_slice(&other.devices);
+        self.tidy();
+        self.others = self.others.plus(other.others);
+        self.removed = self.removed.plus(other.removed);
+        self.mmio.merge(&other.mmio);
+        self.port.merge(&other.port);
+        self.sys_reg.merge(&other.sys_reg);
+    }
+
+    /// Adds up what is of one device, and puts the most often accessed device first.
+    fn tidy(&mut self) {
         self.devices.sort_unstable_by_key(|of| of.id);
         self.devices.dedup_by(|next, kept| {
             let is_same = next.id == kept.id;
@@ -136,16 +146,6 @@ impl Profile {
             }
             is_same
         });
-        self.sort();
-        self.others = self.others.plus(other.others);
-        self.removed = self.removed.plus(other.removed);
-        self.mmio.merge(&other.mmio);
-        self.port.merge(&other.port);
-        self.sys_reg.merge(&other.sys_reg);
-    }
-
-    /// Puts the most often accessed device first.
-    fn sort(&mut self) {
         let most_first = |of: &DeviceProfile| (u64::MAX - of.accesses.total(), of.id);
         self.devices.sort_unstable_by_key(most_first);
     }
@@ -333,7 +333,7 @@ mod tests {
                 .collect(),
             ..Profile::default()
         };
-        profile.sort();
+        profile.tidy();
         profile
     }
 

@@ -1,12 +1,14 @@
 //! [`Tallies`]: how often a vCPU has accessed each device, in memory of its own.
 
 use alloc::vec::Vec;
+use core::mem;
 
 use crate::{
     accesses::Accesses,
     bus::{Bus, Family, Mmio, PerBus, Port, SysReg},
     device::DeviceId,
     direction::Direction,
+    past::Past,
     reserve::reserved,
 };
 
@@ -38,7 +40,7 @@ pub(crate) struct Tallies {
     /// Of devices for which there was no room.
     others: Accesses,
     /// Of devices whose index is another device's now.
-    removed: Accesses,
+    past: Past,
 }
 
 /// The family of runs.
@@ -84,7 +86,7 @@ impl Tallies {
             devices: Vec::new(),
             ids: Vec::new(),
             others: Accesses::NONE,
-            removed: Accesses::NONE,
+            past: Past::new(),
         }
     }
 
@@ -104,18 +106,33 @@ impl Tallies {
 
     /// Has accesses to the device at `index` count as those of `id` from now on.
     pub(crate) fn attribute(&mut self, index: usize, id: DeviceId) {
-        if self.ids.get(index).is_some_and(|known| *known != Some(id)) {
-            self.end_runs();
-            let past = core::mem::take(&mut self.devices[index]);
-            self.removed = self.removed.plus(past);
-            // INVARIANT (Named): nothing is counted there, nor in a run.
-            self.ids[index] = Some(id);
+        let Some(known) = self.ids.get(index).filter(|known| **known != Some(id)) else {
+            return;
+        };
+        let known = *known;
+        self.end_runs();
+        // INVARIANT (Named): what is counted there is of `id`, and nothing is in a run.
+        self.ids[index] = Some(id);
+        let own = self.past.recall(id);
+        let others = mem::replace(&mut self.devices[index], own);
+        if let Some(known) = known.filter(|_| others.total() > 0) {
+            self.keep(known, others);
+        }
+    }
+
+    /// Keeps the accesses to a device that has lost its index.
+    fn keep(&mut self, id: DeviceId, accesses: Accesses) {
+        // A front end that withdraws and restores devices may have given it another one.
+        match self.ids.iter().position(|of| *of == Some(id)) {
+            Some(index) => self.devices[index].add(accesses),
+            None => self.past.remember(id, accesses),
         }
     }
 
     /// Makes room for some devices more than those at the first `places` indices, if there is memory.
     /// `owner` says whose an index is in the tables by which accesses are counted.
     pub(crate) fn grow(&mut self, places: usize, owner: impl Fn(usize) -> Option<DeviceId>) {
+        self.past.grow();
         let room = places.saturating_add(MORE);
         if room <= self.devices.len() {
             return;
@@ -134,14 +151,15 @@ impl Tallies {
         self.ids = ids;
     }
 
-    /// The devices that were accessed, by index.
+    /// The devices that were accessed. One may be among them twice.
     pub(crate) fn devices(&self) -> impl Iterator<Item = (DeviceId, Accesses)> {
         let places = self.ids.iter().enumerate();
         let counts = places.filter_map(|(index, id)| {
             let runs = self.runs_that(|run| run.index == index);
             Some(((*id)?, self.devices[index].plus(runs)))
         });
-        counts.filter(|(_, accesses)| accesses.total() > 0)
+        let counts = counts.filter(|(_, accesses)| accesses.total() > 0);
+        counts.chain(self.past.devices())
     }
 
     /// The accesses to devices for which there was no room.
@@ -150,9 +168,10 @@ impl Tallies {
         self.others.plus(runs)
     }
 
-    /// The accesses to devices whose index is another device's now.
+    /// The accesses to devices whose index is another device's now, but for those that are given by
+    /// device.
     pub(crate) fn removed(&self) -> Accesses {
-        self.removed
+        self.past.rest()
     }
 
     /// Counts from zero again, but for [`counted`](Self::counted).
@@ -160,7 +179,7 @@ impl Tallies {
         self.end_runs();
         self.devices.fill(Accesses::NONE);
         self.others = Accesses::NONE;
-        self.removed = Accesses::NONE;
+        self.past.clear();
     }
 
     /// Adds the accesses of a run to those of its device, and begins one of accesses to the device at
@@ -301,21 +320,63 @@ mod tests {
         tallies.count::<Mmio>(1, READ);
         // The run on the ports is still that of the old device.
         tallies.attribute(0, c);
-        assert_eq!(devices(&tallies), [(b, accesses(1, 0))]);
-        assert_eq!(tallies.removed(), accesses(1, 1));
+        let past = (a, accesses(1, 1));
+        assert_eq!(devices(&tallies), [(b, accesses(1, 0)), past]);
         tallies.count::<Port>(0, WRITE);
         tallies.attribute(0, c);
         tallies.attribute(1, b);
-        assert_eq!(
-            devices(&tallies),
-            [(c, accesses(0, 1)), (b, accesses(1, 0))]
-        );
-        assert_eq!(tallies.removed(), accesses(1, 1));
+        let now = [(c, accesses(0, 1)), (b, accesses(1, 0)), past];
+        assert_eq!(devices(&tallies), now);
         // One of another registry, with the same number.
         let [other, _] = ids();
         assert_eq!(other.number(), a.number());
         tallies.attribute(0, other);
-        assert_eq!(tallies.removed(), accesses(1, 2));
+        assert_eq!(devices(&tallies), [now[1], past, now[0]]);
+        assert_eq!(tallies.removed(), Accesses::NONE);
+    }
+
+    #[test]
+    fn devices_that_change_their_places_keep_their_counts() {
+        let [a, b, c] = ids();
+        let mut tallies = tallies(3, &[a, b, c]);
+        for (count, index) in [(1, 0), (2, 1), (3, 2)] {
+            (0..count).for_each(|_| tallies.count::<Port>(index, READ));
+        }
+        // All move down by one, and the first is gone.
+        tallies.attribute(0, b);
+        tallies.count::<Port>(0, WRITE);
+        let mut profile = devices(&tallies);
+        profile.sort_unstable_by_key(|(id, of)| (*id, of.reads));
+        let twice = [(b, accesses(0, 1)), (b, accesses(2, 0))];
+        assert_eq!(
+            profile,
+            [(a, accesses(1, 0)), twice[0], twice[1], (c, accesses(3, 0))]
+        );
+        tallies.attribute(1, c);
+        let now = [
+            (b, accesses(2, 1)),
+            (c, accesses(3, 0)),
+            (a, accesses(1, 0)),
+        ];
+        assert_eq!(devices(&tallies)[0], now[0]);
+        // And it comes back, which none does, at the place that the last one had.
+        tallies.attribute(2, a);
+        assert_eq!(devices(&tallies), now);
+        tallies.count::<Port>(2, READ);
+        assert_eq!(devices(&tallies)[2], (a, accesses(2, 0)));
+    }
+
+    #[test]
+    fn of_many_that_are_gone_some_are_counted_together() {
+        let ids = ids::<200>();
+        let mut tallies = tallies(1, &ids);
+        for id in ids {
+            tallies.attribute(0, id);
+            tallies.count::<Port>(0, READ);
+        }
+        let listed = devices(&tallies).len() as u64;
+        assert!((64..200).contains(&listed), "{listed}");
+        assert_eq!(tallies.removed(), accesses(200 - listed, 0));
     }
 
     #[test]
