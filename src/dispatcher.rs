@@ -131,7 +131,7 @@ impl<B: DeviceBound> VmDevices<B> {
 impl<B: DeviceBound, V: Deref<Target = VmDevices<B>>> Dispatcher<V> {
     /// A handle of the registry that `devices` leads to. Parked: it holds no tables yet.
     ///
-    /// Allocates 99 KiB, and 32 bytes for each registered device and 64 more, by whose use it
+    /// Allocates 101 KiB, and 32 bytes for each registered device and 64 more, by whose use it
     /// counts. A dispatch allocates nothing of its own; what [`refresh`](Self::refresh) and
     /// [`take_profile`](Self::take_profile) allocate is such room again, for devices that are added.
     pub fn new(devices: V) -> Self {

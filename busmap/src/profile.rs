@@ -83,9 +83,7 @@ pub struct Profile {
     /// Accesses to devices that were added when the handle had no more room to count each by itself.
     /// [`Vcpu::refresh`](crate::Vcpu::refresh) makes room for all that there are and 64 more.
     pub others: Accesses,
-    /// Accesses to devices that were removed and are not listed. A device that is not removed may be
-    /// among them only in one case: a front end has withdrawn and restored more than 64 devices, which
-    /// `axdevice` does in `iter_mut_*`.
+    /// Accesses to devices that were removed and are not listed.
     pub removed: Accesses,
     /// What was missed in guest physical memory.
     pub mmio: Missed,

@@ -121,7 +121,7 @@ impl<F: Handlers> Registry<F> {
 impl<F: Handlers, V: Deref<Target = Registry<F>>> Vcpu<V> {
     /// A handle of the registry that `registry` leads to. Parked: it holds no tables yet.
     ///
-    /// Allocates 99 KiB, and 32 bytes for each registered device and 64 more, by whose use it
+    /// Allocates 101 KiB, and 32 bytes for each registered device and 64 more, by whose use it
     /// counts. A dispatch allocates nothing of its own; what [`refresh`](Self::refresh) and
     /// [`take_profile`](Self::take_profile) allocate is such room again, for devices that are added.
     pub fn new(registry: V) -> Self {
