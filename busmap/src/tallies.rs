@@ -15,6 +15,9 @@ use crate::{
 /// For how many more devices than there are there is room.
 const MORE: usize = 64;
 
+/// Of how many accesses to other devices one makes its device the hot one.
+const SELDOM: u64 = 16;
+
 /// No device's index.
 const NOWHERE: usize = usize::MAX;
 
@@ -23,16 +26,16 @@ const NOWHERE: usize = usize::MAX;
 /// Counting allocates nothing. Devices beyond the room that there is are counted together, until
 /// [`grow`](Self::grow) makes more.
 ///
-/// Most accesses are to the device of the access before, so a bus counts those in its [`Run`], and
-/// looks the device's own count up when another one comes.
+/// Most accesses of a guest at a time are to few devices. So each bus has a [`Hot`] device, whose
+/// accesses it counts without looking up where the device's own count is.
 ///
 /// # Invariants
 ///
-/// *Named*: what is counted at an index within the room, there or in a run, is of the device whose
-/// id is there. The caller sees to it by [`attribute`](Self::attribute), before the first access to a
+/// *Named*: what is counted at an index within the room, there or as of a hot device, is of the device
+/// whose id is there. The caller sees to it by [`attribute`](Self::attribute), before the first access to a
 /// device by new tables is counted.
 pub(crate) struct Tallies {
-    runs: PerBus<RunOf>,
+    hot: PerBus<HotOf>,
     /// By index, as many as there is room for.
     devices: Vec<Accesses>,
     /// Whose those are.
@@ -43,34 +46,37 @@ pub(crate) struct Tallies {
     past: Past,
 }
 
-/// The family of runs.
-struct RunOf;
+/// The family of hot devices.
+struct HotOf;
 
-impl Family for RunOf {
-    type Of<K: Bus> = Run;
+impl Family for HotOf {
+    type Of<K: Bus> = Hot;
 }
 
-/// The accesses on a bus since the last one to another device.
-struct Run {
-    /// That device's.
+/// A device that is often accessed on a bus, as a sample of the accesses tells.
+struct Hot {
+    /// The device's.
     index: usize,
-    /// On this bus, to any device, since the tallies were made.
+    /// To the hot devices of this bus since the tallies were made.
     accesses: Accesses,
-    /// Those before the run.
-    before: Accesses,
+    /// Those that are counted at the devices' indices.
+    settled: Accesses,
+    /// How many accesses there were on this bus to others than the hot device.
+    others: u64,
 }
 
-impl Run {
+impl Hot {
     const NONE: Self = Self {
         index: NOWHERE,
         accesses: Accesses::NONE,
-        before: Accesses::NONE,
+        settled: Accesses::NONE,
+        others: 0,
     };
 
-    /// The accesses of the run.
+    /// The accesses to the device that are not counted at its index.
     #[inline(always)]
-    const fn length(&self) -> Accesses {
-        self.accesses.since(self.before)
+    const fn unsettled(&self) -> Accesses {
+        self.accesses.since(self.settled)
     }
 }
 
@@ -78,10 +84,10 @@ impl Tallies {
     /// Without room.
     pub(crate) const fn new() -> Self {
         Self {
-            runs: PerBus {
-                mmio: Run::NONE,
-                port: Run::NONE,
-                sys_reg: Run::NONE,
+            hot: PerBus {
+                mmio: Hot::NONE,
+                port: Hot::NONE,
+                sys_reg: Hot::NONE,
             },
             devices: Vec::new(),
             ids: Vec::new(),
@@ -93,15 +99,31 @@ impl Tallies {
     /// Counts an access on bus `K` to the device at `index`.
     #[inline(always)]
     pub(crate) fn count<K: Bus>(&mut self, index: usize, direction: Direction) {
-        if K::of(&self.runs).index != index {
-            self.begin_run::<K>(index);
+        let hot = K::of_mut(&mut self.hot);
+        if hot.index == index {
+            hot.accesses.count(direction);
+        } else {
+            self.count_other::<K>(index, direction);
         }
-        K::of_mut(&mut self.runs).accesses.count(direction);
+    }
+
+    /// Counts an access on bus `K` to a device that is not the hot one.
+    #[cold]
+    #[inline(never)]
+    fn count_other<K: Bus>(&mut self, index: usize, direction: Direction) {
+        let hot = K::of_mut(&mut self.hot);
+        hot.others += 1;
+        if hot.others.is_multiple_of(SELDOM) {
+            self.make_hot::<K>(index);
+        }
+        let device = self.devices.get_mut(index).unwrap_or(&mut self.others);
+        device.count(direction);
     }
 
     /// How many accesses on bus `K` were counted since the tallies were made.
     pub(crate) fn counted<K: Bus>(&self) -> u64 {
-        K::of(&self.runs).accesses.total()
+        let hot = K::of(&self.hot);
+        hot.accesses.total() + hot.others
     }
 
     /// Has accesses to the device at `index` count as those of `id` from now on.
@@ -110,8 +132,8 @@ impl Tallies {
             return;
         };
         let known = *known;
-        self.end_runs();
-        // INVARIANT (Named): what is counted there is of `id`, and nothing is in a run.
+        self.settle();
+        // INVARIANT (Named): what is counted there is of `id`, and no device is hot.
         self.ids[index] = Some(id);
         let own = self.past.recall(id);
         let others = mem::replace(&mut self.devices[index], own);
@@ -140,11 +162,11 @@ impl Tallies {
         let (Ok(mut devices), Ok(mut ids)) = (reserved(room), reserved(room)) else {
             return;
         };
-        // For some of those that come into the room, accesses may be in a run.
-        self.end_runs();
+        // One of those that come into the room may be hot.
+        self.settle();
         devices.append(&mut self.devices);
         ids.append(&mut self.ids);
-        // INVARIANT (Named): nothing was counted there yet, nor is it in a run.
+        // INVARIANT (Named): nothing was counted there yet, and no device is hot.
         ids.extend((ids.len()..room).map(owner));
         devices.resize(room, Accesses::NONE);
         self.devices = devices;
@@ -155,8 +177,8 @@ impl Tallies {
     pub(crate) fn devices(&self) -> impl Iterator<Item = (DeviceId, Accesses)> {
         let places = self.ids.iter().enumerate();
         let counts = places.filter_map(|(index, id)| {
-            let runs = self.runs_that(|run| run.index == index);
-            Some(((*id)?, self.devices[index].plus(runs)))
+            let unsettled = self.unsettled_at(|hot| hot == index);
+            Some(((*id)?, self.devices[index].plus(unsettled)))
         });
         let counts = counts.filter(|(_, accesses)| accesses.total() > 0);
         counts.chain(self.past.devices())
@@ -164,8 +186,8 @@ impl Tallies {
 
     /// The accesses to devices for which there was no room.
     pub(crate) fn others(&self) -> Accesses {
-        let runs = self.runs_that(|run| run.index >= self.devices.len());
-        self.others.plus(runs)
+        let unsettled = self.unsettled_at(|hot| hot >= self.devices.len());
+        self.others.plus(unsettled)
     }
 
     /// The accesses to devices whose index is another device's now, but for those that are given by
@@ -176,44 +198,45 @@ impl Tallies {
 
     /// Counts from zero again, but for [`counted`](Self::counted).
     pub(crate) fn clear(&mut self) {
-        self.end_runs();
+        self.settle();
         self.devices.fill(Accesses::NONE);
         self.others = Accesses::NONE;
         self.past.clear();
     }
 
-    /// Adds the accesses of a run to those of its device, and begins one of accesses to the device at
-    /// `index`.
-    #[cold]
-    #[inline(never)]
-    fn begin_run<K: Bus>(&mut self, index: usize) {
-        let run = K::of_mut(&mut self.runs);
-        let device = self.devices.get_mut(run.index).unwrap_or(&mut self.others);
-        device.add(run.length());
-        run.before = run.accesses;
-        run.index = index;
+    /// Makes another device the hot one of bus `K`.
+    fn make_hot<K: Bus>(&mut self, index: usize) {
+        let hot = K::of_mut(&mut self.hot);
+        let device = self.devices.get_mut(hot.index).unwrap_or(&mut self.others);
+        device.add(hot.unsettled());
+        hot.settled = hot.accesses;
+        hot.index = index;
     }
 
-    fn end_runs(&mut self) {
-        self.begin_run::<Mmio>(NOWHERE);
-        self.begin_run::<Port>(NOWHERE);
-        self.begin_run::<SysReg>(NOWHERE);
+    /// Counts all accesses at the devices' indices; no device is hot then.
+    fn settle(&mut self) {
+        self.make_hot::<Mmio>(NOWHERE);
+        self.make_hot::<Port>(NOWHERE);
+        self.make_hot::<SysReg>(NOWHERE);
     }
 
-    /// The accesses of the runs for which this holds.
-    fn runs_that(&self, holds: impl Fn(&Run) -> bool) -> Accesses {
+    /// The accesses that are counted as those of hot devices at such an index.
+    fn unsettled_at(&self, is_such: impl Fn(usize) -> bool) -> Accesses {
         let PerBus {
             mmio,
             port,
             sys_reg,
-        } = &self.runs;
-        let runs = [mmio, port, sys_reg].into_iter().filter(|run| holds(run));
-        runs.fold(Accesses::NONE, |sum, run| sum.plus(run.length()))
+        } = &self.hot;
+        let hot = [mmio, port, sys_reg].into_iter();
+        let such = hot.filter(|hot| is_such(hot.index));
+        such.fold(Accesses::NONE, |sum, hot| sum.plus(hot.unsettled()))
     }
 }
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::device::DeviceIds;
 
@@ -245,7 +268,7 @@ mod tests {
         let [a, b] = ids();
         let mut tallies = tallies(2, &[a, b]);
         assert!(devices(&tallies).is_empty());
-        // In runs of one and of two.
+        // No device is hot yet.
         for (index, direction) in [(0, READ), (1, READ), (1, WRITE), (0, READ), (1, READ)] {
             tallies.count::<Mmio>(index, direction);
         }
@@ -287,7 +310,7 @@ mod tests {
             (ids[10 + MORE - 1], accesses(2, 0)),
         ];
         assert_eq!(devices(&tallies), within);
-        // Also those of the run.
+        // Also those of the hot device.
         assert_eq!(tallies.others(), accesses(7, 0));
         tallies.grow(200, |index| ids.get(index).copied());
         assert_eq!(devices(&tallies), within, "what was counted stays");
@@ -318,7 +341,7 @@ mod tests {
         tallies.count::<Mmio>(0, READ);
         tallies.count::<Port>(0, WRITE);
         tallies.count::<Mmio>(1, READ);
-        // The run on the ports is still that of the old device.
+        // What was counted on the ports was the old device's, too.
         tallies.attribute(0, c);
         let past = (a, accesses(1, 1));
         assert_eq!(devices(&tallies), [(b, accesses(1, 0)), past]);
@@ -377,6 +400,64 @@ mod tests {
         let listed = devices(&tallies).len() as u64;
         assert!((64..200).contains(&listed), "{listed}");
         assert_eq!(tallies.removed(), accesses(200 - listed, 0));
+    }
+
+    /// Devices get hot and lose their places, and room is made, in every order.
+    #[test]
+    fn hot_devices_are_counted_as_others_are() {
+        let ids = DeviceIds::new();
+        let mut random = 1_u64;
+        let mut next = |below: u64| {
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (random >> 33) as usize % below as usize
+        };
+        let mut owners: Vec<_> = (0..2 * MORE).map(|_| ids.next()).collect();
+        let mut tallies = tallies(1, &owners);
+        let mut exact = BTreeMap::<DeviceId, Accesses>::new();
+        let (mut others, mut made, mut was_hot) = (Accesses::NONE, 0, 0);
+        let mut favourite = 0;
+        for step in 0..20_000 {
+            match next(400) {
+                0 => favourite = next(2 * MORE as u64),
+                // Not more often than past devices are remembered.
+                1 if step % 8 == 0 => {
+                    let index = next(4);
+                    owners[index] = ids.next();
+                    tallies.attribute(index, owners[index]);
+                }
+                2 if step > 10_000 => {
+                    tallies.grow(2 * MORE, |index| owners.get(index).copied());
+                }
+                n => {
+                    let index = if n % 4 == 0 { next(6) } else { favourite };
+                    let direction = if n % 3 == 0 { WRITE } else { READ };
+                    let is_known = index < tallies.devices.len();
+                    was_hot += usize::from(tallies.hot.port.index == index);
+                    tallies.count::<Port>(index, direction);
+                    made += 1;
+                    let counted = match is_known {
+                        true => exact.entry(owners[index]).or_default(),
+                        false => &mut others,
+                    };
+                    counted.count(direction);
+                }
+            }
+        }
+        assert!(was_hot > 10_000 && others.total() > 0);
+        let mut listed = devices(&tallies);
+        listed.sort_unstable_by_key(|(id, _)| *id);
+        assert_eq!(listed, exact.into_iter().collect::<Vec<_>>());
+        assert_eq!(
+            (tallies.others(), tallies.removed()),
+            (others, Accesses::NONE)
+        );
+        assert_eq!(tallies.counted::<Port>(), made);
+        tallies.settle();
+        let mut settled = devices(&tallies);
+        settled.sort_unstable_by_key(|(id, _)| *id);
+        assert_eq!(settled, listed);
     }
 
     #[test]
