@@ -54,7 +54,7 @@ use std::{
     time::Duration,
 };
 
-use busmap::{Device, Handlers, Port, Registry, Span};
+use busmap::{Device, Direction, Handlers, Port, Registry, Span};
 
 enum Functions {}
 
@@ -82,7 +82,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         scope.spawn(|| {
             let mut vcpu = registry.vcpu();
             while !stop.load(SeqCst) {
-                let read = vcpu.dispatch::<Port, _>(0x71, 0, |hit| hit.handler()(0x71 - hit.span().first()));
+                let read = vcpu.dispatch::<Port, _>(Direction::Read, 0x71, 0, |hit| hit.handler()(0x71 - hit.span().first()));
                 last.store(read.unwrap_or(0xff), SeqCst);
             }
         });

@@ -6,7 +6,7 @@ use core::fmt;
 use ax_errno::{AxError, AxResult};
 use axaddrspace::device::AccessWidth;
 use axdevice_base::BaseDeviceOps;
-use busmap::{Hit, Miss};
+use busmap::{Direction, Hit, Miss};
 use log::{Level, STATIC_MAX_LEVEL, trace};
 
 use crate::{
@@ -21,12 +21,6 @@ pub(crate) struct Access<R: BusRange> {
     addr: R::Addr,
     width: AccessWidth,
     direction: Direction,
-}
-
-#[derive(Clone, Copy)]
-enum Direction {
-    Read,
-    Write,
 }
 
 impl<R: BusRange> Access<R> {
@@ -52,6 +46,12 @@ impl<R: BusRange> Access<R> {
     #[inline(always)]
     pub(crate) fn at(self) -> u64 {
         R::number(self.addr)
+    }
+
+    /// Whether it reads or writes.
+    #[inline(always)]
+    pub(crate) const fn direction(self) -> Direction {
+        self.direction
     }
 
     /// How many addresses it covers after that.

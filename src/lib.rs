@@ -37,6 +37,7 @@ mod mount;
 #[cfg(object_code)]
 mod object_code;
 pub mod orderings;
+mod profile;
 mod refusal;
 mod registry;
 mod removed;
@@ -57,7 +58,9 @@ pub use axaddrspace::{
 };
 pub use axdevice_base::BaseDeviceOps;
 pub use axvmconfig::{EmulatedDeviceConfig, EmulatedDeviceType};
-pub use busmap::{BusCounters, BusId, DeviceId, Span};
+pub use busmap::{
+    Accesses, BusCounters, BusId, DeviceId, DeviceProfile, Missed, MissedAddress, Profile, Span,
+};
 
 pub use crate::{
     batch::Batch,
@@ -66,6 +69,7 @@ pub use crate::{
     config::{AxVmDeviceConfig, ConfigError, ConfigFault},
     context::set_context_id,
     dispatcher::{Dispatcher, DispatcherCounters},
+    profile::{ProfileRow, ProfileTable},
     refusal::{AddError, Refusal},
     registry::{AxVmDevices, SharedVmDevices, VmDevices},
     removed::Removed,

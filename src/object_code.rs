@@ -12,8 +12,9 @@ use axdevice_base::BaseDeviceOps;
 use axvmconfig::EmulatedDeviceType;
 
 use crate::{
-    AddError, AxVmDeviceConfig, Batch, BusRange, Device, DeviceBound, Dispatcher, Refusal, Removed,
-    Serialized, Snapshot, ThreadSafe, Unbound, VmDevices, VmDevicesBuilder, mount, sync::Arc,
+    AddError, AxVmDeviceConfig, Batch, BusRange, Device, DeviceBound, Dispatcher, ProfileTable,
+    Refusal, Removed, Serialized, Snapshot, ThreadSafe, Unbound, VmDevices, VmDevicesBuilder,
+    mount, sync::Arc,
 };
 
 #[unsafe(no_mangle)]
@@ -44,7 +45,7 @@ fn methods<B: DeviceBound>() {
     compile!(VmDevices<B>: read_bytes::<Port>, write_bytes::<Port>);
     compile!(VmDevices<B>: read_repeated::<Port>, write_repeated::<Port>);
     compile!(VmDevices<B>: alloc_ivc_channel, release_ivc_channel, snapshot, reclaim);
-    compile!(VmDevices<B>: dispatcher);
+    compile!(VmDevices<B>: dispatcher, profile_table);
     vcpu::<B, &'static VmDevices<B>>();
     vcpu::<B, Arc<VmDevices<B>>>();
     compile!(VmDevices<B>: remove, reindex);
@@ -56,6 +57,9 @@ fn methods<B: DeviceBound>() {
     let record = |batch: &mut Batch<'_, B>| batch.remove(black_box(None).ok_or(Refusal::NoMemory)?);
     drop(black_box(VmDevices::<B>::default().update(record)));
     compile!(Snapshot<B>: mmio, sys_reg, port, ivc);
+    compile!(ProfileTable: profile);
+    black_box(<ProfileTable as fmt::Debug>::fmt as *const ());
+    black_box(<ProfileTable as fmt::Display>::fmt as *const ());
     compile!(AxVmDeviceConfig: new);
     compile!(VmDevicesBuilder<'_, B>: new, config, unmapped, build);
     compile!(VmDevicesBuilder<'_, B>: trust_guest_its, with_virtual_timer, skip_unbuilt);
@@ -95,7 +99,7 @@ fn see<T>(value: T) {
 }
 
 fn vcpu<B: DeviceBound, V: Deref<Target = VmDevices<B>> + Clone>() {
-    compile!(Dispatcher<V>: new, registry, counters, refresh, park);
+    compile!(Dispatcher<V>: new, registry, counters, profile, take_profile, refresh, park);
     compile!(Dispatcher<V>: handle_mmio_read, handle_sys_reg_read, handle_port_read);
     compile!(Dispatcher<V>: handle_mmio_write, handle_sys_reg_write, handle_port_write);
     compile!(Dispatcher<V>: read_bytes::<GuestPhysAddr>, write_bytes::<GuestPhysAddr>);

@@ -10,7 +10,8 @@ use super::{
     check, thread,
 };
 use crate::{
-    BusId, Device, DeviceId, Handlers, Miss, Port, Refusal, Registry, Span, Vcpu, Withdrawn,
+    BusId, Device, DeviceId, Direction, Handlers, Miss, Port, Refusal, Registry, Span, Vcpu,
+    Withdrawn,
     sync::{AtomicBool, Ordering},
 };
 
@@ -88,7 +89,7 @@ fn read(devices: &Devices, port: u64) -> Result<u64, Miss> {
 }
 
 fn read_by(vcpu: &mut Vcpu<Arc<Devices>>, port: u64) -> Result<u64, Miss> {
-    vcpu.dispatch::<Port, _>(port, 0, |hit| hit.handler().read())
+    vcpu.dispatch::<Port, _>(Direction::Read, port, 0, |hit| hit.handler().read())
 }
 
 #[test]

@@ -12,7 +12,8 @@ use super::{
     watched::Watched,
 };
 use crate::{
-    Batch, Device, DeviceId, Handlers, Miss, Port, Refusal, Registry, Removed, Span, Vcpu,
+    Batch, Device, DeviceId, Direction, Handlers, Miss, Port, Refusal, Registry, Removed, Span,
+    Vcpu,
 };
 
 /// Devices with ports only.
@@ -104,7 +105,7 @@ fn read(devices: &Devices, port: u64) -> Result<usize, Miss> {
 }
 
 fn read_by(vcpu: &mut Vcpu<Arc<Devices>>, port: u64) -> Result<usize, Miss> {
-    vcpu.dispatch::<Port, _>(port, 0, |hit| hit.handler().read())
+    vcpu.dispatch::<Port, _>(Direction::Read, port, 0, |hit| hit.handler().read())
 }
 
 /// Overwrites the memory of a device in which nobody can be any more.

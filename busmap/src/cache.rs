@@ -4,18 +4,21 @@ use core::ptr::NonNull;
 
 use crate::{
     bus::{Bus, Family, Handlers, On, PerBus},
+    direction::Direction,
     miss::Miss,
     publish::{Hold, NEVER, SnapshotCell},
     registry::Hit,
     table::Row,
     tables::Tables,
+    tallies::Tallies,
 };
 
 /// Tables that are held, and for each bus a hint: the row of them that the next access may be for.
 ///
 /// A hint saves the walk through the table's index where a vCPU polls one device. Where accesses go to many,
-/// a processor could not predict whether the hint holds: so it is [set](Self::hint_at) seldom, and taken back
-/// with the first access that it does not hold.
+/// a processor could not predict whether the hint holds: so it is set seldom, and taken back
+/// with the first access that it does not hold. Which accesses set it, the [`Tallies`] say: the hint is the device
+/// that they count as the hot one.
 ///
 /// # Invariants
 ///
@@ -43,13 +46,7 @@ struct Hint<D: ?Sized> {
     /// there is a row and the tables are current.
     version: u64,
     row: NonNull<Row<D>>,
-    /// How many accesses found their row in the tables.
-    searches: u64,
 }
-
-/// Of how many accesses that find their row in the tables one sets the hint. A power of two, and large enough
-/// that a hint which does not hold next time, and costs a branch that was predicted wrong, is rare.
-const PERIOD: u64 = 64;
 
 // SAFETY: a hint is used as a reference to its row is.
 unsafe impl<D: ?Sized> Send for Hint<D> where Row<D>: Sync {}
@@ -62,17 +59,13 @@ impl<D: ?Sized> Hint<D> {
     const NONE: Self = Self {
         version: NEVER,
         row: NonNull::dangling(),
-        searches: 0,
     };
 
-    /// Counts an access that found its row in the tables of a version. Now and then the row becomes the hint.
-    #[inline(always)]
-    fn found(&mut self, row: &Row<D>, version: u64) {
-        self.searches += 1;
-        if self.searches % PERIOD == 1 {
-            self.version = version;
-            self.row = row.into();
-        }
+    /// Makes a row of the held tables, which are of this version, the hint.
+    fn set(&mut self, row: &Row<D>, version: u64) {
+        // INVARIANT (Hinted): as the caller says.
+        self.version = version;
+        self.row = row.into();
     }
 }
 
@@ -126,19 +119,22 @@ impl<F: Handlers> Cache<F> {
         self.hold.snapshot().of::<K>().guess(at)
     }
 
-    /// The row of the held tables at a [guess](Self::guess), if it owns all of `at ..= at + beyond`. Now and then it
-    /// becomes the hint.
+    /// The row of the held tables at a [guess](Self::guess), if it owns all of `at ..= at + beyond`. Counts the access;
+    /// now and then the row becomes the hint.
     #[inline(always)]
     pub(crate) fn guessed<K: Bus>(
         &mut self,
+        tallies: &mut Tallies,
+        direction: Direction,
         guess: usize,
         at: u64,
         beyond: u64,
     ) -> Option<Hit<'_, F, K>> {
         let tables = self.hold.snapshot();
         let row = tables.of::<K>().guessed(guess, at, beyond)?;
-        // INVARIANT (Hinted): the row is one of the held tables.
-        K::of_mut(&mut self.hints).found(row, self.hold.version());
+        if tallies.count::<K>(row.index, direction) {
+            K::of_mut(&mut self.hints).set(row, self.hold.version());
+        }
         Some(Hit { row, tables })
     }
 
@@ -149,22 +145,25 @@ impl<F: Handlers> Cache<F> {
         self.tells_misses.then(|| Miss::at(holder))
     }
 
-    /// The row of the held tables that owns all of `at ..= at + beyond`.
+    /// The row of the held tables that owns all of `at ..= at + beyond`. Counts the access, as
+    /// [`guessed`](Self::guessed) does.
     ///
     /// # Errors
     ///
     /// The row that owns `at`, if there is one.
-    pub(crate) fn search<K: Bus>(&mut self, at: u64, beyond: u64) -> Found<'_, F, K> {
+    pub(crate) fn search<K: Bus>(
+        &mut self,
+        tallies: &mut Tallies,
+        direction: Direction,
+        at: u64,
+        beyond: u64,
+    ) -> Found<'_, F, K> {
         let tables = self.hold.snapshot();
         let row = tables.of::<K>().search(at, beyond)?;
-        // INVARIANT (Hinted): the row is one of the held tables.
-        K::of_mut(&mut self.hints).found(row, self.hold.version());
+        if tallies.count::<K>(row.index, direction) {
+            K::of_mut(&mut self.hints).set(row, self.hold.version());
+        }
         Ok(Hit { row, tables })
-    }
-
-    /// How many accesses found their row in the tables.
-    pub(crate) fn searches<K: Bus>(&self) -> u64 {
-        K::of(&self.hints).searches
     }
 
     /// Takes the hint back.
@@ -203,12 +202,14 @@ impl<F: Handlers> Cache<F> {
         self.hold.is_current(cell)
     }
 
-    /// Takes hold of the cell's current tables.
-    pub(crate) fn renew(&mut self, cell: &SnapshotCell<Tables<F>>) {
+    /// Takes hold of the cell's current tables, and tells the tallies whose the indices are there.
+    pub(crate) fn renew(&mut self, cell: &SnapshotCell<Tables<F>>, tallies: &mut Tallies) {
         // INVARIANT (Hinted): none has a row.
         self.unhint_all();
-        self.hold.renew(cell);
-        self.tells_misses = self.hold.is_settled() && self.tables().withdrawal().is_none();
+        let old = self.hold.renew(cell);
+        let tables = self.hold.snapshot();
+        self.tells_misses = self.hold.is_settled() && tables.withdrawal().is_none();
+        tables.for_each_new(&old, |index, id| tallies.attribute(index, id));
     }
 
     /// Lets go of the tables.
@@ -250,16 +251,24 @@ mod tests {
     /// A cache whose hint is the device at the port.
     fn warm(devices: &Registry<Named>, port: u64) -> Cache<Named> {
         let mut cache = Cache::of(&devices.tables);
-        cache.renew(&devices.tables);
+        renew(&mut cache, &devices);
         assert_eq!(find(&mut cache, port), Span::new(port, port));
         assert_eq!(hinted(&cache), Span::new(port, port));
         cache
     }
 
     fn find(cache: &mut Cache<Named>, port: u64) -> Option<Span> {
+        find_of(cache, &mut Tallies::new(), port)
+    }
+
+    fn find_of(cache: &mut Cache<Named>, tallies: &mut Tallies, port: u64) -> Option<Span> {
         let guess = cache.guess::<Port>(port);
-        let hit = cache.guessed::<Port>(guess, port, 0);
+        let hit = cache.guessed::<Port>(tallies, Direction::Read, guess, port, 0);
         hit.map(|hit| hit.row.span)
+    }
+
+    fn renew(cache: &mut Cache<Named>, devices: &Registry<Named>) {
+        cache.renew(&devices.tables, &mut Tallies::new());
     }
 
     fn hinted(cache: &Cache<Named>) -> Option<Span> {
@@ -274,7 +283,7 @@ mod tests {
         add(&devices, 6);
         assert!(cache.is_outdated(&devices.tables) && !cache.is_current(&devices.tables));
         assert_eq!(hinted(&cache), None);
-        cache.renew(&devices.tables);
+        renew(&mut cache, &devices);
         assert_eq!(hinted(&cache), None, "it was another table's row");
     }
 
@@ -283,14 +292,17 @@ mod tests {
         let devices = registry(&[5, 6]);
         let mut cache = warm(&devices, 5);
         cache.unhint::<Port>();
-        assert_eq!(hinted(&cache), None);
-        for _ in 1..PERIOD {
-            assert_eq!(find(&mut cache, 6), Span::new(6, 6));
-            assert_eq!(hinted(&cache), None);
+        let tallies = &mut Tallies::new();
+        assert_eq!(find_of(&mut cache, tallies, 6), Span::new(6, 6));
+        assert_eq!(hinted(&cache), Span::new(6, 6), "the first does");
+        cache.unhint::<Port>();
+        let mut more = 0;
+        while hinted(&cache).is_none() {
+            assert_eq!(find_of(&mut cache, tallies, 5), Span::new(5, 5));
+            more += 1;
         }
-        assert_eq!(find(&mut cache, 6), Span::new(6, 6));
-        assert_eq!(hinted(&cache), Span::new(6, 6));
-        assert_eq!(cache.searches::<Port>(), PERIOD + 1);
+        assert_eq!(hinted(&cache), Span::new(5, 5));
+        assert!((8..=1_000).contains(&more), "{more}");
     }
 
     /// The tables of one version need not be those of that version before: a publication comes
@@ -303,7 +315,7 @@ mod tests {
         cache.park();
         assert!(cache.is_parked());
         assert_eq!(hinted(&cache), None);
-        cache.renew(&devices.tables);
+        renew(&mut cache, &devices);
         assert_eq!(cache.hold.version(), version);
         assert_eq!(hinted(&cache), None);
     }
@@ -314,11 +326,11 @@ mod tests {
         let (one, other) = (registry(&[5]), registry(&[7]));
         let mut cache = warm(&one, 5);
         let version = cache.hold.version();
-        cache.renew(&other.tables);
+        renew(&mut cache, &other);
         assert_eq!(cache.hold.version(), version);
         assert_eq!(hinted(&cache), None);
         // And the first one's row does not come back with its version.
-        cache.renew(&one.tables);
+        renew(&mut cache, &one);
         assert_eq!(hinted(&cache), None);
     }
 

@@ -7,19 +7,24 @@ extern crate alloc;
 #[cfg(not(target_os = "none"))]
 extern crate std;
 
+mod accesses;
 mod aside;
 mod bus;
 mod cache;
 mod change;
 mod device;
+mod direction;
 mod index;
 #[cfg(test)]
 #[path = "../loom-tests/mod.rs"]
 mod loom_tests;
 mod miss;
+mod missed;
 #[cfg(object_code)]
 mod object_code;
 pub mod orderings;
+mod past;
+mod profile;
 mod publish;
 mod refusal;
 mod registrations;
@@ -28,21 +33,27 @@ mod removed;
 mod reserve;
 #[cfg(feature = "rust-vmm")]
 pub mod rust_vmm;
+mod space_saving;
 mod span;
 mod stack;
 mod sync;
 mod table;
 mod tables;
+mod tallies;
 #[cfg(all(test, not(loom)))]
 mod testing;
 mod vcpu;
 mod withdraw;
 
 pub use crate::{
+    accesses::Accesses,
     bus::{Bus, BusId, Handlers, Mmio, On, Port, SysReg},
     change::Batch,
     device::{Device, DeviceId},
+    direction::Direction,
     miss::Miss,
+    missed::{Missed, MissedAddress},
+    profile::{DeviceProfile, Profile},
     refusal::{Refusal, Refused},
     registry::{Hit, Registry, View},
     removed::Removed,

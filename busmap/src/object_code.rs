@@ -4,8 +4,9 @@
 use core::{error::Error, fmt, hint::black_box, ops::Deref};
 
 use crate::{
-    Batch, Bus, BusId, Device, DeviceId, Handlers, Hit, Miss, Mmio, Port, Refusal, Refused,
-    Registration, Registry, Removed, Span, SysReg, Vcpu, View, Withdrawn, sync::Arc,
+    Accesses, Batch, Bus, BusId, Device, DeviceId, Direction, Handlers, Hit, Miss, Missed,
+    MissedAddress, Mmio, Port, Profile, Refusal, Refused, Registration, Registry, Removed, Span,
+    SysReg, Vcpu, View, Withdrawn, sync::Arc,
 };
 
 /// Devices that a guest reads.
@@ -41,6 +42,10 @@ fn busmap_api() {
     compile!(View<'_, Reads>: device, devices, is_withdrawn);
     compile!(Span: new, with_length, first, last, contains, overlaps);
     compile!(DeviceId: number);
+    compile!(Profile: merge, answered, missed);
+    compile!(Missed: merge);
+    compile!(MissedAddress: at_least);
+    compile!(Accesses: total);
     black_box(<Refusal as From<Refused<Reads>>>::from as *const ());
     black_box(replaces as *const ());
     black_box(looks as *const ());
@@ -52,6 +57,7 @@ fn busmap_api() {
     vcpu::<Arc<Registry<Reads>>>();
     shows::<(Registry<Reads>, Batch<'_, Reads>, Device<Reads>, Miss)>();
     shows::<(Registration<Reads>, Withdrawn<Reads>, View<'_, Reads>)>();
+    shows::<(Profile, Direction)>();
     fails::<Miss>();
     fails::<Refusal>();
     fails::<Refused<Reads>>();
@@ -60,6 +66,7 @@ fn busmap_api() {
         <BusId as fmt::Display>::fmt as *const (),
         <Span as fmt::Display>::fmt as *const (),
         <DeviceId as fmt::Display>::fmt as *const (),
+        <Profile as fmt::Display>::fmt as *const (),
     ));
 }
 
@@ -78,7 +85,7 @@ fn bus<K: Bus>() {
 }
 
 fn vcpu<V: Deref<Target = Registry<Reads>>>() {
-    compile!(Vcpu<V>: new, registry, is_parked, refresh, park);
+    compile!(Vcpu<V>: new, registry, is_parked, refresh, park, profile, take_profile);
     compile!(Vcpu<V>: counters::<Mmio>, counters::<Port>, counters::<SysReg>);
     shows::<Vcpu<V>>();
     black_box(exits::<V, Mmio> as *const ());
@@ -111,8 +118,8 @@ fn accesses<K: Bus>(registry: &Registry<Reads>, at: u64) {
 }
 
 fn exits<V: Deref<Target = Registry<Reads>>, K: Bus>(vcpu: &mut Vcpu<V>, at: u64) {
-    let _ = black_box(vcpu.dispatch::<K, _>(at, 3, |found| see(found)));
-    vcpu.dispatch_with::<K, _>(at, 3, |found| see(found));
+    let _ = black_box(vcpu.dispatch::<K, _>(Direction::Read, at, 3, |found| see(found)));
+    vcpu.dispatch_with::<K, _>(Direction::Read, at, 3, |found| see(found));
 }
 
 fn looks(registry: &Registry<Reads>) {

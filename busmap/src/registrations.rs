@@ -88,12 +88,30 @@ impl<R> Registrations<R> {
         Some(registration)
     }
 
+    /// No registration's index is as high.
+    pub(crate) const fn places(&self) -> usize {
+        self.chunks.len() * CHUNK
+    }
+
     /// Where the registration with this number is. The latest are found first.
     pub(crate) fn index_of(&self, number: u64) -> Option<usize> {
         let is_at = |place: &Option<(u64, Arc<R>)>| matches!(place, Some((at, _)) if *at == number);
         let chunks = self.chunks.iter().enumerate().rev();
         let mut found = chunks.filter_map(|(c, chunk)| Some((c, chunk.iter().position(is_at)?)));
         found.next().map(|(c, i)| c * CHUNK + i)
+    }
+
+    /// Those that are not in a chunk that the two share, with their indices.
+    pub(crate) fn not_shared_with(&self, old: &Self) -> impl Iterator<Item = (usize, &Arc<R>)> {
+        let chunks = self.chunks.iter().enumerate();
+        let is_shared = |c: usize, chunk: &Arc<Chunk<R>>| {
+            (old.chunks.get(c)).is_some_and(|old| Arc::ptr_eq(old, chunk))
+        };
+        let changed = chunks.filter(move |&(c, chunk)| !is_shared(c, chunk));
+        changed.flat_map(|(c, chunk)| {
+            let places = chunk.iter().enumerate();
+            places.filter_map(move |(i, place)| Some((c * CHUNK + i, &place.as_ref()?.1)))
+        })
     }
 
     /// All of them, in no particular order.

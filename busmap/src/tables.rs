@@ -125,6 +125,23 @@ impl<F: Handlers> Tables<F> {
         owner.expect("a row has an owner")
     }
 
+    /// No device's index is as high.
+    pub(crate) fn places(&self) -> usize {
+        self.registrations.places()
+    }
+
+    /// The id of the device at an index, if one is there.
+    pub(crate) fn id_at(&self, index: usize) -> Option<DeviceId> {
+        self.registrations.get(index).map(|of| of.id)
+    }
+
+    /// Calls `see` with the index and the id of every device that is here and may not have been at that index in
+    /// the `old` tables.
+    pub(crate) fn for_each_new(&self, old: &Self, mut see: impl FnMut(usize, DeviceId)) {
+        let new = self.registrations.not_shared_with(&old.registrations);
+        new.for_each(|(index, of)| see(index, of.id));
+    }
+
     /// All registrations, in no particular order.
     pub(crate) fn registrations(&self) -> impl Iterator<Item = &Registration<F>> {
         self.registrations.iter().map(|of| &**of)

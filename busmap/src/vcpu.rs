@@ -1,13 +1,19 @@
 //! [`Vcpu`]: a vCPU's own handle of the registry.
 
+use alloc::boxed::Box;
 use core::{fmt, ops::Deref};
 
 use crate::{
-    bus::{Bus, Family, Handlers, PerBus},
+    bus::{Bus, Family, Handlers, Mmio, PerBus, Port, SysReg},
     cache::Cache,
+    direction::Direction,
     miss::Miss,
+    profile::Profile,
     registry::{Hit, Registry},
+    space_saving::SpaceSaving,
     sync::mutant,
+    tables::Tables,
+    tallies::Tallies,
 };
 
 /// A vCPU's own handle of a registry: it keeps the tables from one dispatch to the next, and
@@ -15,6 +21,8 @@ use crate::{
 ///
 /// It dispatches as [`Registry::dispatch`] does, but for these differences:
 ///
+/// - It is told the direction of an access, and counts: [`profile`](Self::profile) says which devices
+///   and which missed addresses its accesses were for.
 /// - It takes `&mut self`: one vCPU uses it at a time.
 /// - It is quicker. A dispatch looks with one load whether the tables were replaced, and if they were
 ///   not and a device answers, it writes no memory but the handle's own.
@@ -36,7 +44,11 @@ use crate::{
 /// that its handle still goes by the old tables, but for one thing: no access is a miss by old ones.
 pub struct Vcpu<V: Deref<Target: RegistryLike>> {
     cache: Cache<<V::Target as RegistryLike>::Handlers>,
-    counters: PerBus<CountersOf>,
+    tallies: Tallies,
+    refreshes: PerBus<NumberOf>,
+    missed: Box<PerBus<MissedOf>>,
+    /// Misses whose addresses were taken.
+    taken_misses: PerBus<NumberOf>,
     registry: V,
 }
 
@@ -71,11 +83,32 @@ pub struct BusCounters {
     pub refreshes: u64,
 }
 
-/// The family of counters.
-struct CountersOf;
+/// The family of numbers.
+struct NumberOf;
 
-impl Family for CountersOf {
-    type Of<K: Bus> = BusCounters;
+impl Family for NumberOf {
+    type Of<K: Bus> = u64;
+}
+
+const ZEROS: PerBus<NumberOf> = PerBus {
+    mmio: 0,
+    port: 0,
+    sys_reg: 0,
+};
+
+/// The family of sketches of the missed addresses.
+struct MissedOf;
+
+impl Family for MissedOf {
+    type Of<K: Bus> = SpaceSaving;
+}
+
+fn nothing_missed() -> PerBus<MissedOf> {
+    PerBus {
+        mmio: SpaceSaving::new(),
+        port: SpaceSaving::new(),
+        sys_reg: SpaceSaving::new(),
+    }
 }
 
 impl<F: Handlers> Registry<F> {
@@ -88,15 +121,18 @@ impl<F: Handlers> Registry<F> {
 impl<F: Handlers, V: Deref<Target = Registry<F>>> Vcpu<V> {
     /// A handle of the registry that `registry` leads to. Parked: it holds no tables yet.
     ///
-    /// Allocates nothing but empty tables. From then on the handle allocates nothing of its own.
+    /// Allocates less than 4 KiB, and 32 bytes for each registered device, in groups of 32, for what it
+    /// counts. A dispatch allocates nothing of its own; what [`refresh`](Self::refresh) and
+    /// [`take_profile`](Self::take_profile) allocate is such room again, for devices that are added.
     pub fn new(registry: V) -> Self {
+        let mut tallies = Tallies::new();
+        make_room(&mut tallies, &registry.tables.load());
         Self {
             cache: Cache::of(&registry.tables),
-            counters: PerBus {
-                mmio: BusCounters::default(),
-                port: BusCounters::default(),
-                sys_reg: BusCounters::default(),
-            },
+            tallies,
+            taken_misses: ZEROS,
+            refreshes: ZEROS,
+            missed: Box::new(nothing_missed()),
             registry,
         }
     }
@@ -109,9 +145,40 @@ impl<F: Handlers, V: Deref<Target = Registry<F>>> Vcpu<V> {
     /// What the handle has done on bus `K` since it was made.
     pub fn counters<K: Bus>(&self) -> BusCounters {
         BusCounters {
-            searches: self.cache.searches::<K>(),
-            ..*K::of(&self.counters)
+            hits: self.tallies.counted_hot::<K>(),
+            searches: self.tallies.counted_others::<K>(),
+            misses: K::of(&self.taken_misses) + K::of(&self.missed).total(),
+            refreshes: *K::of(&self.refreshes),
         }
+    }
+
+    /// Which devices the handle's accesses were for, and which addresses it missed, since it was made
+    /// or since [`take_profile`](Self::take_profile).
+    ///
+    /// Allocates the lists that it gives.
+    pub fn profile(&self) -> Profile {
+        let PerBus {
+            mmio,
+            port,
+            sys_reg,
+        } = &*self.missed;
+        let missed = [mmio, port, sys_reg].map(SpaceSaving::list);
+        Profile::of(&self.tallies, missed)
+    }
+
+    /// The [`profile`](Self::profile), which begins again with nothing. [`counters`](Self::counters)
+    /// go on.
+    ///
+    /// Makes room for devices that were added, as [`refresh`](Self::refresh) does.
+    pub fn take_profile(&mut self) -> Profile {
+        let profile = self.profile();
+        self.tallies.clear();
+        self.taken_misses.mmio += self.missed.mmio.total();
+        self.taken_misses.port += self.missed.port.total();
+        self.taken_misses.sys_reg += self.missed.sys_reg.total();
+        *self.missed = nothing_missed();
+        make_room(&mut self.tallies, self.cache.tables());
+        profile
     }
 
     /// Whether the handle holds no tables.
@@ -120,10 +187,14 @@ impl<F: Handlers, V: Deref<Target = Registry<F>>> Vcpu<V> {
     }
 
     /// Lets go of tables that were replaced, and holds the current ones.
+    ///
+    /// Makes room to count the accesses of each device by itself, if devices were added since the
+    /// handle was made and there is memory: then it allocates and frees memory of the handle's own.
     pub fn refresh(&mut self) {
         if !self.cache.is_current(&self.registry.tables) {
-            self.cache.renew(&self.registry.tables);
+            self.cache.renew(&self.registry.tables, &mut self.tallies);
         }
+        make_room(&mut self.tallies, self.cache.tables());
     }
 
     /// Lets go of the tables. The next dispatch, or [`refresh`](Self::refresh), takes hold again.
@@ -132,7 +203,7 @@ impl<F: Handlers, V: Deref<Target = Registry<F>>> Vcpu<V> {
     }
 
     /// Has `enter` call the one device that owns all of `at ..= at + beyond` on bus `K`, and gives
-    /// what it gives.
+    /// what it gives. Counts the access as a read or a write of that device, or as a miss at `at`.
     ///
     /// # Errors
     ///
@@ -140,11 +211,12 @@ impl<F: Handlers, V: Deref<Target = Registry<F>>> Vcpu<V> {
     #[inline(always)]
     pub fn dispatch<K: Bus, T>(
         &mut self,
+        direction: Direction,
         at: u64,
         beyond: u64,
         enter: impl FnOnce(Hit<'_, F, K>) -> T,
     ) -> Result<T, Miss> {
-        self.dispatch_with(at, beyond, |found| {
+        self.dispatch_with(direction, at, beyond, |found| {
             found.map(enter).map_err(|(_, miss)| miss)
         })
     }
@@ -154,6 +226,7 @@ impl<F: Handlers, V: Deref<Target = Registry<F>>> Vcpu<V> {
     #[inline(always)]
     pub fn dispatch_with<K: Bus, T>(
         &mut self,
+        direction: Direction,
         at: u64,
         beyond: u64,
         answer: impl FnOnce(Result<Hit<'_, F, K>, (&mut Self, Miss)>) -> T,
@@ -161,7 +234,7 @@ impl<F: Handlers, V: Deref<Target = Registry<F>>> Vcpu<V> {
         let latest = self.cache.latest();
         if let Some(row) = self.cache.hint::<K>(latest) {
             if row.span.holds(at, beyond) {
-                K::of_mut(&mut self.counters).hits += 1;
+                self.tallies.count_hot::<K>(direction);
                 let tables = self.cache.tables();
                 return answer(Ok(Hit { row, tables }));
             }
@@ -169,15 +242,16 @@ impl<F: Handlers, V: Deref<Target = Registry<F>>> Vcpu<V> {
         }
         let guess = self.cache.guess::<K>(at);
         if self.cache.is_at(latest) {
-            if let Some(hit) = self.cache.guessed::<K>(guess, at, beyond) {
+            let tallies = &mut self.tallies;
+            if let Some(hit) = self.cache.guessed::<K>(tallies, direction, guess, at, beyond) {
                 return answer(Ok(hit));
             }
             if let Some(miss) = self.cache.miss::<K>(guess, at) {
-                K::of_mut(&mut self.counters).misses += 1;
+                K::of_mut(&mut self.missed).count(at);
                 return answer(Err((self, miss)));
             }
         }
-        self.search_and_answer(at, beyond, answer)
+        self.search_and_answer(direction, at, beyond, answer)
     }
 
     /// The same where the guess does not tell.
@@ -185,23 +259,29 @@ impl<F: Handlers, V: Deref<Target = Registry<F>>> Vcpu<V> {
     #[inline(never)]
     fn search_and_answer<K: Bus, T>(
         &mut self,
+        direction: Direction,
         at: u64,
         beyond: u64,
         answer: impl FnOnce(Result<Hit<'_, F, K>, (&mut Self, Miss)>) -> T,
     ) -> T {
-        match self.search(at, beyond) {
+        match self.search(direction, at, beyond) {
             Ok(hit) => answer(Ok(hit)),
             Err(miss) => answer(Err((self, miss))),
         }
     }
 
-    fn search<K: Bus>(&mut self, at: u64, beyond: u64) -> Result<Hit<'_, F, K>, Miss> {
+    fn search<K: Bus>(
+        &mut self,
+        direction: Direction,
+        at: u64,
+        beyond: u64,
+    ) -> Result<Hit<'_, F, K>, Miss> {
         if !self.cache.tells_misses(&self.registry.tables) {
             self.renew::<K>(at, beyond)?;
         }
-        let found = self.cache.search::<K>(at, beyond);
+        let found = (self.cache).search::<K>(&mut self.tallies, direction, at, beyond);
         found.map_err(|holder| {
-            K::of_mut(&mut self.counters).misses += 1;
+            K::of_mut(&mut self.missed).count(at);
             Miss::at(holder)
         })
     }
@@ -219,30 +299,35 @@ impl<F: Handlers, V: Deref<Target = Registry<F>>> Vcpu<V> {
         let cell = &self.registry.tables;
         let mut refreshed = self.cache.is_outdated(cell);
         if refreshed {
-            self.cache.renew(cell);
+            self.cache.renew(cell, &mut self.tallies);
         }
         if !self.cache.owns::<K>(at, beyond)
             && !mutant("handle-misses")
             && !self.cache.is_current(cell)
         {
             refreshed = true;
-            self.cache.renew(cell);
+            self.cache.renew(cell, &mut self.tallies);
         }
         if self.cache.tables().withdrawal().is_some() {
             return Err(Miss::Withdrawn);
         }
-        K::of_mut(&mut self.counters).refreshes += u64::from(refreshed);
+        *K::of_mut(&mut self.refreshes) += u64::from(refreshed);
         Ok(())
     }
+}
+
+/// Makes room for the devices of these tables, by which accesses are counted, and for some more.
+fn make_room<F: Handlers>(tallies: &mut Tallies, tables: &Tables<F>) {
+    tallies.grow(tables.places(), |index| tables.id_at(index));
 }
 
 impl<F: Handlers, V: Deref<Target = Registry<F>>> fmt::Debug for Vcpu<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Vcpu")
             .field("parked", &self.cache.is_parked())
-            .field("mmio", &self.counters.mmio)
-            .field("port", &self.counters.port)
-            .field("sys_reg", &self.counters.sys_reg)
+            .field("mmio", &self.counters::<Mmio>())
+            .field("port", &self.counters::<Port>())
+            .field("sys_reg", &self.counters::<SysReg>())
             .finish_non_exhaustive()
     }
 }
@@ -251,7 +336,6 @@ impl<F: Handlers, V: Deref<Target = Registry<F>>> fmt::Debug for Vcpu<V> {
 mod tests {
     use super::*;
     use crate::{
-        bus::{Mmio, Port, SysReg},
         span::Span,
         sync::{Arc, writes},
         testing::{Named, named},
@@ -272,7 +356,7 @@ mod tests {
     type Handle<'r> = Vcpu<&'r Registry<Named>>;
 
     fn read(vcpu: &mut Handle<'_>, at: u64, beyond: u64) -> Result<String, Miss> {
-        vcpu.dispatch::<Port, _>(at, beyond, |hit| hit.handler().to_owned())
+        vcpu.dispatch::<Port, _>(Direction::Read, at, beyond, |hit| hit.handler().to_owned())
     }
 
     fn one() -> Result<String, Miss> {
@@ -305,7 +389,7 @@ mod tests {
         assert_eq!(read(&mut vcpu, 0x10, 0), one());
         assert_eq!(vcpu.counters::<Port>(), counted(2, 2, 1, 2));
         assert_eq!(vcpu.counters::<Mmio>(), BusCounters::default());
-        let missed = vcpu.dispatch::<SysReg, _>(0x10, 0, |_| ());
+        let missed = vcpu.dispatch::<SysReg, _>(Direction::Read, 0x10, 0, |_| ());
         assert_eq!(missed, Err(Miss::Nobody));
         assert_eq!(vcpu.counters::<SysReg>(), counted(0, 0, 1, 0));
     }
@@ -390,11 +474,11 @@ mod tests {
     fn can_live_beside_its_registry() {
         let devices = Arc::new(registry());
         let mut vcpu = Vcpu::new(devices.clone());
-        let found = vcpu.dispatch::<Port, _>(0x10, 0, |hit| *hit.tag());
+        let found = vcpu.dispatch::<Port, _>(Direction::Read, 0x10, 0, |hit| *hit.tag());
         assert_eq!(found, Ok("one"));
         assert!(Arc::ptr_eq(vcpu.registry(), &devices));
         drop(devices);
-        let found = vcpu.dispatch::<Port, _>(0x10, 0, |hit| *hit.tag());
+        let found = vcpu.dispatch::<Port, _>(Direction::Read, 0x10, 0, |hit| *hit.tag());
         assert_eq!(found, Ok("one"));
     }
 

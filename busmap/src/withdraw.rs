@@ -172,6 +172,7 @@ fn edits_of<F: Handlers<Tag: Clone>>(
 mod tests {
     use super::*;
     use crate::{
+        direction::Direction,
         miss::Miss,
         testing::{Named, named},
     };
@@ -221,7 +222,7 @@ mod tests {
         let withdrawn = devices.withdraw();
         assert_eq!(read(&devices, 4), Err(Miss::Withdrawn));
         let mut vcpu = devices.vcpu();
-        let missed = vcpu.dispatch::<Mmio, _>(0, 0, |_| ());
+        let missed = vcpu.dispatch::<Mmio, _>(Direction::Read, 0, 0, |_| ());
         assert_eq!(missed, Err(Miss::Withdrawn));
         assert!(devices.find::<Port>(4).is_none());
         devices.view(|view| assert!(view.is_withdrawn() && view.devices().count() == 0));

@@ -13,7 +13,8 @@ use std::{
 };
 
 use busmap::{
-    Batch, BusId, Device, DeviceId, Miss, Mmio, Port, Refusal, Refused, Registry, Span, Vcpu,
+    Batch, BusId, Device, DeviceId, Direction, Miss, Mmio, Port, Refusal, Refused, Registry, Span,
+    Vcpu,
 };
 
 use self::common::{Devices, Fns, Handler, read, reads_as, rounds, span, while_changing};
@@ -213,13 +214,13 @@ fn a_bar_is_switched_while_vcpus_read_it() {
     let mut vcpu = Vcpu::new(devices.clone());
     let watch = || {
         let at = BAR.0 + 0x123;
-        let found = vcpu.dispatch::<Mmio, _>(at, 3, |hit| {
+        let found = vcpu.dispatch::<Mmio, _>(Direction::Read, at, 3, |hit| {
             assert_eq!(hit.id(), id);
             hit.handler()(at - hit.span().first())
         });
         assert!(matches!(found, Ok(0x123) | Err(Miss::Nobody)), "{found:?}");
         // Its configuration is there all the time.
-        let port = vcpu.dispatch::<Port, _>(0, 0, |hit| hit.id());
+        let port = vcpu.dispatch::<Port, _>(Direction::Read, 0, 0, |hit| hit.id());
         assert_eq!(port, Ok(id));
     };
     while_changing(watch, || {
@@ -268,7 +269,7 @@ fn a_handler_that_moves_its_device_while_others_look() {
         let run = || {
             let mut vcpu = devices.vcpu();
             for _ in 0..rounds(5_000) {
-                let moved = vcpu.dispatch::<Mmio, _>(0, 0, |hit| hit.handler()(0));
+                let moved = vcpu.dispatch::<Mmio, _>(Direction::Read, 0, 0, |hit| hit.handler()(0));
                 moves.fetch_add(moved.unwrap(), SeqCst);
             }
         };
@@ -367,7 +368,7 @@ fn adders_movers_and_removers_at_once() {
     let mut port = 0;
     let watch = || {
         port = (port + 1) % ((CHANGERS + 1) * 100);
-        let found = vcpu.dispatch::<Port, _>(port, 0, |hit| hit.handler()(0));
+        let found = vcpu.dispatch::<Port, _>(Direction::Read, port, 0, |hit| hit.handler()(0));
         match (port, found) {
             (0..10, found) => assert_eq!(found, Ok(0), "one that stays was missed"),
             (_, Ok(owner)) => assert_eq!(owner, port / 100, "{port} is another's"),
@@ -414,7 +415,7 @@ fn concurrent_swaps() {
     let mut vcpu = devices.vcpu();
     let watch = || {
         for place in 0..PLACES {
-            let owner = vcpu.dispatch::<Port, _>(place, 0, |hit| hit.handler()(0));
+            let owner = vcpu.dispatch::<Port, _>(Direction::Read, place, 0, |hit| hit.handler()(0));
             assert!(owner.is_ok(), "place {place} has no owner");
         }
         let mut owners: Vec<_> =

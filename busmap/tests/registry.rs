@@ -8,7 +8,8 @@ use std::{
 };
 
 use busmap::{
-    Device, Handlers, Hit, Miss, Mmio, Port, Refusal, Registry, Removed, SysReg, Vcpu, View,
+    Device, Direction, Handlers, Hit, Miss, Mmio, Port, Refusal, Registry, Removed, SysReg, Vcpu,
+    View,
 };
 use static_assertions::{assert_impl_all, assert_not_impl_any};
 
@@ -87,7 +88,7 @@ fn a_handler_that_unwinds_leaves_the_registry_as_it_was() {
     // More than there are slots in the cell.
     for _ in 0..if cfg!(miri) { 9 } else { 100 } {
         assert!(catch_unwind(AssertUnwindSafe(|| read(&devices, 1))).is_err());
-        let dispatch = || vcpu.dispatch::<Port, _>(1, 0, |hit| hit.handler()(1));
+        let dispatch = || vcpu.dispatch::<Port, _>(Direction::Read, 1, 0, |hit| hit.handler()(1));
         assert!(catch_unwind(AssertUnwindSafe(dispatch)).is_err());
     }
     assert_eq!(read(&devices, 0), Ok(7));

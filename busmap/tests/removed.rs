@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use busmap::{Device, Miss, Mmio, Port, Removed};
+use busmap::{Device, Direction, Miss, Mmio, Port, Removed};
 
 use self::common::{Devices, Fns, Handler, read, reads_as, rounds, span, while_changing};
 
@@ -161,7 +161,7 @@ fn nobody_is_inside_a_quiescent_device() {
     let mut vcpu = devices.vcpu();
     let watch = || {
         let answered = |found| assert!(matches!(found, Ok(1) | Err(Miss::Nobody)), "{found:?}");
-        answered(vcpu.dispatch::<Port, _>(0, 0, |hit| hit.handler()(0)));
+        answered(vcpu.dispatch::<Port, _>(Direction::Read, 0, 0, |hit| hit.handler()(0)));
         answered(read(&devices, 0));
     };
     while_changing(watch, || {

@@ -348,3 +348,33 @@ fn does_as_the_manager_of_vm_device_does() {
     }
     assert!(hits > if cfg!(miri) { 0 } else { 500 }, "{hits}");
 }
+
+#[test]
+fn a_handle_counts_by_device_and_direction() {
+    let io = IoManager::new();
+    let one = io
+        .register_mmio(mmio(0x1000, 0x1000), Recorder::new(1))
+        .unwrap();
+    let two = io.register_pio(pio(0x100, 0x10), Recorder::new(2)).unwrap();
+    let mut vcpu = io.vcpu();
+    let (at, port, mut data) = (MmioAddress(0x1000), PioAddress(0x100), [0; 5]);
+    for _ in 0..3 {
+        vcpu.mmio_read(at, &mut data).unwrap();
+        vcpu.pio_write(port, &data).unwrap();
+    }
+    vcpu.mmio_write(at, &data).unwrap();
+    vcpu.pio_read(port, &mut data).unwrap();
+    vcpu.pio_read(port, &mut data).unwrap();
+    assert!(vcpu.mmio_write(MmioAddress(0x1ffe), &data).is_err());
+    assert!(vcpu.pio_read(PioAddress(0x80), &mut data).is_err());
+    assert!(vcpu.pio_read(PioAddress(0x80), &mut []).is_err());
+    let profile = vcpu.profile();
+    let listed = profile.devices.iter();
+    let listed = listed.map(|of| (of.id, of.accesses.reads, of.accesses.writes));
+    assert!(listed.eq([(two, 2, 3), (one, 3, 1)]));
+    let missed = [&profile.mmio, &profile.port].map(|missed| {
+        let first = &missed.addresses[0];
+        (missed.total, first.address, first.count)
+    });
+    assert_eq!(missed, [(1, 0x1ffe, 1), (1, 0x80, 1)]);
+}

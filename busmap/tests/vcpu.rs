@@ -13,14 +13,16 @@ use std::{
     thread,
 };
 
-use busmap::{Device, Miss, Mmio, Port, SysReg, Vcpu};
+use busmap::{Device, Direction, Miss, Mmio, Port, SysReg, Vcpu};
 
 use self::common::{Devices, Handler, read, reads_as, rounds, span, while_changing};
 
 type Handle = Vcpu<Arc<Devices>>;
 
 fn read_by(vcpu: &mut Handle, port: u64) -> Result<u64, Miss> {
-    vcpu.dispatch::<Port, _>(port, 0, |hit| hit.handler()(port - hit.span().first()))
+    vcpu.dispatch::<Port, _>(Direction::Read, port, 0, |hit| {
+        hit.handler()(port - hit.span().first())
+    })
 }
 
 #[test]
@@ -32,10 +34,13 @@ fn an_address_is_remembered_for_its_bus_only() {
     for _ in 0..3 {
         assert_eq!(read_by(&mut vcpu, 5), Ok(1));
         assert_eq!(
-            vcpu.dispatch::<Mmio, _>(5, 0, |hit| hit.handler()(0)),
+            vcpu.dispatch::<Mmio, _>(Direction::Read, 5, 0, |hit| hit.handler()(0)),
             Ok(2)
         );
-        assert_eq!(vcpu.dispatch::<SysReg, _>(5, 0, |_| ()), Err(Miss::Nobody));
+        assert_eq!(
+            vcpu.dispatch::<SysReg, _>(Direction::Read, 5, 0, |_| ()),
+            Err(Miss::Nobody)
+        );
     }
     assert_eq!(
         (vcpu.counters::<Port>().hits, vcpu.counters::<Mmio>().hits),
@@ -55,7 +60,8 @@ fn neighbours_in_one_grain_are_told_apart() {
         .add::<Mmio>(reads_as(2), span(0x1010, 0x101f))
         .unwrap();
     let mut vcpu = devices.vcpu();
-    let mut read = |at, beyond| vcpu.dispatch::<Mmio, _>(at, beyond, |hit| hit.handler()(0));
+    let mut read =
+        |at, beyond| vcpu.dispatch::<Mmio, _>(Direction::Read, at, beyond, |hit| hit.handler()(0));
     for _ in 0..2 {
         assert_eq!((read(0x1008, 7), read(0x1010, 7)), (Ok(1), Ok(2)));
         assert_eq!((read(0x100f, 0), read(0x101f, 0)), (Ok(1), Ok(2)));
@@ -100,7 +106,12 @@ fn holds_what_was_removed_until_it_looks_again() {
         Vcpu::park,
         |vcpu| assert_eq!(read_by(vcpu, 0), Err(Miss::Nobody)),
         |vcpu| assert_eq!(read_by(vcpu, 1), Ok(2)),
-        |vcpu| assert_eq!(vcpu.dispatch::<Mmio, _>(0, 0, |_| ()), Err(Miss::Nobody)),
+        |vcpu| {
+            assert_eq!(
+                vcpu.dispatch::<Mmio, _>(Direction::Read, 0, 0, |_| ()),
+                Err(Miss::Nobody)
+            )
+        },
     ];
     for let_go in ways {
         let devices = Arc::new(Devices::new());

@@ -4,7 +4,7 @@ mod common;
 
 use std::{sync::Arc, thread};
 
-use busmap::{BusId, Device, Miss, Mmio, Port, Refusal, Vcpu, Withdrawn};
+use busmap::{BusId, Device, Direction, Miss, Mmio, Port, Refusal, Vcpu, Withdrawn};
 
 use self::common::{Devices, Fns, Handler, read, reads_as, rounds, span, while_changing};
 
@@ -90,7 +90,7 @@ fn a_restoration_is_seen_whole() {
                 let seen = (view.is_withdrawn(), view.spans::<Port>().count());
                 assert!(matches!(seen, (true, 0) | (false, 4)), "{seen:?}");
             });
-            let found = vcpu.dispatch::<Port, _>(3, 0, |hit| hit.handler()(0));
+            let found = vcpu.dispatch::<Port, _>(Direction::Read, 3, 0, |hit| hit.handler()(0));
             assert!(matches!(found, Ok(13) | Err(Miss::Withdrawn)), "{found:?}");
         };
         while_changing(watch, || devices.restore(&replaced).unwrap());
@@ -110,15 +110,15 @@ fn handles_hold_the_tables_that_stand_in() {
     let mut vcpu = Vcpu::new(devices.clone());
     let mut other = devices.vcpu();
     other.refresh();
-    let missed = vcpu.dispatch::<Port, _>(0, 0, |_| ());
+    let missed = vcpu.dispatch::<Port, _>(Direction::Read, 0, 0, |_| ());
     assert_eq!(missed, Err(Miss::Withdrawn));
     devices.restore(&withdrawn).unwrap();
     assert_eq!(
-        vcpu.dispatch::<Port, _>(0, 0, |hit| hit.handler()(0)),
+        vcpu.dispatch::<Port, _>(Direction::Read, 0, 0, |hit| hit.handler()(0)),
         Ok(1)
     );
     assert_eq!(
-        other.dispatch::<Port, _>(0, 0, |hit| hit.handler()(0)),
+        other.dispatch::<Port, _>(Direction::Read, 0, 0, |hit| hit.handler()(0)),
         Ok(1)
     );
     assert_eq!(other.counters::<Port>().misses, 0);

@@ -250,6 +250,10 @@ pub(crate) fn range(first: usize, length: usize) -> GuestPhysAddrRange {
 }
 
 /// The kinds of vCPU: what each of them dispatches by.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one for each thread, and it stays where it is"
+)]
 pub(crate) enum Vcpu<'r> {
     /// The registry itself.
     Registry(&'r SharedVmDevices),

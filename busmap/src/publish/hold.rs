@@ -1,6 +1,6 @@
 //! [`Hold`]: a reader's own count of a snapshot.
 
-use core::ptr;
+use core::{mem, ops::Deref, ptr};
 
 use super::{
     chosen::Shared,
@@ -76,8 +76,10 @@ impl<T> Hold<T> {
         self.latest.latest()
     }
 
-    /// Takes a cell's current snapshot.
-    pub(crate) fn renew(&mut self, cell: &SnapshotCell<T>) {
+    /// Takes a cell's current snapshot, and gives the one that it held.
+    ///
+    /// While the old one's cell lives, something else has a count of it, and dropping it frees nothing.
+    pub(crate) fn renew(&mut self, cell: &SnapshotCell<T>) -> impl Deref<Target = T> + use<T> {
         // First the version, so that what is published after it was read shows in `latest`.
         let early = cell.version.acquire();
         let snapshot = cell.cell.load_full();
@@ -89,8 +91,7 @@ impl<T> Hold<T> {
         } else {
             early
         };
-        // Somebody else has a count of what is let go of, while its cell lives: this frees nothing.
-        self.snapshot = snapshot;
+        mem::replace(&mut self.snapshot, snapshot)
     }
 
     /// Lets go of the snapshot.

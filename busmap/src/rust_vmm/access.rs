@@ -7,6 +7,7 @@ use vm_device::bus::{MmioAddress, PioAddress};
 use super::io_manager::{IoManager, RustVmm};
 use crate::{
     bus::{Mmio, Port},
+    direction::Direction,
     miss::Miss,
     registry::{Hit, Registry},
     vcpu::Vcpu,
@@ -96,7 +97,9 @@ impl<V: Deref<Target = IoManager>> Vcpu<V> {
     #[inline]
     pub fn mmio_read(&mut self, addr: MmioAddress, data: &mut [u8]) -> Result<(), AccessError> {
         let beyond = beyond(data)?;
-        Ok(self.dispatch(addr.0, beyond, |hit| mmio_read(hit, addr, data))?)
+        Ok(self.dispatch(Direction::Read, addr.0, beyond, |hit| {
+            mmio_read(hit, addr, data)
+        })?)
     }
 
     /// As [`IoManager`]'s.
@@ -107,7 +110,9 @@ impl<V: Deref<Target = IoManager>> Vcpu<V> {
     #[inline]
     pub fn mmio_write(&mut self, addr: MmioAddress, data: &[u8]) -> Result<(), AccessError> {
         let beyond = beyond(data)?;
-        Ok(self.dispatch(addr.0, beyond, |hit| mmio_write(hit, addr, data))?)
+        Ok(self.dispatch(Direction::Write, addr.0, beyond, |hit| {
+            mmio_write(hit, addr, data)
+        })?)
     }
 
     /// As [`IoManager`]'s.
@@ -118,7 +123,11 @@ impl<V: Deref<Target = IoManager>> Vcpu<V> {
     #[inline]
     pub fn pio_read(&mut self, addr: PioAddress, data: &mut [u8]) -> Result<(), AccessError> {
         let beyond = beyond(data)?;
-        Ok(self.dispatch(addr.0.into(), beyond, |hit| pio_read(hit, addr, data))?)
+        Ok(
+            self.dispatch(Direction::Read, addr.0.into(), beyond, |hit| {
+                pio_read(hit, addr, data)
+            })?,
+        )
     }
 
     /// As [`IoManager`]'s.
@@ -129,7 +138,11 @@ impl<V: Deref<Target = IoManager>> Vcpu<V> {
     #[inline]
     pub fn pio_write(&mut self, addr: PioAddress, data: &[u8]) -> Result<(), AccessError> {
         let beyond = beyond(data)?;
-        Ok(self.dispatch(addr.0.into(), beyond, |hit| pio_write(hit, addr, data))?)
+        Ok(
+            self.dispatch(Direction::Write, addr.0.into(), beyond, |hit| {
+                pio_write(hit, addr, data)
+            })?,
+        )
     }
 }
 

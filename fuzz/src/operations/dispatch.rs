@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use ax_errno::{AxError, AxResult};
 use axaddrspace::device::AccessWidth;
+use axdevice::DeviceId;
 
 use super::{
     input::{Access, By, Place, Policy},
@@ -22,6 +23,8 @@ const LONGEST: usize = 16;
 struct Expected {
     result: AxResult<usize>,
     call: Option<Call>,
+    /// Whose call that is.
+    owner: Option<DeviceId>,
 }
 
 fn little_endian(bytes: &[u8]) -> usize {
@@ -79,7 +82,12 @@ impl Session {
             width,
             written: written.map(|value| carried::<R>(value, width)),
         });
-        Some(Expected { result, call })
+        let owner = whole.map(|owner| owner.id);
+        Some(Expected {
+            result,
+            call,
+            owner,
+        })
     }
 
     /// Checks what became of an access by its result and the device that was called.
@@ -100,6 +108,16 @@ impl Session {
                 .iter()
                 .filter(|access| access.call.is_none())
                 .count() as u64;
+            for Expected { call, owner, .. } in &accesses {
+                if let (Some(call), Some(owner)) = (call, owner) {
+                    let (reads, writes) = vcpu.profile.entry(*owner).or_default();
+                    *(if call.written.is_some() {
+                        writes
+                    } else {
+                        reads
+                    }) += 1;
+                }
+            }
         }
         accesses
             .into_iter()

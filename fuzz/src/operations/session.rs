@@ -1,13 +1,17 @@
 //! [`Session`]: the registry beside the model.
 
-use std::{collections::BTreeSet, rc::Rc, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+    sync::Arc,
+};
 
 use axaddrspace::{
     GuestPhysAddr, GuestPhysAddrRange,
     device::{PortRange, SysRegAddrRange},
 };
 use axdevice::{
-    AxVmDeviceConfig, DeviceId, Dispatcher, Removed, SharedVmDevices, Snapshot, ThreadSafe,
+    AxVmDeviceConfig, DeviceId, Dispatcher, Profile, Removed, SharedVmDevices, Snapshot, ThreadSafe,
 };
 use axvmconfig::{EmulatedDeviceConfig, EmulatedDeviceType::IVCChannel};
 
@@ -60,6 +64,8 @@ pub(crate) struct Vcpu {
     pub(crate) holds: Option<Rc<Model>>,
     /// How many accesses the handle has made on each bus, and how many of them no device answered.
     pub(crate) accesses: [(u64, u64); 3],
+    /// How often the handle has read and written each device.
+    pub(crate) profile: BTreeMap<DeviceId, (u64, u64)>,
 }
 
 impl Vcpu {
@@ -74,6 +80,30 @@ impl Vcpu {
             assert_eq!(counted.misses, misses);
             assert!(counted.refreshes <= accesses);
         }
+        let profile = vcpu.handle.as_ref().map(Dispatcher::profile);
+        check_profile(&vcpu, &profile.unwrap_or_default());
+    }
+}
+
+/// Checks what a handle has counted, in which no device is left out. That of one is in `others` only
+/// if 64 were added since the handle was made, and in `removed` only if so many were removed.
+fn check_profile(vcpu: &Vcpu, profile: &Profile) {
+    let mut counted = profile.others.total() + profile.removed.total();
+    for of in &profile.devices {
+        let (reads, writes) = vcpu.profile[&of.id];
+        assert!(of.accesses.reads <= reads && of.accesses.writes <= writes);
+        if profile.others.total() + profile.removed.total() == 0 {
+            assert_eq!((of.accesses.reads, of.accesses.writes), (reads, writes));
+        }
+        counted += of.accesses.total();
+    }
+    let exact = vcpu.profile.values().map(|(reads, writes)| reads + writes);
+    assert_eq!(counted, exact.sum::<u64>());
+    for on in BUSES {
+        let missed = on_bus!(on, R => profile.missed(R::BUS));
+        assert_eq!(missed.total, vcpu.accesses[on as usize].1);
+        let listed = missed.addresses.iter().map(|of| of.count);
+        assert!(missed.unlisted > 0 || listed.sum::<u64>() == missed.total);
     }
 }
 
