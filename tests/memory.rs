@@ -454,7 +454,7 @@ fn nor_does_a_vcpus_handle_that_renews_its_tables() {
 #[test]
 fn nor_does_what_a_handle_counts() {
     warm_up();
-    const ROUNDS: usize = 3;
+    const ROUNDS: usize = 5;
     // Than there is room for in a handle of a registry without devices.
     const MORE: usize = 100;
     let devices = SharedVmDevices::default().with_unmapped(Unmapped::Float);

@@ -1,6 +1,6 @@
 //! [`Device`]: what is registered, and [`DeviceId`], the name of one registration.
 
-use core::fmt;
+use core::{fmt, num::NonZeroU64};
 
 use crate::{
     bus::{Bus, Family, Handlers, On, PerBus},
@@ -95,13 +95,13 @@ impl<F: Handlers> fmt::Debug for Device<F> {
 pub struct DeviceId {
     /// First, so that ids compare by registry, then in the order in which they were given.
     registry: u64,
-    number: u64,
+    number: NonZeroU64,
 }
 
 impl DeviceId {
     /// The number that it has within its registry, from 1 on.
     pub const fn number(self) -> u64 {
-        self.number
+        self.number.get()
     }
 }
 
@@ -123,7 +123,7 @@ impl DeviceIds {
     pub(crate) fn new() -> Self {
         Self {
             registry: UNIQUE.next(),
-            next: AtomicU64::new(1),
+            next: AtomicU64::new(0),
         }
     }
 
@@ -134,7 +134,7 @@ impl DeviceIds {
     pub(crate) fn next(&self) -> DeviceId {
         DeviceId {
             registry: self.registry,
-            number: self.next.fetch_add(1, Ordering::Relaxed),
+            number: NonZeroU64::MIN.saturating_add(self.next.fetch_add(1, Ordering::Relaxed)),
         }
     }
 }
