@@ -81,6 +81,14 @@ pub(crate) const fn id(slot: u32) -> u32 {
     (slot + 1).wrapping_mul(ID_FACTOR) & ID_MASK
 }
 
+/// The slot whose id is at `address`, in some vCPU's bank, if that is where slots are.
+pub(crate) const fn slot_of_id(address: u32) -> Option<u32> {
+    if address < SLOTS || address % SLOT_BANK != SLOT_ID {
+        return None;
+    }
+    Some((address - SLOTS) >> SLOT_SHIFT)
+}
+
 /// What `vcpu` leaves in its register of a device with this seed: for a slot's device, the id.
 pub(crate) const fn pattern(seed: u32, vcpu: u32) -> u32 {
     seed ^ (vcpu * SALT)

@@ -15,6 +15,7 @@ use axaddrspace::{GuestPhysAddr, device::Port};
 use axdevice::{Dispatcher, SharedVmDevices};
 
 use crate::{
+    arrivals::Arrivals,
     contract::*,
     vcpus::Vcpus,
     vm::{Exits, Vm},
@@ -39,6 +40,7 @@ struct Guest<'vm> {
     vcpu: u32,
     devices: Dispatcher<&'vm SharedVmDevices>,
     exits: &'vm Exits,
+    arrivals: &'vm Arrivals,
     /// Taken by the guest that prints.
     console: &'vm AtomicBool,
     /// The first slot that was not seen populated.
@@ -88,6 +90,7 @@ impl<'vm> Guest<'vm> {
             vcpu,
             devices: vm.devices.dispatcher(),
             exits: &vm.exits[vcpu as usize],
+            arrivals: &vm.arrivals,
             console,
             next: 0,
             again: 0,
@@ -222,7 +225,7 @@ impl<'vm> Guest<'vm> {
             return;
         }
         let (vcpu, rounds, next) = (self.vcpu, self.rounds, self.next);
-        let line = format!("vCPU {vcpu}: {rounds} rounds, {next} devices seen\n");
+        let line = format!("vCPU {vcpu}: rounds: {rounds}, devices seen: {next}\n");
         for byte in line.bytes() {
             while self.read(At::Port(UART_LSR), Width::Byte) & u32::from(LSR_READY) == 0 {}
             self.write(At::Port(UART), Width::Byte, byte.into());
@@ -278,7 +281,9 @@ impl Guest<'_> {
                 for (address, bytes) in [(address, here), (next, beyond)] {
                     if !bytes.is_empty() {
                         self.exits.mmio.add_one();
+                        let must_find = self.arrivals.must_find(address, bytes.len());
                         let read = self.devices.read_bytes(gpa(address), bytes);
+                        self.exits.found(must_find, bytes);
                         self.exits.answered(read);
                     }
                 }

@@ -15,7 +15,10 @@ use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
 use libc::EINTR;
 
 use super::memory::{CODE, Memory, stack, variables};
-use crate::vm::{Exits, Vm};
+use crate::{
+    vcpus::DoesNotHalt,
+    vm::{Exits, Vm},
+};
 
 /// A vCPU of KVM, with the memory that it runs in.
 pub(crate) struct Vcpu {
@@ -33,7 +36,10 @@ fn run(vcpu: &mut VcpuFd, vm: &Vm, exits: &Exits) -> Result<()> {
         let answered = match vcpu.run() {
             Ok(VcpuExit::MmioRead(address, data)) => {
                 exits.mmio.add_one();
-                devices.read_bytes(GuestPhysAddr::from(address as usize), data)
+                let must_find = vm.arrivals.must_find(address as u32, data.len());
+                let read = devices.read_bytes(GuestPhysAddr::from(address as usize), data);
+                exits.found(must_find, data);
+                read
             }
             Ok(VcpuExit::MmioWrite(address, data)) => {
                 exits.mmio.add_one();
@@ -67,7 +73,7 @@ fn run(vcpu: &mut VcpuFd, vm: &Vm, exits: &Exits) -> Result<()> {
         };
         exits.answered(answered);
     }
-    bail!("the guest does not halt")
+    bail!(DoesNotHalt)
 }
 
 /// How wide an item of the last exit is, which was of a port: string I/O has several in one buffer.
