@@ -134,6 +134,7 @@ impl<'vm> Changer<'vm> {
             self.step()?
         };
         self.made.calls.push(self.vm.nanos() - called);
+        self.vm.changes.add_one();
         if let Some(gone) = gone {
             self.removals.push(gone);
         }

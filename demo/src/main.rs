@@ -15,6 +15,7 @@ mod kvm;
 mod kvm;
 mod options;
 mod plot;
+mod profiles;
 mod progress;
 mod removals;
 mod report;
@@ -22,6 +23,8 @@ mod session;
 mod stop;
 mod task;
 mod threads;
+mod top;
+mod traffic;
 mod units;
 mod vcpus;
 mod verdict;
@@ -59,6 +62,9 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> Result<u8> {
     options.adds()?;
     options.check_changes()?;
+    if options.top {
+        top::check_terminal()?;
+    }
     let plot = options.plot_file()?;
     // Now, not when there is something to lose.
     File::create(&plot).with_context(|| format!("the plot, {}", plot.display()))?;
@@ -72,7 +78,7 @@ fn run(options: &Options) -> Result<u8> {
         stderr(),
         "running {mode}{note}, for {seconds}; Ctrl-C ends it"
     )?;
-    let record = session::conduct(options, changer, &vm, vcpus, &stop)?;
+    let record = session::conduct(options, changer, &vm, vcpus, &stop, &mode)?;
 
     let verdict = Verdict::on(&vm, &record);
     let text = report::text(&vm, &record)?;

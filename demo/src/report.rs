@@ -10,8 +10,16 @@ use anyhow::Result;
 use comfy_table::{CellAlignment, Table, presets::ASCII_MARKDOWN};
 use hdrhistogram::Histogram;
 
-use crate::{contract::BAYS, session::Record, units::time, vm::Vm};
+use crate::{
+    contract::BAYS,
+    session::Record,
+    traffic::Traffic,
+    units::{counted, time},
+    vm::Vm,
+};
 
+/// How many devices are shown, and how many missed addresses.
+const BUSIEST: usize = 5;
 /// How many lines of the memory map are shown at each end, if not all of them.
 const MAP_ENDS: usize = 5;
 
@@ -45,6 +53,7 @@ pub(crate) fn text(vm: &Vm, record: &Record) -> Result<String> {
     let overlooked = overlooked(vm);
     writeln!(out, "reads that missed a hot-added device: {overlooked}")?;
     write_changes(&mut out, vm, record)?;
+    write_traffic(&mut out, vm)?;
     let (lines, last) = vm.console.printed();
     writeln!(out, "UART lines: {lines}")?;
     writeln!(out, "UART, last line: {last}")?;
@@ -58,6 +67,22 @@ pub(crate) fn text(vm: &Vm, record: &Record) -> Result<String> {
     writeln!(out, "\nMemory map:")?;
     write_map(&mut out, &vm.devices.snapshot().to_string())?;
     Ok(out)
+}
+
+/// Which devices cost most of the exits, and which addresses no device answers.
+fn write_traffic(out: &mut String, vm: &Vm) -> Result<()> {
+    let traffic = Traffic::of(vm, &vm.profiles.all());
+    for of in traffic.devices.iter().take(BUSIEST) {
+        let [name, range] = [&of.name, &of.range];
+        let between = if range.is_empty() { "" } else { ", " };
+        let (reads, writes) = (of.accesses.reads, of.accesses.writes);
+        let accesses = format!("{}, {}", counted(reads, "read"), counted(writes, "write"));
+        writeln!(out, "accessed most: {name}{between}{range}: {accesses}")?;
+    }
+    for of in traffic.missed.iter().take(BUSIEST) {
+        writeln!(out, "missed most: {of}: {}", counted(of.count, "time"))?;
+    }
+    Ok(())
 }
 
 fn write_changes(out: &mut String, vm: &Vm, record: &Record) -> Result<()> {

@@ -18,6 +18,7 @@ use crate::{
     progress::Stretch,
     report::overlooked,
     stop::{Reason, Stop},
+    top,
     units::counted,
     vcpus::Vcpus,
     vm::Vm,
@@ -94,26 +95,31 @@ pub(crate) fn conduct(
     vm: &Vm,
     vcpus: Vcpus,
     stop: &Stop,
+    title: &str,
 ) -> Result<Record> {
     let length = Duration::from_secs(options.seconds.into());
     let mut adder = Adder::new(vm, options.adds_per_second, options.adds()?);
     let mut samples = vec![Sample::of(vm)];
     let over = AtomicBool::new(false);
+    let bar = progress_bar(length, options.top);
 
     let start = Instant::now();
-    let (added, changed, settling) = thread::scope(|scope| {
+    let (added, changed, settling, shown) = thread::scope(|scope| {
+        let show = || top::show(vm, &vcpus, title, stop, &over);
+        let showing = options.top.then(|| scope.spawn(show));
         let changing = scope.spawn(|| changer.run(&over, || vcpus.kick(), || vcpus.progress()));
         let going_on = || stop.reason().is_none() && !vcpus.any_ended() && !changing.is_finished();
-        let added = hot_add(&mut adder, &mut samples, length, going_on);
+        let added = hot_add(&mut adder, &mut samples, length, going_on, &bar);
         let settling = settle(&adder, &vcpus, going_on);
         over.store(true, Ordering::Relaxed);
-        (added, joined(changing), settling)
+        let shown = showing.map_or(Ok(()), joined);
+        (added, joined(changing), settling, shown)
     });
     let ran = start.elapsed();
     let cut = stop.reason();
     let ended = vcpus.stop();
     let mut errors = ended.errors;
-    errors.extend(added.err());
+    errors.extend(added.err().into_iter().chain(shown.err()));
     let changes = changed.unwrap_or_else(|error| {
         errors.push(error);
         Changes::default()
@@ -167,7 +173,7 @@ fn settle(adder: &Adder<'_>, vcpus: &Vcpus, going_on: impl Fn() -> bool) -> Vec<
 }
 
 fn joined<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
-    let panicked = |_| anyhow!("the thread that changes devices panicked");
+    let panicked = |_| anyhow!("a thread of the demo panicked");
     thread.join().map_err(panicked)?
 }
 
@@ -177,10 +183,10 @@ fn hot_add(
     samples: &mut Vec<Sample>,
     length: Duration,
     going_on: impl Fn() -> bool,
+    bar: &ProgressBar,
 ) -> Result<()> {
     let start = Instant::now();
     let interval = SAMPLING.max(length / SAMPLES);
-    let bar = progress_bar(length);
     while going_on() && start.elapsed() < length {
         let now = start.elapsed();
         adder.add_until(now, || going_on() && start.elapsed() < length)?;
@@ -200,9 +206,9 @@ fn hot_add(
     Ok(())
 }
 
-/// A bar on the terminal; where there is none, nothing.
-fn progress_bar(length: Duration) -> ProgressBar {
-    let target = if stderr().is_terminal() {
+/// A bar on the terminal; where there is none, or it shows something else, nothing.
+fn progress_bar(length: Duration, top: bool) -> ProgressBar {
+    let target = if stderr().is_terminal() && !top {
         ProgressDrawTarget::stderr()
     } else {
         ProgressDrawTarget::hidden()

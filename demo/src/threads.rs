@@ -17,6 +17,7 @@ use axdevice::{Dispatcher, SharedVmDevices};
 use crate::{
     arrivals::Arrivals,
     contract::*,
+    profiles::Profiles,
     vcpus::Vcpus,
     vm::{Exits, Vm},
 };
@@ -28,7 +29,10 @@ pub(crate) fn start(vm: &Arc<Vm>) -> Result<Vcpus> {
     for vcpu in 0..vm.vcpus() {
         let (vm, console) = (vm.clone(), console.clone());
         vcpus.push(vcpu, move || {
-            Guest::new(vcpu, &vm, &console).run();
+            let mut guest = Guest::new(vcpu, &vm, &console);
+            guest.run(&vm.profiles);
+            vm.profiles
+                .tell(vcpu as usize, guest.devices.take_profile());
             Ok(())
         })?;
     }
@@ -105,7 +109,7 @@ impl<'vm> Guest<'vm> {
         }
     }
 
-    fn run(mut self) {
+    fn run(&mut self, profiles: &Profiles) {
         let latches = [
             (At::Mmio(MMIO_LATCH + 4 * self.vcpu), MMIO_LATCH_SEED),
             (At::Port(PORT_LATCH + 4 * self.vcpu as u16), PORT_LATCH_SEED),
@@ -136,6 +140,7 @@ impl<'vm> Guest<'vm> {
             if orders & HALT != 0 {
                 return;
             }
+            profiles.tell_if_asked(self.vcpu as usize, || self.devices.take_profile());
             if orders & MOVE != 0 {
                 self.relocate();
             }

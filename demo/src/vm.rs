@@ -17,6 +17,7 @@ use crate::{
     arrivals::Arrivals,
     devices::{Bar, Console, Crossing, Latch, Mailbox, Noticed, Queue, Uart},
     options::Sabotage,
+    profiles::Profiles,
 };
 
 /// What all vCPUs share.
@@ -24,6 +25,10 @@ pub(crate) struct Vm {
     pub(crate) devices: Arc<SharedVmDevices>,
     pub(crate) mailbox: Arc<Mailbox>,
     pub(crate) console: Arc<Console>,
+    /// What vCPUs told of their accesses.
+    pub(crate) profiles: Profiles,
+    /// How many changes were made, besides hot-adds.
+    pub(crate) changes: Count,
     /// Which devices were hot-added.
     pub(crate) arrivals: Arrivals,
     /// A vCPU each.
@@ -69,6 +74,8 @@ impl Vm {
             devices,
             mailbox,
             console,
+            profiles: Profiles::new(vcpus),
+            changes: Count::default(),
             arrivals: Arrivals::default(),
             bars,
             noticed: Arc::default(),
