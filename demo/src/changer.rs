@@ -75,7 +75,11 @@ impl<'vm> Changer<'vm> {
             vm,
             per_second,
             full: FullBelt::new(vm)?,
-            _held: (vm.sabotage == Some(Sabotage::Hold)).then(|| vm.devices.dispatcher()),
+            _held: (vm.sabotage == Some(Sabotage::Hold)).then(|| {
+                let mut handle = vm.devices.dispatcher();
+                handle.refresh();
+                handle
+            }),
             loose: LooseBelt::new(vm),
             removals: Removals::new(vm),
             kicked: vm.epoch,

@@ -108,7 +108,11 @@ pub(crate) fn conduct(
         let show = || top::show(vm, &vcpus, title, stop, &over);
         let showing = options.top.then(|| scope.spawn(show));
         let changing = scope.spawn(|| changer.run(&over, || vcpus.kick(), || vcpus.progress()));
-        let going_on = || stop.reason().is_none() && !vcpus.any_ended() && !changing.is_finished();
+        let showing_ended = || showing.as_ref().is_some_and(ScopedJoinHandle::is_finished);
+        let going_on = || {
+            let ended = vcpus.any_ended() || changing.is_finished() || showing_ended();
+            stop.reason().is_none() && !ended
+        };
         let added = hot_add(&mut adder, &mut samples, length, going_on, &bar);
         let settling = settle(&adder, &vcpus, going_on);
         over.store(true, Ordering::Relaxed);

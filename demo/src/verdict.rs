@@ -195,7 +195,7 @@ fn first_of(shortfalls: &[Shortfall]) -> Option<String> {
     let first = shortfalls.first()?.to_string();
     Some(match shortfalls.len() as u64 - 1 {
         0 => first,
-        others => format!("{first}; so did {}", counted(others, "other vCPU")),
+        others => format!("{first}; likewise {}", counted(others, "other vCPU")),
     })
 }
 
@@ -244,7 +244,16 @@ impl fmt::Display for Verdict {
 
 #[cfg(test)]
 mod tests {
+    use std::{sync::Arc, time::Duration};
+
     use super::*;
+    use crate::{
+        belts::Gone,
+        changer::Changes,
+        contract::Belt,
+        devices::{Card, Mortal},
+        progress::Share,
+    };
 
     fn verdict(faults: &[&str], starved: &[&str], cut: Option<Reason>) -> (String, u8) {
         let own = |texts: &[&str]| texts.iter().map(|text| text.to_string()).collect();
@@ -255,6 +264,112 @@ mod tests {
             checked: "1 vCPU checked 9 values".into(),
         };
         (verdict.to_string(), verdict.status())
+    }
+
+    /// A stretch of five seconds in which a vCPU got hardly any CPU time, though it asked for it, or did not ask.
+    fn stretch(asked: bool, rounds: u64) -> Stretch {
+        let lasted = Duration::from_secs(5);
+        Stretch {
+            lasted,
+            rounds,
+            share: Some(Share {
+                ran: Duration::from_millis(10),
+                idle: if asked { Duration::ZERO } else { lasted },
+            }),
+        }
+    }
+
+    /// A VM with one vCPU, and a record of a run in which `removed` devices were not quiescent.
+    fn record(vm: &Vm, removed: u32) -> Record {
+        let mut handle = vm.devices.dispatcher();
+        let pending = (1..=removed).map(|number| {
+            let card = Card::new(Belt::Loose, number, false, vm.noticed.clone());
+            let card = Arc::new(Mortal::new(card, vm.late.clone()));
+            let name = vm.devices.add_mmio_dev(card.clone()).unwrap();
+            handle.refresh();
+            let removed = vm.devices.remove(name).unwrap();
+            Gone { removed, card }
+        });
+        Record {
+            ran: Duration::from_secs(5),
+            added: Vec::new(),
+            left_out: 0,
+            changes: Changes {
+                pending: pending.collect(),
+                ..Changes::default()
+            },
+            samples: Vec::new(),
+            cut: None,
+            settling: Vec::new(),
+            unhalted: Vec::new(),
+            held: 0,
+            errors: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_removed_device_is_in_use_for_want_of_a_cpu_or_not() {
+        let vm = Vm::new(1, None).unwrap();
+        let mut record = record(&vm, 1);
+        for (stretch, status, text) in [
+            (
+                stretch(true, 1),
+                STARVED,
+                "starved: vCPU 0 may be inside a device",
+            ),
+            (
+                stretch(false, 1),
+                FAILED,
+                "failed: vCPU 0 may be inside a device",
+            ),
+            (
+                stretch(true, 2),
+                FAILED,
+                "failed: 1 removed device still in use, though every vCPU",
+            ),
+        ] {
+            record.changes.settling = vec![stretch];
+            let verdict = Verdict::on(&vm, &record);
+            assert_eq!(verdict.status(), status);
+            assert!(verdict.to_string().starts_with(text), "{verdict}");
+        }
+        record.held = 1;
+        record.changes.settling = vec![stretch(true, 1)];
+        let verdict = Verdict::on(&vm, &record);
+        assert_eq!(verdict.status(), FAILED);
+        assert!(
+            verdict
+                .to_string()
+                .contains("1 removed device still in use without a vCPU")
+        );
+    }
+
+    #[test]
+    fn a_guest_does_not_halt_for_want_of_a_cpu_or_not() {
+        let vm = Vm::new(1, None).unwrap();
+        let mut record = record(&vm, 0);
+        for (stretch, status, text) in [
+            (stretch(true, 0), STARVED, "starved: vCPU 0 did not halt; "),
+            (stretch(false, 0), FAILED, "failed: vCPU 0 did not halt; "),
+            // It was told to halt, and went on.
+            (stretch(true, 2), FAILED, "failed: vCPU 0 did not halt; "),
+        ] {
+            record.unhalted = vec![(0, stretch)];
+            let verdict = Verdict::on(&vm, &record);
+            assert_eq!(verdict.status(), status);
+            assert!(verdict.to_string().starts_with(text), "{verdict}");
+        }
+    }
+
+    #[test]
+    fn a_failure_outweighs_starvation() {
+        let vm = Vm::new(1, None).unwrap();
+        let mut record = record(&vm, 0);
+        record.unhalted = vec![(0, stretch(true, 0))];
+        record.errors.push(anyhow::anyhow!("no such luck"));
+        let verdict = Verdict::on(&vm, &record);
+        assert_eq!(verdict.status(), FAILED);
+        assert_eq!(verdict.to_string(), "failed: no such luck");
     }
 
     #[test]

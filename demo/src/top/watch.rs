@@ -6,7 +6,7 @@ use super::screen::{DeviceRow, MissedRow, Screen};
 use crate::{
     report::{astray, failed, late, overlooked, per_second, wrong},
     traffic::Traffic,
-    units::{counted, time},
+    units::counted,
     vm::Vm,
 };
 
@@ -51,10 +51,10 @@ impl<'vm> Watch<'vm> {
         let now = Look::at(self.vm);
         let lasted = now.at - self.before.at;
         let traffic = Traffic::of(self.vm, &self.vm.profiles.collect());
-        let elapsed = time(self.since.elapsed().as_nanos() as u64);
+        let seconds = counted(self.since.elapsed().as_secs(), "second");
         let map = self.vm.devices.snapshot().to_string();
         let screen = Screen {
-            title: format!("{}, for {elapsed}; q ends it", self.title),
+            title: format!("{}, for {seconds}; q ends it", self.title),
             counters: self.counters(&now, lasted),
             devices: devices(&traffic, lasted),
             missed: missed(&traffic, lasted),
@@ -127,7 +127,11 @@ mod tests {
         vm.profiles.tell(0, handle.take_profile());
         vm.arrivals.announce();
         let screen = watch.screen();
-        assert!(screen.title.starts_with("1 vCPU as a test, for "));
+        assert!(
+            screen
+                .title
+                .starts_with("1 vCPU as a test, for 0 seconds; q")
+        );
         assert!(screen.counters.contains(&("hot-adds", "1".into())));
         assert!(
             screen
