@@ -7,6 +7,7 @@ mod arrivals;
 mod belts;
 mod changer;
 mod contract;
+mod counts;
 mod devices;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod kvm;

@@ -4,7 +4,7 @@
 //! sights are noted by the devices: their latency includes what a guest takes to come round to the
 //! address, and what the host takes to run the vCPU at all.
 
-use std::{fmt::Write as _, sync::atomic::Ordering, time::Duration};
+use std::{fmt::Write as _, sync::atomic::Ordering};
 
 use anyhow::Result;
 use comfy_table::{CellAlignment, Table, presets::ASCII_MARKDOWN};
@@ -12,9 +12,10 @@ use hdrhistogram::Histogram;
 
 use crate::{
     contract::BAYS,
+    counts::{astray, failed, late, overlooked, wrong},
     session::Record,
     traffic::Traffic,
-    units::{counted, time},
+    units::{counted, per_second, time},
     vm::Vm,
 };
 
@@ -114,37 +115,6 @@ pub(crate) fn changes_per_second(record: &Record) -> u64 {
     per_second(record.changes.total().into(), record.ran)
 }
 
-/// How many accesses came to devices that should have been out of use.
-pub(crate) fn late(vm: &Vm) -> u64 {
-    vm.late.load(Ordering::Relaxed)
-}
-
-/// How many accesses came to devices that they were not for.
-pub(crate) fn astray(vm: &Vm) -> u64 {
-    vm.noticed.astray.load(Ordering::Relaxed)
-}
-
-/// How many values were wrong.
-pub(crate) fn wrong(vm: &Vm) -> u64 {
-    (0..vm.exits.len()).map(|vcpu| vm.mailbox.wrong(vcpu)).sum()
-}
-
-/// How many accesses a device answered with an error.
-pub(crate) fn failed(vm: &Vm) -> u64 {
-    vm.exits.iter().map(|exits| exits.failed.get()).sum()
-}
-
-/// How many values were checked.
-pub(crate) fn checks(vm: &Vm) -> u64 {
-    let vcpus = 0..vm.exits.len();
-    vcpus.map(|vcpu| vm.mailbox.checks(vcpu)).sum()
-}
-
-/// How many reads missed a device that had been hot-added before.
-pub(crate) fn overlooked(vm: &Vm) -> u64 {
-    vm.exits.iter().map(|exits| exits.overlooked.get()).sum()
-}
-
 /// How many devices `vcpu` saw.
 pub(crate) fn seen(record: &Record, vcpu: u32) -> usize {
     let seen = record
@@ -173,10 +143,6 @@ fn table(vm: &Vm, record: &Record) -> Table {
         column.set_cell_alignment(CellAlignment::Right);
     }
     table
-}
-
-pub(crate) fn per_second(count: u64, time: Duration) -> u64 {
-    (count as f64 / time.as_secs_f64()) as u64
 }
 
 /// How long each call that hot-added took, in nanoseconds.

@@ -14,9 +14,9 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use crate::{
     adder::{Added, Adder},
     changer::{Changer, Changes},
+    counts::overlooked,
     options::Options,
     progress::Stretch,
-    report::overlooked,
     stop::{Reason, Stop},
     top,
     units::counted,

@@ -1,5 +1,7 @@
 //! Numbers as people read them: times in the unit that suits them, counts with their noun.
 
+use std::time::Duration;
+
 /// The units of time, and how many nanoseconds each has.
 const UNITS: [(&str, f64); 3] = [("s", 1e9), ("ms", 1e6), ("µs", 1e3)];
 
@@ -24,6 +26,11 @@ pub(crate) fn time(nanos: u64) -> String {
 pub(crate) fn counted(count: u64, noun: &str) -> String {
     let ending = if count == 1 { "" } else { "s" };
     format!("{count} {noun}{ending}")
+}
+
+/// How many there are in a second, if there are `count` in that time.
+pub(crate) fn per_second(count: u64, time: Duration) -> u64 {
+    (count as f64 / time.as_secs_f64()) as u64
 }
 
 #[cfg(test)]

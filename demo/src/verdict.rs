@@ -4,8 +4,9 @@
 use std::fmt;
 
 use crate::{
+    counts::{astray, checks, failed, late, overlooked, wrong},
     progress::Stretch,
-    report::{astray, checks, failed, late, overlooked, seen, wrong},
+    report::seen,
     session::Record,
     stop::Reason,
     units::{counted, time},

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use super::screen::{DeviceRow, MissedRow, Screen};
 use crate::{
-    report::{astray, failed, late, overlooked, per_second, wrong},
+    counts::{astray, failed, late, overlooked, wrong},
     traffic::Traffic,
-    units::counted,
+    units::{counted, per_second},
     vm::Vm,
 };
 
