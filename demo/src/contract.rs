@@ -96,9 +96,9 @@ pub(crate) const fn pattern(seed: u32, vcpu: u32) -> u32 {
 }
 
 /// A guest reports each time it has done so many rounds.
-pub(crate) const ROUNDS_PER_REPORT: u32 = 16;
+pub(crate) const ROUNDS_PER_REPORT: u32 = 4;
 /// A guest prints a line each time it has done so many rounds, a multiple of the above.
-pub(crate) const ROUNDS_PER_LINE: u32 = 64;
+pub(crate) const ROUNDS_PER_LINE: u32 = 16;
 
 /// How many bytes an access has.
 #[derive(Clone, Copy, Debug)]
