@@ -45,14 +45,17 @@ impl<'vm> Adder<'vm> {
     /// When the next slot is to be populated; `None`: all are.
     pub(crate) fn next_at(&self) -> Option<Duration> {
         let index = self.added.len() as u32;
+        if index >= self.limit {
+            return None;
+        }
         // In the middle of its share of the second, so that the last is not at the very end.
         let at = (f64::from(index) + 0.5) / f64::from(self.per_second);
-        (index < self.limit).then(|| Duration::from_secs_f64(at))
+        Some(Duration::from_secs_f64(at))
     }
 
-    /// Populates all slots whose time has come.
-    pub(crate) fn add_until(&mut self, now: Duration) -> Result<()> {
-        while self.next_at().is_some_and(|at| at <= now) {
+    /// Populates all slots whose time has come, while `going_on`.
+    pub(crate) fn add_until(&mut self, now: Duration, going_on: impl Fn() -> bool) -> Result<()> {
+        while self.next_at().is_some_and(|at| at <= now) && going_on() {
             self.add()?;
         }
         Ok(())
@@ -64,9 +67,13 @@ impl<'vm> Adder<'vm> {
         let slot = Arc::new(Slot::new(index, self.vm.vcpus(), self.vm.epoch, sabotaged));
         let device = slot.clone();
         let called = self.vm.nanos();
-        let added = self.vm.devices.add_mmio_dev(device);
+        let hidden = self.vm.sabotage == Some(Sabotage::Hidden) && index + 1 == self.limit;
+        if !hidden {
+            let added = self.vm.devices.add_mmio_dev(device);
+            added.with_context(|| format!("slot {index}"))?;
+        }
         let returned = self.vm.nanos();
-        added.with_context(|| format!("slot {index}"))?;
+        self.vm.arrivals.announce();
         self.added.push(Added {
             slot,
             called,
@@ -83,6 +90,12 @@ impl<'vm> Adder<'vm> {
         (0..self.vm.vcpus()).all(|vcpu| last.first_seen(vcpu).is_some())
     }
 
+    /// How many devices `vcpu` has seen.
+    pub(crate) fn seen(&self, vcpu: u32) -> usize {
+        let seen = |added: &&Added| added.first_seen(vcpu).is_some();
+        self.added.iter().filter(seen).count()
+    }
+
     /// The VM that it adds to.
     pub(crate) fn vm(&self) -> &'vm Vm {
         self.vm
@@ -91,6 +104,11 @@ impl<'vm> Adder<'vm> {
     /// How many were added so far.
     pub(crate) fn count(&self) -> usize {
         self.added.len()
+    }
+
+    /// How many were not added, though they should have been by the end.
+    pub(crate) fn left_out(&self) -> u32 {
+        self.limit - self.added.len() as u32
     }
 
     /// What was added.

@@ -8,9 +8,12 @@ use std::{
 };
 
 use anyhow::Result;
+use axdevice::{Dispatcher, SharedVmDevices};
 
 use crate::{
     belts::{FullBelt, Gone, LooseBelt, Step},
+    options::Sabotage,
+    progress::{Progress, Stretch},
     removals::Removals,
     vm::Vm,
 };
@@ -35,10 +38,12 @@ pub(crate) struct Changer<'vm> {
     removals: Removals<'vm>,
     kicked: Instant,
     made: Changes,
+    /// A handle that keeps its tables from before the first change, if that is sabotaged.
+    _held: Option<Dispatcher<&'vm SharedVmDevices>>,
 }
 
 /// What was changed, each by one call of the registry.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Changes {
     /// Shifts of the full belt: one card removed, one added, the others moved.
     pub(crate) shifts: u32,
@@ -50,8 +55,10 @@ pub(crate) struct Changes {
     pub(crate) calls: Vec<u64>,
     /// Nanoseconds from each removal, of a shift or a single one, until no vCPU was inside the card.
     pub(crate) quiescent: Vec<u64>,
-    /// Removed cards that never were quiescent.
-    pub(crate) pending: usize,
+    /// Removed cards that were not quiescent at the end.
+    pub(crate) pending: Vec<Gone>,
+    /// How far each vCPU came from the last change to the end.
+    pub(crate) settling: Vec<Stretch>,
 }
 
 impl Changes {
@@ -68,6 +75,11 @@ impl<'vm> Changer<'vm> {
             vm,
             per_second,
             full: FullBelt::new(vm)?,
+            _held: (vm.sabotage == Some(Sabotage::Hold)).then(|| {
+                let mut handle = vm.devices.dispatcher();
+                handle.refresh();
+                handle
+            }),
             loose: LooseBelt::new(vm),
             removals: Removals::new(vm),
             kicked: vm.epoch,
@@ -76,30 +88,40 @@ impl<'vm> Changer<'vm> {
     }
 
     /// Makes changes until it is `over`, and then waits until all that was removed is quiescent. `kick`
-    /// has each vCPU leave its guest and let go of older tables.
-    pub(crate) fn run(mut self, over: &AtomicBool, kick: impl Fn()) -> Result<Changes> {
+    /// makes each vCPU leave its guest and drop older tables; `progress` tells how far each has come.
+    pub(crate) fn run(
+        mut self,
+        over: &AtomicBool,
+        kick: impl Fn(),
+        progress: impl Fn() -> Vec<Progress>,
+    ) -> Result<Changes> {
         let start = Instant::now();
         while !over.load(Ordering::Relaxed) {
-            if self.next_at() <= start.elapsed() {
-                self.change()?;
-            } else {
-                self.sleep(self.next_at().saturating_sub(start.elapsed()));
+            match self.next_at() {
+                Some(at) if at <= start.elapsed() => self.change()?,
+                Some(at) => self.sleep(at.saturating_sub(start.elapsed())),
+                None => self.sleep(TICK),
             }
             self.look(&kick);
         }
+        let before = progress();
         let settled = Instant::now() + SETTLING;
         while self.removals.pending() > 0 && Instant::now() < settled {
             self.sleep(LOOK);
             self.look(&kick);
         }
-        self.made.pending = self.removals.pending();
-        self.made.quiescent = self.removals.into_nanos();
+        let after = progress();
+        let stretches = before.iter().zip(&after);
+        self.made.settling = stretches.map(|(a, b)| Stretch::between(a, b)).collect();
+        (self.made.quiescent, self.made.pending) = self.removals.into_parts();
         Ok(self.made)
     }
 
-    /// When the next change is due.
-    fn next_at(&self) -> Duration {
-        Duration::from_secs_f64(f64::from(self.made.total()) / f64::from(self.per_second))
+    /// When the next change is due; `None`: never.
+    fn next_at(&self) -> Option<Duration> {
+        let at =
+            || Duration::from_secs_f64(f64::from(self.made.total()) / f64::from(self.per_second));
+        (self.per_second > 0).then(at)
     }
 
     fn change(&mut self) -> Result<()> {
@@ -116,6 +138,7 @@ impl<'vm> Changer<'vm> {
             self.step()?
         };
         self.made.calls.push(self.vm.nanos() - called);
+        self.vm.changes.add_one();
         if let Some(gone) = gone {
             self.removals.push(gone);
         }

@@ -3,9 +3,10 @@
 
 mod bars;
 mod belts;
+mod names;
 mod shapes;
 
-pub(crate) use self::{bars::*, belts::*, shapes::*};
+pub(crate) use self::{bars::*, belts::*, names::*, shapes::*};
 
 /// How many vCPUs there can be: each has registers of its own in every device.
 pub(crate) const MAX_VCPUS: u32 = 64;
@@ -81,15 +82,23 @@ pub(crate) const fn id(slot: u32) -> u32 {
     (slot + 1).wrapping_mul(ID_FACTOR) & ID_MASK
 }
 
+/// The slot whose id is at `address`, in some vCPU's bank, if that is where slots are.
+pub(crate) const fn slot_of_id(address: u32) -> Option<u32> {
+    if address < SLOTS || address % SLOT_BANK != SLOT_ID {
+        return None;
+    }
+    Some((address - SLOTS) >> SLOT_SHIFT)
+}
+
 /// What `vcpu` leaves in its register of a device with this seed: for a slot's device, the id.
 pub(crate) const fn pattern(seed: u32, vcpu: u32) -> u32 {
     seed ^ (vcpu * SALT)
 }
 
 /// A guest reports each time it has done so many rounds.
-pub(crate) const ROUNDS_PER_REPORT: u32 = 16;
+pub(crate) const ROUNDS_PER_REPORT: u32 = 4;
 /// A guest prints a line each time it has done so many rounds, a multiple of the above.
-pub(crate) const ROUNDS_PER_LINE: u32 = 64;
+pub(crate) const ROUNDS_PER_LINE: u32 = 16;
 
 /// How many bytes an access has.
 #[derive(Clone, Copy, Debug)]

@@ -3,9 +3,11 @@
 //! and removed. The guests check every value that they read, and the devices that nobody comes late.
 
 mod adder;
+mod arrivals;
 mod belts;
 mod changer;
 mod contract;
+mod counts;
 mod devices;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod kvm;
@@ -14,108 +16,102 @@ mod kvm;
 mod kvm;
 mod options;
 mod plot;
+mod profiles;
+mod progress;
 mod removals;
 mod report;
 mod session;
+mod stop;
+mod task;
 mod threads;
+mod top;
+mod traffic;
+mod units;
 mod vcpus;
+mod verdict;
 mod vm;
 
 use std::{
     fs::File,
-    io::{Write as _, stdout},
+    io::{Write as _, stderr, stdout},
     process::ExitCode,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
 };
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow};
 use clap::Parser as _;
 
-use crate::{changer::Changer, options::Options, session::Record, vcpus::Vcpus, vm::Vm};
+use crate::{
+    changer::Changer,
+    options::Options,
+    stop::Stop,
+    units::counted,
+    vcpus::Vcpus,
+    verdict::{FAILED, Verdict},
+    vm::Vm,
+};
 
 fn main() -> ExitCode {
-    match run(&Options::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    let status = run(&Options::parse()).unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        FAILED
+    });
+    status.into()
 }
 
-fn run(options: &Options) -> Result<()> {
+/// Runs the demo, and gives its exit status.
+fn run(options: &Options) -> Result<u8> {
     options.adds()?;
     options.check_changes()?;
+    if options.top {
+        top::check_terminal()?;
+    }
     let plot = options.plot_file()?;
     // Now, not when there is something to lose.
     File::create(&plot).with_context(|| format!("the plot, {}", plot.display()))?;
-    let interrupted = end_on_ctrl_c()?;
+    let stop = Stop::on_ctrl_c()?;
 
     let vm = Arc::new(Vm::new(options.vcpus, options.sabotage)?);
     let changer = Changer::new(&vm, options.changes_per_second)?;
-    let (mode, vcpus) = start(options, &vm)?;
-    let record = session::conduct(options, changer, &vm, vcpus, &interrupted)?;
+    let (mode, note, vcpus) = start(options, &vm)?;
+    let seconds = counted(options.seconds.into(), "second");
+    writeln!(
+        stderr(),
+        "running {mode}{note}, for {seconds}; Ctrl-C ends it"
+    )?;
+    let record = session::conduct(options, changer, &vm, vcpus, &stop, &mode)?;
 
+    let verdict = Verdict::on(&vm, &record);
     let text = report::text(&vm, &record)?;
+    writeln!(stdout(), "verdict: {verdict}\nmode: {mode}{note}\n\n{text}")?;
     let title = format!(
-        "{} vCPUs on one registry, as {mode}, under {} changes/s",
-        options.vcpus,
-        report::changes_per_second(&record),
+        "{mode}, on one registry, under {}/s",
+        counted(report::changes_per_second(&record), "change"),
     );
     plot::write(&plot, &title, &record).with_context(|| format!("the plot, {}", plot.display()))?;
-    write!(stdout(), "\n{text}\nplot: {}\n", plot.display())?;
-    verdict(&vm, record)
-}
-
-/// A flag that Ctrl-C raises.
-fn end_on_ctrl_c() -> Result<Arc<AtomicBool>> {
-    let interrupted = Arc::new(AtomicBool::new(false));
-    let flag = interrupted.clone();
-    ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)).context("Ctrl-C")?;
-    Ok(interrupted)
+    writeln!(stdout(), "plot: {}", plot.display())?;
+    Ok(verdict.status())
 }
 
 /// Starts the vCPUs, in KVM if it can be had, and says what they are.
-fn start(options: &Options, vm: &Arc<Vm>) -> Result<(&'static str, Vcpus)> {
+fn start(options: &Options, vm: &Arc<Vm>) -> Result<(String, String, Vcpus)> {
     let machine = match options.threads {
         true => Err(anyhow!("--threads was given")),
         false => kvm::open(),
     };
-    let (mode, note, vcpus) = match machine {
-        Ok(machine) => ("KVM guests", String::new(), kvm::start(vm, machine)?),
-        Err(why) => ("plain threads", format!(" ({why:#})"), threads::start(vm)?),
+    let vcpus = counted(options.vcpus.into(), "vCPU");
+    let each = |one: &str, several: &str| match options.vcpus {
+        1 => format!("{vcpus} as {one}"),
+        _ => format!("{vcpus} as {several}"),
     };
-    writeln!(stdout(), "mode: {} vCPUs as {mode}{note}", options.vcpus)?;
-    Ok((mode, vcpus))
-}
-
-/// An error if the run did not show what it is to show.
-fn verdict(vm: &Vm, record: Record) -> Result<()> {
-    let blind = report::blind(vm, &record);
-    record.ended?;
-    if report::wrong(vm) > 0 {
-        bail!("the guests read wrong values");
-    }
-    if report::failed(vm) > 0 {
-        bail!("devices failed");
-    }
-    if report::late(vm) > 0 {
-        bail!("vCPUs were inside devices that should have been out of use");
-    }
-    if report::astray(vm) > 0 {
-        bail!("accesses came to devices that they were not for");
-    }
-    if record.changes.pending > 0 {
-        bail!(
-            "{} removed devices are still in use",
-            record.changes.pending
-        );
-    }
-    if let Some((vcpu, seen)) = blind {
-        bail!("vCPU {vcpu} saw only {seen} of the hot-added devices");
-    }
-    Ok(())
+    Ok(match machine {
+        Ok(machine) => {
+            let mode = each("a KVM guest", "KVM guests");
+            (mode, String::new(), kvm::start(vm, machine)?)
+        }
+        Err(why) => {
+            let mode = each("a plain thread", "plain threads");
+            (mode, format!(" ({why:#})"), threads::start(vm)?)
+        }
+    })
 }

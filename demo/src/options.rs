@@ -5,41 +5,57 @@ use std::{env::current_exe, path::PathBuf};
 use anyhow::{Result, ensure};
 use clap::{Parser, ValueEnum, value_parser};
 
-use crate::contract::{MAX_CARDS, MAX_SLOTS, MAX_VCPUS};
+use crate::{
+    contract::{MAX_CARDS, MAX_SLOTS, MAX_VCPUS},
+    units::counted,
+};
 
 /// Runs an SMP virtual machine whose guests check every value that they read, while devices are
 /// hot-added at addresses that the guests already poll, and others are moved and removed.
+///
+/// Ctrl-C ends the run early, with the report so far.
 #[derive(Clone, Debug, Parser)]
-#[command(version)]
+#[command(version, after_help = STATUS)]
 pub(crate) struct Options {
-    /// How long to run
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = value_parser!(u32).range(1..=3600))]
+    /// How long to run, 1 to 3600 seconds [default: 5; with --top 300]
+    #[arg(long, value_name = "N", default_value = "5", default_value_if("top", "true", "300"),
+        hide_default_value = true, value_parser = value_parser!(u32).range(1..=3600))]
     pub(crate) seconds: u32,
 
-    /// How many vCPUs to run, a thread each
+    /// How many vCPUs to run, a thread each, 1 to 64
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = value_parser!(u32).range(1..=i64::from(MAX_VCPUS)))]
     pub(crate) vcpus: u32,
 
-    /// How many devices to hot-add in a second
-    #[arg(long, value_name = "N", default_value_t = 50, value_parser = value_parser!(u32).range(1..=i64::from(MAX_SLOTS)))]
+    /// How many devices to hot-add in a second, 0 to 16384, and no more in the whole run; 0 for none
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = value_parser!(u32).range(0..=i64::from(MAX_SLOTS)))]
     pub(crate) adds_per_second: u32,
 
-    /// How many changes to make in a second, besides: moves, removals, additions, and several at once
-    #[arg(long, value_name = "N", default_value_t = 300, value_parser = value_parser!(u32).range(1..=100_000))]
+    /// How many other changes to make in a second, 0 to 100000, and fewer than 4194303 in the whole run:
+    /// moves, removals, additions, and several at once; 0 for none
+    #[arg(long, value_name = "N", default_value_t = 300, value_parser = value_parser!(u32).range(0..=100_000))]
     pub(crate) changes_per_second: u32,
 
     /// Run the guests' work on plain threads, even where there is KVM
     #[arg(long)]
     pub(crate) threads: bool,
 
+    /// Show on the terminal, while the guests run, which devices they access most; `q` ends the run
+    #[arg(long)]
+    pub(crate) top: bool,
+
     /// Where to write the plot of exits and hot-adds [default: smp.svg beside the executable]
     #[arg(long, value_name = "FILE")]
     pub(crate) plot: Option<PathBuf>,
 
-    /// Have something go wrong, to show that it is seen
+    /// Make something go wrong, to show that it is seen
     #[arg(long, value_name = "WHAT", hide = true)]
     pub(crate) sabotage: Option<Sabotage>,
 }
+
+/// What the exit status says.
+const STATUS: &str = "\
+Exit status: 0 all checks passed; 1 a check failed, or an error ended the run; 2 the options are refused;
+3 vCPUs were starved: they had too little CPU time to come to an end, and nothing failed; 130 interrupted";
 
 /// What can be made to go wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -52,6 +68,12 @@ pub(crate) enum Sabotage {
     Poison,
     /// Devices that are to move themselves stay where they are.
     Bar,
+    /// The last device that is hot-added is announced, but not registered.
+    Hidden,
+    /// The first vCPU stays in a device, busy, and the second one asleep, until the end.
+    Stuck,
+    /// A handle keeps the tables from before the first change.
+    Hold,
 }
 
 impl Options {
@@ -60,9 +82,9 @@ impl Options {
         let changes = self.seconds.saturating_mul(self.changes_per_second);
         ensure!(
             changes < MAX_CARDS,
-            "{} changes a second for {} seconds are {changes}; there are numbers for {MAX_CARDS}",
-            self.changes_per_second,
-            self.seconds,
+            "{} a second for {} are {changes}; there are numbers for fewer than {MAX_CARDS}",
+            counted(self.changes_per_second.into(), "change"),
+            counted(self.seconds.into(), "second"),
         );
         Ok(())
     }
@@ -72,9 +94,9 @@ impl Options {
         let adds = self.seconds.saturating_mul(self.adds_per_second);
         ensure!(
             adds <= MAX_SLOTS,
-            "{} hot-adds a second for {} seconds are {adds}; there is room for {MAX_SLOTS}",
-            self.adds_per_second,
-            self.seconds,
+            "{} a second for {} are {adds}; there is room for {MAX_SLOTS}",
+            counted(self.adds_per_second.into(), "hot-add"),
+            counted(self.seconds.into(), "second"),
         );
         Ok(adds)
     }
@@ -85,5 +107,41 @@ impl Options {
             Some(path) => Ok(path.clone()),
             None => Ok(current_exe()?.with_file_name("smp.svg")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn help_tells_the_limits() {
+        let help = Options::command().render_help().to_string();
+        // However the lines are broken.
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        for limits in [
+            "1 to 3600 seconds [default: 5; with --top 300]".into(),
+            format!("1 to {MAX_VCPUS} [default: 4]"),
+            format!("0 to {MAX_SLOTS}, and no more in the whole run"),
+            format!("0 to 100000, and fewer than {MAX_CARDS} in the whole run"),
+        ] {
+            assert!(help.contains(&limits), "{limits}");
+        }
+    }
+
+    #[test]
+    fn a_live_view_runs_longer_and_as_long_as_is_said() {
+        let seconds = |options: &[&str]| {
+            let options = ["smp"].iter().chain(options);
+            Options::try_parse_from(options).unwrap().seconds
+        };
+        assert_eq!(seconds(&[]), 5);
+        assert_eq!(seconds(&["--top"]), 300);
+        assert_eq!(seconds(&["--top", "--seconds", "7"]), 7);
+        let options = Options::try_parse_from(["smp", "--top"]).unwrap();
+        options.check_changes().unwrap();
+        options.adds().unwrap();
     }
 }

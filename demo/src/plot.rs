@@ -59,10 +59,13 @@ fn draw(root: &Area<'_>, title: &str, record: &Record) -> Drawn {
         }
     }
     let marks = marks(record, end);
-    chart
-        .draw_series(marks.map(|x| PathElement::new([(x, 0.0), (x, MARK * top)], BLACK)))?
-        .label("hot-add")
-        .legend(|(x, y)| PathElement::new([(x + 8, y - 5), (x + 8, y + 5)], BLACK));
+    let marked =
+        chart.draw_series(marks.map(|x| PathElement::new([(x, 0.0), (x, MARK * top)], BLACK)))?;
+    if !record.added.is_empty() {
+        marked
+            .label("hot-add")
+            .legend(|(x, y)| PathElement::new([(x + 8, y - 5), (x + 8, y + 5)], BLACK));
+    }
     chart
         .configure_series_labels()
         .position(SeriesLabelPosition::MiddleRight)

@@ -65,8 +65,9 @@ impl<'vm> Removals<'vm> {
         self.pending.len()
     }
 
-    /// Nanoseconds from each removal until the card was found quiescent.
-    pub(crate) fn into_nanos(self) -> Vec<u64> {
-        self.nanos
+    /// Nanoseconds from each removal until the card was found quiescent, and the cards that were not.
+    pub(crate) fn into_parts(self) -> (Vec<u64>, Vec<Gone>) {
+        let pending = self.pending.into_iter().map(|pending| pending.gone);
+        (self.nanos, pending.collect())
     }
 }

@@ -4,14 +4,23 @@
 //! sights are noted by the devices: their latency includes what a guest takes to come round to the
 //! address, and what the host takes to run the vCPU at all.
 
-use std::{fmt::Write as _, sync::atomic::Ordering, time::Duration};
+use std::{fmt::Write as _, sync::atomic::Ordering};
 
 use anyhow::Result;
 use comfy_table::{CellAlignment, Table, presets::ASCII_MARKDOWN};
 use hdrhistogram::Histogram;
 
-use crate::{contract::BAYS, session::Record, vm::Vm};
+use crate::{
+    contract::BAYS,
+    counts::{astray, failed, late, overlooked, wrong},
+    session::Record,
+    traffic::Traffic,
+    units::{counted, per_second, time},
+    vm::Vm,
+};
 
+/// How many devices are shown, and how many missed addresses.
+const BUSIEST: usize = 5;
 /// How many lines of the memory map are shown at each end, if not all of them.
 const MAP_ENDS: usize = 5;
 
@@ -34,13 +43,18 @@ pub(crate) fn text(vm: &Vm, record: &Record) -> Result<String> {
     writeln!(out, "exits: {exits}")?;
     writeln!(out, "exits/s: {}", per_second(exits, record.ran))?;
     writeln!(out, "hot-adds: {}", record.added.len())?;
-    writeln!(out, "call that hot-adds, µs: {}", quantiles(calls(record))?)?;
-    writeln!(
-        out,
-        "from the call to a vCPU's first sight, µs: {}",
-        quantiles(sights(vm, record))?
-    )?;
+    if record.left_out > 0 {
+        let left_out = record.left_out;
+        writeln!(out, "hot-adds left out, for want of time: {left_out}")?;
+    }
+    let calls = quantiles(calls(record))?;
+    writeln!(out, "call that hot-adds: {calls}")?;
+    let sights = quantiles(sights(vm, record))?;
+    writeln!(out, "from the call to a vCPU's first sight: {sights}")?;
+    let overlooked = overlooked(vm);
+    writeln!(out, "reads that missed a hot-added device: {overlooked}")?;
     write_changes(&mut out, vm, record)?;
+    write_traffic(&mut out, vm)?;
     let (lines, last) = vm.console.printed();
     writeln!(out, "UART lines: {lines}")?;
     writeln!(out, "UART, last line: {last}")?;
@@ -56,6 +70,22 @@ pub(crate) fn text(vm: &Vm, record: &Record) -> Result<String> {
     Ok(out)
 }
 
+/// Which devices cost most of the exits, and which addresses no device answers.
+fn write_traffic(out: &mut String, vm: &Vm) -> Result<()> {
+    let traffic = Traffic::of(vm, &vm.profiles.all());
+    for of in traffic.devices.iter().take(BUSIEST) {
+        let [name, range] = [&of.name, &of.range];
+        let between = if range.is_empty() { "" } else { ", " };
+        let (reads, writes) = (of.accesses.reads, of.accesses.writes);
+        let accesses = format!("{}, {}", counted(reads, "read"), counted(writes, "write"));
+        writeln!(out, "accessed most: {name}{between}{range}: {accesses}")?;
+    }
+    for of in traffic.missed.iter().take(BUSIEST) {
+        writeln!(out, "missed most: {of}: {}", counted(of.count, "time"))?;
+    }
+    Ok(())
+}
+
 fn write_changes(out: &mut String, vm: &Vm, record: &Record) -> Result<()> {
     let changes = &record.changes;
     writeln!(out, "changes: {}", changes.total())?;
@@ -65,15 +95,16 @@ fn write_changes(out: &mut String, vm: &Vm, record: &Record) -> Result<()> {
     writeln!(out, "single removals: {}", changes.removed)?;
     writeln!(out, "single additions: {}", changes.added)?;
     let calls = changes.calls.iter().copied();
-    writeln!(out, "call that changes, µs: {}", quantiles(calls)?)?;
+    writeln!(out, "call that changes: {}", quantiles(calls)?)?;
     let moves: u64 = vm.bars.iter().map(|bar| bar.moves()).sum();
     writeln!(out, "moves by a device's own handler: {moves}")?;
     let quiescent = changes.quiescent.iter().copied();
     let quiescent = quantiles(quiescent)?;
-    writeln!(out, "from removal to quiescence, µs: {quiescent}")?;
+    writeln!(out, "from removal to quiescence: {quiescent}")?;
     let caught = vm.noticed.caught.load(Ordering::Relaxed);
     writeln!(out, "removals with a vCPU inside: {caught}")?;
-    writeln!(out, "removed devices still in use: {}", changes.pending)?;
+    let pending = changes.pending.len();
+    writeln!(out, "removed devices still in use: {pending}")?;
     writeln!(out, "late accesses: {}", late(vm))?;
     writeln!(out, "accesses astray: {}", astray(vm))?;
     Ok(())
@@ -84,35 +115,8 @@ pub(crate) fn changes_per_second(record: &Record) -> u64 {
     per_second(record.changes.total().into(), record.ran)
 }
 
-/// How many accesses came to devices that should have been out of use.
-pub(crate) fn late(vm: &Vm) -> u64 {
-    vm.late.load(Ordering::Relaxed)
-}
-
-/// How many accesses came to devices that they were not for.
-pub(crate) fn astray(vm: &Vm) -> u64 {
-    vm.noticed.astray.load(Ordering::Relaxed)
-}
-
-/// How many values were wrong.
-pub(crate) fn wrong(vm: &Vm) -> u64 {
-    (0..vm.exits.len()).map(|vcpu| vm.mailbox.wrong(vcpu)).sum()
-}
-
-/// How many accesses a device answered with an error.
-pub(crate) fn failed(vm: &Vm) -> u64 {
-    vm.exits.iter().map(|exits| exits.failed.get()).sum()
-}
-
-/// The first vCPU that did not see every device, and how many it saw.
-pub(crate) fn blind(vm: &Vm, record: &Record) -> Option<(u32, usize)> {
-    let seen = (0..vm.vcpus()).map(|vcpu| (vcpu, seen(record, vcpu)));
-    seen.into_iter()
-        .find(|(_, seen)| *seen < record.added.len())
-}
-
 /// How many devices `vcpu` saw.
-fn seen(record: &Record, vcpu: u32) -> usize {
+pub(crate) fn seen(record: &Record, vcpu: u32) -> usize {
     let seen = record
         .added
         .iter()
@@ -141,10 +145,6 @@ fn table(vm: &Vm, record: &Record) -> Table {
     table
 }
 
-fn per_second(count: u64, time: Duration) -> u64 {
-    (count as f64 / time.as_secs_f64()) as u64
-}
-
 /// How long each call that hot-added took, in nanoseconds.
 fn calls(record: &Record) -> impl Iterator<Item = u64> {
     let added = record.added.iter();
@@ -165,15 +165,12 @@ fn quantiles(nanos: impl Iterator<Item = u64>) -> Result<String> {
     for value in nanos {
         histogram.record(value)?;
     }
-    let [p50, p99] = [0.5, 0.99].map(|quantile| micros(histogram.value_at_quantile(quantile)));
-    let (max, count) = (micros(histogram.max()), histogram.len());
-    Ok(format!(
-        "p50 {p50:.1}, p99 {p99:.1}, max {max:.1} (of {count})"
-    ))
-}
-
-fn micros(nanos: u64) -> f64 {
-    nanos as f64 / 1e3
+    if histogram.is_empty() {
+        return Ok("none".into());
+    }
+    let [p50, p99] = [0.5, 0.99].map(|quantile| time(histogram.value_at_quantile(quantile)));
+    let (max, count) = (time(histogram.max()), histogram.len());
+    Ok(format!("p50 {p50}, p99 {p99}, max {max} (of {count})"))
 }
 
 /// Writes a memory map, of a long one only the ends.
@@ -199,6 +196,13 @@ mod tests {
         let mut out = String::new();
         write_map(&mut out, &map).unwrap();
         out.lines().map(|line| line.trim().into()).collect()
+    }
+
+    #[test]
+    fn quantiles_have_the_units_that_suit_them() {
+        let text = quantiles([500, 1_500, 2_000_000].into_iter()).unwrap();
+        assert_eq!(text, "p50 1.50 µs, p99 2.00 ms, max 2.00 ms (of 3)");
+        assert_eq!(quantiles([].into_iter()).unwrap(), "none");
     }
 
     #[test]

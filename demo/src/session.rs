@@ -8,13 +8,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, anyhow};
+use anyhow::{Error, Result, anyhow};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::{
     adder::{Added, Adder},
     changer::{Changer, Changes},
+    counts::overlooked,
     options::Options,
+    progress::Stretch,
+    stop::{Reason, Stop},
+    top,
+    units::counted,
     vcpus::Vcpus,
     vm::Vm,
 };
@@ -25,6 +30,8 @@ const SAMPLING: Duration = Duration::from_millis(100);
 const SAMPLES: u32 = 200;
 /// The longest time between two looks at whether the run is over.
 const TICK: Duration = Duration::from_millis(10);
+/// How long after its time a device is still hot-added.
+const CATCHING_UP: Duration = Duration::from_secs(1);
 /// How long the vCPUs may take, at the end, to see the devices that were added last.
 const SETTLING: Duration = Duration::from_secs(5);
 
@@ -33,10 +40,35 @@ pub(crate) struct Record {
     /// How long the vCPUs ran.
     pub(crate) ran: Duration,
     pub(crate) added: Vec<Added>,
+    /// How many devices were not hot-added, for want of time.
+    pub(crate) left_out: u32,
     pub(crate) changes: Changes,
     pub(crate) samples: Vec<Sample>,
-    /// What went wrong, if anything did.
-    pub(crate) ended: Result<()>,
+    /// Why it ended early, if it did.
+    pub(crate) cut: Option<Reason>,
+    /// How far each vCPU came in the time that it had to see the last devices; none, if it had not that time.
+    pub(crate) settling: Vec<Settling>,
+    /// Which vCPUs did not halt, and how far each came in the time that it had for that.
+    pub(crate) unhalted: Vec<(usize, Stretch)>,
+    /// Removed devices that are in use although all vCPUs have ended.
+    pub(crate) held: usize,
+    /// What ended the run, or its vCPUs.
+    pub(crate) errors: Vec<Error>,
+}
+
+/// How far a vCPU came in the time that it had to see the last devices.
+pub(crate) struct Settling {
+    pub(crate) stretch: Stretch,
+    /// How many devices it came to see.
+    seen: usize,
+}
+
+impl Settling {
+    /// Whether it looked for the next device in each round that it did.
+    pub(crate) fn looked(&self) -> bool {
+        // The first that ended had begun before.
+        self.seen as u64 + 1 >= self.stretch.rounds
+    }
 }
 
 /// How many exits each vCPU had had at one time.
@@ -56,44 +88,96 @@ impl Sample {
     }
 }
 
-/// Hot-adds to `vm`, and has `changer` change its devices, while `vcpus` run; then ends them.
+/// Hot-adds to `vm`, and lets `changer` change its devices, while `vcpus` run; then ends them.
 pub(crate) fn conduct(
     options: &Options,
     changer: Changer<'_>,
     vm: &Vm,
     vcpus: Vcpus,
-    interrupted: &AtomicBool,
+    stop: &Stop,
+    title: &str,
 ) -> Result<Record> {
     let length = Duration::from_secs(options.seconds.into());
     let mut adder = Adder::new(vm, options.adds_per_second, options.adds()?);
     let mut samples = vec![Sample::of(vm)];
     let over = AtomicBool::new(false);
+    let bar = progress_bar(length, options.top);
 
     let start = Instant::now();
-    let (added, changed) = thread::scope(|scope| {
-        let changing = scope.spawn(|| changer.run(&over, || vcpus.kick()));
-        let failed = || vcpus.any_ended() || changing.is_finished();
-        let going_on = || !interrupted.load(Ordering::Relaxed) && !failed();
-        let added = hot_add(&mut adder, &mut samples, length, going_on);
-        let settled = Instant::now() + SETTLING;
-        while !adder.all_seen() && !failed() && Instant::now() < settled {
-            thread::sleep(TICK);
-        }
+    let (added, changed, settling, shown) = thread::scope(|scope| {
+        let show = || top::show(vm, &vcpus, title, stop, &over);
+        let showing = options.top.then(|| scope.spawn(show));
+        let changing = scope.spawn(|| changer.run(&over, || vcpus.kick(), || vcpus.progress()));
+        let showing_ended = || showing.as_ref().is_some_and(ScopedJoinHandle::is_finished);
+        let going_on = || {
+            let ended = vcpus.any_ended() || changing.is_finished() || showing_ended();
+            stop.reason().is_none() && !ended
+        };
+        let added = hot_add(&mut adder, &mut samples, length, going_on, &bar);
+        let settling = settle(&adder, &vcpus, going_on);
         over.store(true, Ordering::Relaxed);
-        (added, joined(changing))
+        let shown = showing.map_or(Ok(()), joined);
+        (added, joined(changing), settling, shown)
     });
+    let ran = start.elapsed();
+    let cut = stop.reason();
     let ended = vcpus.stop();
+    let mut errors = ended.errors;
+    errors.extend(added.err().into_iter().chain(shown.err()));
+    let changes = changed.unwrap_or_else(|error| {
+        errors.push(error);
+        Changes::default()
+    });
+    let held = match ended.running {
+        0 => still_in_use(&changes),
+        _ => 0,
+    };
     Ok(Record {
-        ran: start.elapsed(),
+        ran,
+        left_out: adder.left_out(),
         added: adder.into_added(),
-        changes: changed?,
+        changes,
         samples,
-        ended: ended.and(added),
+        cut,
+        settling: if cut.is_some() { Vec::new() } else { settling },
+        unhalted: ended.unhalted,
+        held,
+        errors,
     })
 }
 
+fn still_in_use(changes: &Changes) -> usize {
+    let pending = changes.pending.iter();
+    pending.filter(|gone| !gone.removed.is_quiescent()).count()
+}
+
+/// Waits until all vCPUs have seen all devices, for a while, and tells how far each came.
+fn settle(adder: &Adder<'_>, vcpus: &Vcpus, going_on: impl Fn() -> bool) -> Vec<Settling> {
+    let sights = || -> Vec<usize> {
+        (0..adder.vm().vcpus())
+            .map(|vcpu| adder.seen(vcpu))
+            .collect()
+    };
+    // What is seen is counted from before the first round to after the last, so that no sight is left out.
+    let seen = sights();
+    let from = vcpus.progress().into_iter().zip(seen);
+    let settled = Instant::now() + SETTLING;
+    while !adder.all_seen() && overlooked(adder.vm()) == 0 && going_on() && Instant::now() < settled
+    {
+        thread::sleep(TICK);
+    }
+    let to = vcpus.progress();
+    let to = to.into_iter().zip(sights());
+    from.zip(to)
+        .map(|((from, seen), (to, seen_now))| Settling {
+            stretch: Stretch::between(&from, &to),
+            seen: seen_now - seen,
+        })
+        .collect()
+}
+
 fn joined<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
-    let panicked = |_| anyhow!("the thread that changes devices panicked");
+    let panicked = |_| anyhow!("a thread of the demo panicked");
     thread.join().map_err(panicked)?
 }
 
@@ -103,30 +187,32 @@ fn hot_add(
     samples: &mut Vec<Sample>,
     length: Duration,
     going_on: impl Fn() -> bool,
+    bar: &ProgressBar,
 ) -> Result<()> {
     let start = Instant::now();
     let interval = SAMPLING.max(length / SAMPLES);
-    let bar = progress_bar(length);
     while going_on() && start.elapsed() < length {
         let now = start.elapsed();
-        adder.add_until(now)?;
+        adder.add_until(now, || going_on() && start.elapsed() < length)?;
         if now >= interval * samples.len() as u32 {
             samples.push(Sample::of(adder.vm()));
             bar.set_position(now.as_millis() as u64);
-            bar.set_message(format!("{} devices hot-added", adder.count()));
+            let added = counted(adder.count() as u64, "device");
+            bar.set_message(format!("{added} hot-added"));
         }
         let next = adder.next_at().unwrap_or(length);
         thread::sleep(next.saturating_sub(start.elapsed()).min(TICK));
     }
-    adder.add_until(start.elapsed().min(length))?;
+    let latest = length + CATCHING_UP;
+    adder.add_until(length, || going_on() && start.elapsed() < latest)?;
     samples.push(Sample::of(adder.vm()));
     bar.finish_and_clear();
     Ok(())
 }
 
-/// A bar on the terminal; where there is none, nothing.
-fn progress_bar(length: Duration) -> ProgressBar {
-    let target = if stderr().is_terminal() {
+/// A bar on the terminal; where there is none, or it shows something else, nothing.
+fn progress_bar(length: Duration, top: bool) -> ProgressBar {
+    let target = if stderr().is_terminal() && !top {
         ProgressDrawTarget::stderr()
     } else {
         ProgressDrawTarget::hidden()

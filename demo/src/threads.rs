@@ -15,7 +15,9 @@ use axaddrspace::{GuestPhysAddr, device::Port};
 use axdevice::{Dispatcher, SharedVmDevices};
 
 use crate::{
+    arrivals::Arrivals,
     contract::*,
+    profiles::Profiles,
     vcpus::Vcpus,
     vm::{Exits, Vm},
 };
@@ -27,7 +29,10 @@ pub(crate) fn start(vm: &Arc<Vm>) -> Result<Vcpus> {
     for vcpu in 0..vm.vcpus() {
         let (vm, console) = (vm.clone(), console.clone());
         vcpus.push(vcpu, move || {
-            Guest::new(vcpu, &vm, &console).run();
+            let mut guest = Guest::new(vcpu, &vm, &console);
+            guest.run(&vm.profiles);
+            vm.profiles
+                .tell(vcpu as usize, guest.devices.take_profile());
             Ok(())
         })?;
     }
@@ -39,6 +44,7 @@ struct Guest<'vm> {
     vcpu: u32,
     devices: Dispatcher<&'vm SharedVmDevices>,
     exits: &'vm Exits,
+    arrivals: &'vm Arrivals,
     /// Taken by the guest that prints.
     console: &'vm AtomicBool,
     /// The first slot that was not seen populated.
@@ -88,6 +94,7 @@ impl<'vm> Guest<'vm> {
             vcpu,
             devices: vm.devices.dispatcher(),
             exits: &vm.exits[vcpu as usize],
+            arrivals: &vm.arrivals,
             console,
             next: 0,
             again: 0,
@@ -102,7 +109,7 @@ impl<'vm> Guest<'vm> {
         }
     }
 
-    fn run(mut self) {
+    fn run(&mut self, profiles: &Profiles) {
         let latches = [
             (At::Mmio(MMIO_LATCH + 4 * self.vcpu), MMIO_LATCH_SEED),
             (At::Port(PORT_LATCH + 4 * self.vcpu as u16), PORT_LATCH_SEED),
@@ -133,6 +140,7 @@ impl<'vm> Guest<'vm> {
             if orders & HALT != 0 {
                 return;
             }
+            profiles.tell_if_asked(self.vcpu as usize, || self.devices.take_profile());
             if orders & MOVE != 0 {
                 self.relocate();
             }
@@ -222,7 +230,7 @@ impl<'vm> Guest<'vm> {
             return;
         }
         let (vcpu, rounds, next) = (self.vcpu, self.rounds, self.next);
-        let line = format!("vCPU {vcpu}: {rounds} rounds, {next} devices seen\n");
+        let line = format!("vCPU {vcpu}: rounds: {rounds}, devices seen: {next}\n");
         for byte in line.bytes() {
             while self.read(At::Port(UART_LSR), Width::Byte) & u32::from(LSR_READY) == 0 {}
             self.write(At::Port(UART), Width::Byte, byte.into());
@@ -278,7 +286,9 @@ impl Guest<'_> {
                 for (address, bytes) in [(address, here), (next, beyond)] {
                     if !bytes.is_empty() {
                         self.exits.mmio.add_one();
+                        let must_find = self.arrivals.must_find(address, bytes.len());
                         let read = self.devices.read_bytes(gpa(address), bytes);
+                        self.exits.found(must_find, bytes);
                         self.exits.answered(read);
                     }
                 }

@@ -1,14 +1,20 @@
 //! The threads of the vCPUs: started one by one, ended together, and within a bounded time.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    error::Error,
+    fmt,
+    sync::{Arc, atomic::Ordering, mpsc},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow};
 
-use crate::vm::Vm;
+use crate::{
+    progress::{Progress, Stretch},
+    task::Task,
+    vm::Vm,
+};
 
 /// How long guests that were told to halt may take.
 const GRACE: Duration = Duration::from_millis(if cfg!(test) { 200 } else { 5000 });
@@ -21,6 +27,8 @@ const TICK: Duration = Duration::from_millis(5);
 pub(crate) struct Vcpus {
     vm: Arc<Vm>,
     threads: Vec<JoinHandle<Result<()>>>,
+    /// Each of them to the scheduler, if the system tells.
+    tasks: Vec<Option<Task>>,
     kick: fn(&JoinHandle<Result<()>>),
 }
 
@@ -30,21 +38,29 @@ impl Vcpus {
         Self {
             vm,
             threads: Vec::new(),
+            tasks: Vec::new(),
             kick,
         }
     }
 
-    /// Starts a vCPU.
+    /// Starts a vCPU, and waits until its thread runs.
     pub(crate) fn push(
         &mut self,
         vcpu: u32,
         run: impl FnOnce() -> Result<()> + Send + 'static,
     ) -> Result<()> {
         let thread = thread::Builder::new().name(format!("vcpu{vcpu}"));
+        let (told, task) = mpsc::channel();
         let thread = thread
-            .spawn(run)
+            .spawn(move || {
+                // The other end waits for it.
+                let _ = told.send(Task::current());
+                run()
+            })
             .with_context(|| format!("no thread for vCPU {vcpu}"))?;
         self.threads.push(thread);
+        self.tasks
+            .push(task.recv().context("a thread that ended at once")?);
         Ok(())
     }
 
@@ -53,26 +69,50 @@ impl Vcpus {
         self.threads.iter().any(JoinHandle::is_finished)
     }
 
-    /// Has each vCPU leave its guest and let go of older tables. One that is about to enter its guest
+    /// How far each vCPU has come.
+    pub(crate) fn progress(&self) -> Vec<Progress> {
+        let progress = |(vcpu, task): (usize, &Option<Task>)| Progress {
+            at: Instant::now(),
+            rounds: self.vm.mailbox.rounds(vcpu),
+            times: task.as_ref().and_then(Task::times),
+        };
+        self.tasks.iter().enumerate().map(progress).collect()
+    }
+
+    /// Makes each vCPU leave its guest and drop older tables. One that is about to enter its guest
     /// may miss this.
     pub(crate) fn kick(&self) {
         self.threads.iter().for_each(self.kick);
     }
 
-    /// Tells the guests to halt, waits until they have, and returns what went wrong, if anything.
-    pub(crate) fn stop(self) -> Result<()> {
+    /// Tells the guests to halt, waits until they have, and tells how they ended.
+    pub(crate) fn stop(self) -> Ended {
+        let told = self.progress();
         self.vm.mailbox.stop();
-        if self.ended_within(GRACE, |_| {}) {
-            return self.join();
+        let halted = self.ended_within(GRACE, |_| {});
+        let unhalted = if halted {
+            Vec::new()
+        } else {
+            self.unhalted(&told)
+        };
+        if !halted {
+            self.vm.abandoned.store(true, Ordering::Relaxed);
+            self.ended_within(EVICTION, self.kick);
         }
-        self.vm.abandoned.store(true, Ordering::Relaxed);
-        if self.ended_within(EVICTION, self.kick) {
-            return self.join();
-        }
-        bail!("a vCPU does not leave its guest, not even for a signal");
+        self.join(unhalted)
     }
 
-    /// Waits until all threads have ended, and does something with each that has not meanwhile.
+    /// Which vCPUs have not ended, and how far each came since `told`.
+    fn unhalted(&self, told: &[Progress]) -> Vec<(usize, Stretch)> {
+        let now = self.progress();
+        let stretches = told.iter().zip(&now).enumerate();
+        stretches
+            .filter(|(vcpu, _)| !self.threads[*vcpu].is_finished())
+            .map(|(vcpu, (told, now))| (vcpu, Stretch::between(told, now)))
+            .collect()
+    }
+
+    /// Waits until all threads have ended, and does something with each that has not until then.
     fn ended_within(&self, limit: Duration, nudge: impl Fn(&JoinHandle<Result<()>>)) -> bool {
         let deadline = Instant::now() + limit;
         loop {
@@ -88,13 +128,47 @@ impl Vcpus {
         }
     }
 
-    fn join(self) -> Result<()> {
+    /// Joins the threads that have ended, and leaves the others.
+    fn join(self, unhalted: Vec<(usize, Stretch)>) -> Ended {
+        let mut ended = Ended {
+            unhalted,
+            ..Ended::default()
+        };
         for (vcpu, thread) in self.threads.into_iter().enumerate() {
-            match thread.join() {
-                Ok(ended) => ended.with_context(|| format!("vCPU {vcpu}"))?,
-                Err(_) => bail!("vCPU {vcpu}: its thread panicked"),
+            if !thread.is_finished() {
+                ended.running += 1;
+                continue;
+            }
+            let joined = thread.join();
+            let joined = joined.unwrap_or_else(|_| Err(anyhow!("its thread panicked")));
+            match joined.with_context(|| format!("vCPU {vcpu}")) {
+                Err(error) if !error.is::<DoesNotHalt>() => ended.errors.push(error),
+                _ => {}
             }
         }
-        Ok(())
+        ended
     }
 }
+
+/// How vCPUs ended.
+#[derive(Debug, Default)]
+pub(crate) struct Ended {
+    /// What went wrong in them.
+    pub(crate) errors: Vec<anyhow::Error>,
+    /// Which did not halt when they were told to, and how far each came in that time.
+    pub(crate) unhalted: Vec<(usize, Stretch)>,
+    /// How many run still.
+    pub(crate) running: usize,
+}
+
+/// The error of a vCPU that was taken out of a guest that does not halt.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DoesNotHalt;
+
+impl fmt::Display for DoesNotHalt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the guest does not halt")
+    }
+}
+
+impl Error for DoesNotHalt {}

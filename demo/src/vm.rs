@@ -14,8 +14,10 @@ use axdevice::{Serialized, SharedVmDevices, Unmapped};
 use crossbeam_utils::CachePadded;
 
 use crate::{
+    arrivals::Arrivals,
     devices::{Bar, Console, Crossing, Latch, Mailbox, Noticed, Queue, Uart},
     options::Sabotage,
+    profiles::Profiles,
 };
 
 /// What all vCPUs share.
@@ -23,6 +25,12 @@ pub(crate) struct Vm {
     pub(crate) devices: Arc<SharedVmDevices>,
     pub(crate) mailbox: Arc<Mailbox>,
     pub(crate) console: Arc<Console>,
+    /// What vCPUs told of their accesses.
+    pub(crate) profiles: Profiles,
+    /// How many changes were made, besides hot-adds.
+    pub(crate) changes: Count,
+    /// Which devices were hot-added.
+    pub(crate) arrivals: Arrivals,
     /// A vCPU each.
     pub(crate) bars: Vec<Arc<Bar>>,
     /// What cards noticed.
@@ -41,7 +49,7 @@ pub(crate) struct Vm {
 impl Vm {
     /// A VM with its devices, but nothing to run.
     pub(crate) fn new(vcpus: u32, sabotage: Option<Sabotage>) -> Result<Self> {
-        let mailbox = Arc::new(Mailbox::new(vcpus));
+        let mailbox = Arc::new(Mailbox::new(vcpus, sabotage == Some(Sabotage::Stuck)));
         let console = Arc::new(Console::default());
 
         let devices = Arc::new(SharedVmDevices::default().with_unmapped(Unmapped::Float));
@@ -66,6 +74,9 @@ impl Vm {
             devices,
             mailbox,
             console,
+            profiles: Profiles::new(vcpus),
+            changes: Count::default(),
+            arrivals: Arrivals::default(),
             bars,
             noticed: Arc::default(),
             late: Arc::default(),
@@ -93,6 +104,8 @@ pub(crate) struct Exits {
     pub(crate) port: Count,
     /// Those that a device answered with an error. None should.
     pub(crate) failed: Count,
+    /// Reads that missed a device which had been hot-added before. None should.
+    pub(crate) overlooked: Count,
 }
 
 impl Exits {
@@ -105,6 +118,16 @@ impl Exits {
     pub(crate) fn answered(&self, answered: AxResult) {
         if answered.is_err() {
             self.failed.add_one();
+        }
+    }
+}
+
+impl Exits {
+    /// Notes what a read found that `must_find` a device's id.
+    #[inline]
+    pub(crate) fn found(&self, must_find: bool, data: &[u8]) {
+        if must_find && data.iter().all(|byte| *byte == u8::MAX) {
+            self.overlooked.add_one();
         }
     }
 }

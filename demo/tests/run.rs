@@ -2,9 +2,10 @@
 
 use std::{
     fs,
+    io::{Read as _, Write as _},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
-    sync::LazyLock,
+    sync::{LazyLock, PoisonError, RwLock},
     thread,
     time::{Duration, Instant},
 };
@@ -19,7 +20,15 @@ fn demo(test: &str, options: &[&str]) -> (Command, PathBuf) {
     (command, plot)
 }
 
+/// Taken for reading by a run that needs its share of the CPUs, and for writing by one that leaves none.
+static CPUS: RwLock<()> = RwLock::new(());
+
 fn output(command: &mut Command) -> (Output, String) {
+    let _share = CPUS.read().unwrap_or_else(PoisonError::into_inner);
+    output_of(command)
+}
+
+fn output_of(command: &mut Command) -> (Output, String) {
     let output = command.output().expect("the demo runs");
     let text = String::from_utf8(output.stdout.clone()).expect("it prints UTF-8");
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -34,10 +43,10 @@ fn output(command: &mut Command) -> (Output, String) {
 /// The ways to run it here.
 static WAYS: LazyLock<Vec<&[&str]>> = LazyLock::new(|| {
     let (_, text) = output(&mut demo("probe", &["--seconds", "1", "--vcpus", "1"]).0);
-    if text.contains("as KVM guests") {
+    let mode = value(&text, "mode");
+    if mode == "1 vCPU as a KVM guest" {
         return vec![&[], &["--threads"]];
     }
-    let mode = text.lines().next().unwrap_or_default();
     eprintln!("skipped: runs in KVM, for want of it here ({mode})");
     vec![&["--threads"]]
 });
@@ -75,6 +84,28 @@ fn rows(text: &str) -> Vec<[u64; 8]> {
     .collect()
 }
 
+/// The verdict, which is the first line.
+fn verdict(text: &str) -> &str {
+    let first = text.lines().next().unwrap_or_default();
+    first.strip_prefix("verdict: ").expect("a verdict")
+}
+
+/// The lines that count what should never be.
+const NEVER: [&str; 6] = [
+    "wrong values",
+    "late accesses",
+    "accesses astray",
+    "accesses that failed",
+    "reads that missed a hot-added device",
+    "removed devices still in use",
+];
+
+fn assert_nothing_wrong(text: &str) {
+    for never in NEVER {
+        assert_eq!(number(text, never), 0, "{never}");
+    }
+}
+
 fn assert_is_svg(plot: &Path) {
     let svg = fs::read_to_string(plot).expect("a plot");
     assert!(svg.starts_with("<svg ") && svg.trim_end().ends_with("</svg>"));
@@ -88,8 +119,12 @@ fn every_vcpu_sees_every_device_and_nothing_wrong() {
         let (mut demo, plot) = demo("right", &["--seconds", "2", "--vcpus", "3"]);
         let (output, text) = output(demo.args(*way));
         assert!(output.status.success());
-        assert_eq!(number(&text, "wrong values"), 0);
+        assert!(verdict(&text).starts_with("passed: 3 vCPUs checked "));
+        assert!(verdict(&text).contains(" values, beside 100 hot-added devices and "));
+        assert_nothing_wrong(&text);
         assert_eq!(number(&text, "hot-adds"), 100);
+        assert!(value(&text, "accessed most").contains(" reads, "));
+        assert!(value(&text, "missed most").ends_with(" times"));
         let rows = rows(&text);
         assert_eq!(rows.len(), 3);
         let exits: u64 = rows.iter().map(|row| row[1] + row[2]).sum();
@@ -102,7 +137,7 @@ fn every_vcpu_sees_every_device_and_nothing_wrong() {
             assert_eq!((wrong, seen), (0, 100));
         }
         assert!(number(&text, "UART lines") > 0);
-        assert!(value(&text, "UART, last line").ends_with(" devices seen"));
+        assert!(value(&text, "UART, last line").contains(", devices seen: "));
         assert_is_svg(&plot);
     }
 }
@@ -116,20 +151,13 @@ fn devices_move_and_go_and_nobody_comes_late() {
         );
         let (output, text) = output(demo.args(*way));
         assert!(output.status.success());
-        for never in [
-            "wrong values",
-            "late accesses",
-            "accesses astray",
-            "removed devices still in use",
-        ] {
-            assert_eq!(number(&text, never), 0, "{never}");
-        }
+        assert_nothing_wrong(&text);
         let changes = CHANGES.map(|kind| number(&text, kind));
         assert!(changes.iter().all(|count| *count > 0), "{changes:?}");
         assert_eq!(number(&text, "changes"), changes.iter().sum());
         assert!(number(&text, "changes/s") >= 200);
         let removals = changes[0] + number(&text, "single removals");
-        let quiescent = value(&text, "from removal to quiescence, µs");
+        let quiescent = value(&text, "from removal to quiescence");
         assert!(quiescent.ends_with(&format!("(of {removals})")));
         assert!(number(&text, "removals with a vCPU inside") > 0);
         assert!(number(&text, "moves by a device's own handler") > 0);
@@ -157,6 +185,7 @@ fn sabotaged(what: &'static str) -> impl Iterator<Item = String> {
         let (mut demo, _) = demo(what, &["--seconds", "1", "--sabotage", what]);
         let (output, text) = output(demo.args(*way));
         assert_eq!(output.status.code(), Some(1));
+        assert!(verdict(&text).starts_with("failed: "));
         text
     })
 }
@@ -192,17 +221,136 @@ fn a_late_access_is_counted() {
     for text in sabotaged("poison") {
         assert!(number(&text, "late accesses") > 0);
         assert_eq!(number(&text, "wrong values"), 0);
+        assert!(verdict(&text).contains("a vCPU was in a device out of use "));
     }
 }
 
 #[test]
+fn a_hot_added_device_that_is_not_found_is_noticed() {
+    for text in sabotaged("hidden") {
+        assert!(number(&text, "reads that missed a hot-added device") > 0);
+        assert_eq!(number(&text, "wrong values"), 0);
+        assert!(verdict(&text).contains("a read missed a device that had been hot-added "));
+        assert!(!verdict(&text).contains("saw only"));
+        assert!(rows(&text).iter().all(|row| row[7] <= 49));
+    }
+}
+
+#[test]
+fn a_table_that_is_never_dropped_is_noticed() {
+    for text in sabotaged("hold") {
+        assert!(number(&text, "removed devices still in use") > 0);
+        assert!(verdict(&text).contains("though every vCPU has done a whole round since"));
+    }
+}
+
+#[test]
+fn a_vcpu_that_is_stuck_is_not_called_starved() {
+    for text in sabotaged("stuck") {
+        assert_eq!(number(&text, "wrong values"), 0);
+        assert!(verdict(&text).contains(" saw only "));
+        assert!(verdict(&text).contains("vCPU 0 may be inside a device that was removed"));
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_vcpu_with_too_little_cpu_time_is_starved_and_has_not_failed() {
+    let cpus = thread::available_parallelism().expect("a number of CPUs");
+    if WAYS.len() < 2 || cpus.get() > 8 {
+        eprintln!("skipped: without KVM, or with {cpus} CPUs, no vCPU is starved");
+        return;
+    }
+    // Each vCPU is to look 16,384 times, and 64 of them share the CPUs.
+    let options = [
+        "--seconds",
+        "1",
+        "--vcpus",
+        "64",
+        "--adds-per-second",
+        "4000",
+    ];
+    let _all = CPUS.write().unwrap_or_else(PoisonError::into_inner);
+    let (output, text) = output_of(&mut demo("starved", &options).0);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(verdict(&text).starts_with("starved: vCPU 0 saw only "));
+    assert!(verdict(&text).contains("; likewise 63 other vCPUs"));
+    assert!(verdict(&text).contains(" it had a CPU for "));
+    for never in &NEVER[..5] {
+        assert_eq!(number(&text, never), 0, "{never}");
+    }
+}
+
+#[test]
+fn one_of_a_kind_is_singular() {
+    for way in WAYS.iter() {
+        let options = ["--seconds", "1", "--vcpus", "1", "--adds-per-second", "1"];
+        let (mut demo, plot) = demo("one", &options);
+        let (output, text) = output(demo.args(*way));
+        assert!(output.status.success());
+        assert!(verdict(&text).starts_with("passed: 1 vCPU checked "));
+        assert!(verdict(&text).contains(" beside 1 hot-added device and "));
+        assert!(value(&text, "mode").starts_with("1 vCPU as a "));
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(errors.contains("for 1 second; "));
+        assert!(
+            fs::read_to_string(plot)
+                .expect("a plot")
+                .contains("1 vCPU as a ")
+        );
+    }
+}
+
+#[test]
+fn a_quiet_baseline_checks_all_that_is_there() {
+    for way in WAYS.iter() {
+        let quiet = ["--adds-per-second", "0", "--changes-per-second", "0"];
+        for quiet in [&quiet[..2], &quiet[2..], &quiet[..]] {
+            let options = [&["--seconds", "1", "--vcpus", "2"], quiet].concat();
+            let (mut demo, _) = demo("quiet", &options);
+            let (output, text) = output(demo.args(*way));
+            assert!(output.status.success());
+            assert!(verdict(&text).starts_with("passed: 2 vCPUs checked "));
+            assert_nothing_wrong(&text);
+            assert!(rows(&text).iter().all(|row| row[5] > 0));
+            let no_adds = quiet.contains(&"--adds-per-second");
+            assert_eq!(number(&text, "hot-adds") == 0, no_adds);
+            assert_eq!(value(&text, "call that hot-adds") == "none", no_adds);
+            let no_changes = quiet.contains(&"--changes-per-second");
+            assert_eq!(number(&text, "changes") == 0, no_changes);
+            assert_eq!(
+                value(&text, "from removal to quiescence") == "none",
+                no_changes
+            );
+            let moves = number(&text, "moves by a device's own handler");
+            assert_eq!(moves == 0, no_changes);
+        }
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn the_report_is_there_though_the_plot_fails() {
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_smp"));
+    demo.args(["--seconds", "1", "--threads", "--plot", "/dev/full"]);
+    let (output, text) = output(&mut demo);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(verdict(&text).starts_with("passed: "));
+    assert_eq!(rows(&text).len(), 4);
+    assert!(text.contains("Memory map:"));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(errors.contains("error: the plot, /dev/full: "));
+}
+
+#[test]
 #[cfg(unix)]
-fn ctrl_c_ends_it_with_the_table() {
+fn ctrl_c_ends_it_with_the_report_so_far() {
     for way in WAYS.iter() {
         let (mut demo, _) = demo("ctrl-c", &["--seconds", "60"]);
         let child = demo
             .args(*way)
             .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .spawn()
             .expect("the demo runs");
         let started = Instant::now();
@@ -213,29 +361,116 @@ fn ctrl_c_ends_it_with_the_table() {
         assert!(kill.expect("kill runs").success());
         let output = child.wait_with_output().expect("it ends");
         assert!(started.elapsed() < Duration::from_secs(20));
-        assert!(output.status.success());
+        assert_eq!(output.status.code(), Some(130));
         let text = String::from_utf8_lossy(&output.stdout);
+        assert!(verdict(&text).starts_with("interrupted after "));
+        assert!(verdict(&text).contains(": nothing wrong so far: 4 vCPUs checked "));
         assert_eq!(rows(&text).len(), 4);
-        assert_eq!(number(&text, "wrong values"), 0);
+        assert_nothing_wrong(&text);
+        assert!(text.contains("Memory map:") && text.contains("\nplot: "));
     }
+}
+
+/// Types `key` into the live view when it shows a queue, which each guest uses all the time, and gives the exit status and all that
+/// went to the terminal; `None` where there is no terminal to be had.
+#[cfg(target_os = "linux")]
+fn live_view(way: &[&str], key: u8) -> Option<(Option<i32>, String)> {
+    let version = Command::new("script").arg("--version").output();
+    if !version.is_ok_and(|version| version.stdout.ends_with(b"\n") && version.status.success()) {
+        eprintln!("skipped: no script of util-linux, which makes a terminal");
+        return None;
+    }
+    let _share = CPUS.read().unwrap_or_else(PoisonError::into_inner);
+    let plot = Path::new(env!("CARGO_TARGET_TMPDIR")).join("top.svg");
+    let smp = format!(
+        "stty rows 40 cols 150; exec {} --top --vcpus 2 --plot {} {}",
+        env!("CARGO_BIN_EXE_smp"),
+        plot.display(),
+        way.join(" ")
+    );
+    let mut script = Command::new("script")
+        .args(["-qec", &smp, "/dev/null"])
+        .env("TERM", "xterm")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("script runs");
+    let mut stdin = script.stdin.take().expect("a pipe");
+    let mut stdout = script.stdout.take().expect("a pipe");
+    let (mut all, mut some) = (Vec::new(), [0; 4096]);
+    let mut typed = false;
+    loop {
+        let length = stdout.read(&mut some).expect("what it shows");
+        if length == 0 {
+            break;
+        }
+        all.extend_from_slice(&some[..length]);
+        if !typed && all.windows(5).any(|word| word == b"queue") {
+            stdin.write_all(&[key]).expect("a key");
+            typed = true;
+        }
+    }
+    let status = script.wait().expect("it ends");
+    let text = String::from_utf8_lossy(&all).replace("\r\n", "\n");
+    Some((status.code(), text))
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn the_live_view_shows_devices_until_q() {
+    for way in WAYS.iter() {
+        let Some((status, text)) = live_view(way, b'q') else {
+            return;
+        };
+        assert_eq!(status, Some(0), "{text}");
+        // The alternate screen, and back.
+        let (_, shown) = text.split_once("\x1b[?1049h").expect("a screen");
+        let (shown, after) = shown.split_once("\x1b[?1049l").expect("no screen");
+        for part in ["devices", "missed", "map", "queue", "0xcfff0000"] {
+            assert!(shown.contains(part), "{part}");
+        }
+        assert!(after.contains("verdict: passed, and ended by q after "));
+        assert_nothing_wrong(after);
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn ctrl_c_in_the_live_view_is_an_interrupt() {
+    let Some((status, text)) = live_view(&["--threads"], 3) else {
+        return;
+    };
+    assert_eq!(status, Some(130), "{text}");
+    let (_, after) = text.split_once("\x1b[?1049l").expect("no screen");
+    assert!(after.contains("verdict: interrupted after "));
+}
+
+#[test]
+fn the_live_view_needs_a_terminal() {
+    let (output, text) = output(&mut demo("no-terminal", &["--top"]).0);
+    assert_eq!(output.status.code(), Some(1));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(text.is_empty() && errors.starts_with("error: --top needs a terminal"));
 }
 
 #[test]
 fn bad_options_are_refused() {
     for (options, said) in [
-        (&["--vcpus", "0"][..], "--vcpus"),
-        (&["--vcpus", "65"], "--vcpus"),
+        (&["--vcpus", "0"][..], "0 is not in 1..=64"),
+        (&["--vcpus", "65"], "65 is not in 1..=64"),
         (&["--vcpus", "-1"], "unexpected argument"),
-        (&["--seconds", "0"], "--seconds"),
-        (&["--seconds", "4000"], "--seconds"),
+        (&["--seconds", "0"], "0 is not in 1..=3600"),
+        (&["--seconds", "4000"], "4000 is not in 1..=3600"),
         (&["--seconds", "1.5"], "--seconds"),
-        (&["--adds-per-second", "0"], "--adds-per-second"),
-        (&["--adds-per-second", "99999"], "--adds-per-second"),
+        (&["--adds-per-second", "99999"], "99999 is not in 0..=16384"),
         (
             &["--seconds", "3600", "--adds-per-second", "5"],
-            "there is room for 16384",
+            "5 hot-adds a second for 3600 seconds are 18000; there is room for 16384",
         ),
-        (&["--changes-per-second", "0"], "--changes-per-second"),
+        (
+            &["--changes-per-second", "100001"],
+            "100001 is not in 0..=100000",
+        ),
         (
             &[
                 "--seconds",
@@ -245,7 +480,7 @@ fn bad_options_are_refused() {
                 "--changes-per-second",
                 "2000",
             ],
-            "there are numbers for 4194303",
+            "there are numbers for fewer than 4194303",
         ),
         (&["--sabotage", "all"], "--sabotage"),
         (&["--frobnicate"], "--frobnicate"),
@@ -279,8 +514,10 @@ fn help_names_every_option() {
         "--adds-per-second",
         "--changes-per-second",
         "--threads",
+        "--top",
         "--plot",
     ] {
         assert!(text.contains(option), "{option}");
     }
+    assert!(text.contains("Exit status: 0 ") && text.contains("3 vCPUs were starved"));
 }

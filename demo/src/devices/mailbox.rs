@@ -1,8 +1,10 @@
 //! The port device by which guests report what they checked, and are told what to do.
 
 use std::{
-    fmt,
+    fmt, hint,
     sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    thread,
+    time::Duration,
 };
 
 use ax_errno::AxResult;
@@ -21,6 +23,8 @@ use crate::contract::{
 pub(crate) struct Mailbox {
     banks: Box<[CachePadded<Bank>]>,
     stop: AtomicBool,
+    /// Whether the first vCPUs do not get out again.
+    sticks: bool,
 }
 
 #[derive(Default)]
@@ -28,6 +32,7 @@ struct Bank {
     checks: AtomicU64,
     misses: AtomicU64,
     wrong: AtomicU64,
+    rounds: AtomicU64,
     first: [AtomicU32; 3],
     /// Whether the guest is to move its device.
     to_move: AtomicBool,
@@ -61,10 +66,13 @@ impl fmt::Display for FirstWrong {
 }
 
 impl Mailbox {
-    pub(crate) fn new(vcpus: u32) -> Self {
+    /// A mailbox for each of so many vCPUs. If it `sticks`, vCPU 0 stays inside, busy,
+    /// and vCPU 1, asleep, until the guests are told to halt.
+    pub(crate) fn new(vcpus: u32, sticks: bool) -> Self {
         Self {
             banks: (0..vcpus).map(|_| CachePadded::default()).collect(),
             stop: AtomicBool::new(false),
+            sticks,
         }
     }
 
@@ -93,6 +101,17 @@ impl Mailbox {
         halt
     }
 
+    /// Keeps vCPU 0 busy and vCPU 1 asleep until the guests are to halt.
+    #[cold]
+    fn stick(&self, vcpu: usize) {
+        while vcpu < 2 && !self.stopped() {
+            match vcpu {
+                0 => hint::spin_loop(),
+                _ => thread::sleep(Duration::from_millis(1)),
+            }
+        }
+    }
+
     fn bank(&self, port: Port) -> (&Bank, u16) {
         let offset = port.0 - MAILBOX;
         (
@@ -104,6 +123,11 @@ impl Mailbox {
     /// How many values `vcpu` checked.
     pub(crate) fn checks(&self, vcpu: usize) -> u64 {
         self.banks[vcpu].checks.load(Ordering::Relaxed)
+    }
+
+    /// How many rounds `vcpu` has ended: in each it looks for orders once.
+    pub(crate) fn rounds(&self, vcpu: usize) -> u64 {
+        self.banks[vcpu].rounds.load(Ordering::Relaxed)
     }
 
     /// How many accesses of `vcpu` nobody answered.
@@ -140,6 +164,10 @@ impl BaseDeviceOps<PortRange> for Mailbox {
 
     fn handle_read(&self, port: Port, _: AccessWidth) -> AxResult<usize> {
         let (bank, _) = self.bank(port);
+        bank.rounds.fetch_add(1, Ordering::Relaxed);
+        if self.sticks {
+            self.stick(usize::from((port.0 - MAILBOX) / MAILBOX_BANK));
+        }
         Ok(self.orders(bank) as usize)
     }
 

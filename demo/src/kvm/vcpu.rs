@@ -10,12 +10,13 @@ use axaddrspace::{
     GuestPhysAddr,
     device::{AccessWidth, Port},
 };
+use axdevice::{Dispatcher, SharedVmDevices};
 use kvm_bindings::{kvm_regs, kvm_segment};
 use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
 use libc::EINTR;
 
 use super::memory::{CODE, Memory, stack, variables};
-use crate::vm::{Exits, Vm};
+use crate::{vcpus::DoesNotHalt, vm::Vm};
 
 /// A vCPU of KVM, with the memory that it runs in.
 pub(crate) struct Vcpu {
@@ -27,13 +28,29 @@ pub(crate) struct Vcpu {
 
 /// Runs the guest until it halts. Each access that it makes to a device is an exit, and the registry
 /// answers each exit.
-fn run(vcpu: &mut VcpuFd, vm: &Vm, exits: &Exits) -> Result<()> {
+fn run(vcpu: &mut VcpuFd, vm: &Vm, index: usize) -> Result<()> {
     let mut devices = vm.devices.dispatcher();
+    let ended = run_with(vcpu, vm, index, &mut devices);
+    vm.profiles.tell(index, devices.take_profile());
+    ended
+}
+
+/// Runs the guest with a handle of its own.
+fn run_with(
+    vcpu: &mut VcpuFd,
+    vm: &Vm,
+    index: usize,
+    devices: &mut Dispatcher<&SharedVmDevices>,
+) -> Result<()> {
+    let exits = &vm.exits[index];
     while !vm.abandoned.load(Ordering::Relaxed) {
         let answered = match vcpu.run() {
             Ok(VcpuExit::MmioRead(address, data)) => {
                 exits.mmio.add_one();
-                devices.read_bytes(GuestPhysAddr::from(address as usize), data)
+                let must_find = vm.arrivals.must_find(address as u32, data.len());
+                let read = devices.read_bytes(GuestPhysAddr::from(address as usize), data);
+                exits.found(must_find, data);
+                read
             }
             Ok(VcpuExit::MmioWrite(address, data)) => {
                 exits.mmio.add_one();
@@ -58,16 +75,17 @@ fn run(vcpu: &mut VcpuFd, vm: &Vm, exits: &Exits) -> Result<()> {
             }
             Ok(VcpuExit::Hlt) if vm.mailbox.stopped() => return Ok(()),
             Ok(unexpected) => bail!("the guest ended with exit {unexpected:?}"),
-            // A kick: a device was removed, or the VM is abandoned.
+            // A kick: a device was removed, the profile is wanted, or the VM is abandoned.
             Err(error) if error.errno() == EINTR => {
                 devices.refresh();
+                vm.profiles.tell_if_asked(index, || devices.take_profile());
                 Ok(())
             }
             Err(error) => return Err(error).context("KVM_RUN"),
         };
         exits.answered(answered);
     }
-    bail!("the guest does not halt")
+    bail!(DoesNotHalt)
 }
 
 /// How wide an item of the last exit is, which was of a port: string I/O has several in one buffer.
@@ -109,7 +127,7 @@ impl Vcpu {
 
     /// Runs the guest until it halts.
     pub(crate) fn run(&mut self, vm: &Vm) -> Result<()> {
-        let ended = run(&mut self.fd, vm, &vm.exits[self.index as usize]);
+        let ended = run(&mut self.fd, vm, self.index as usize);
         ended.with_context(|| match self.fd.get_regs() {
             Ok(regs) => format!("at rip {:#x}, rflags {:#x}", regs.rip, regs.rflags),
             Err(error) => format!("at an unknown rip ({error})"),

@@ -15,14 +15,18 @@ pub(super) fn print(a: &mut CodeAssembler, parts: &mut Parts) -> Assembled {
         test(eax, eax);
         jnz(end);
     }
-    for (text, number) in [("vCPU ", Vcpu), (": ", Rounds), (" rounds, ", Next)] {
+    for (text, number) in [
+        ("vCPU ", Vcpu),
+        (": rounds: ", Rounds),
+        (", devices seen: ", Next),
+    ] {
         put_text(a, text, parts.put)?;
         asm! { a:
             mov(eax, var(number));
             call(parts.put_number);
         }
     }
-    put_text(a, " devices seen\n", parts.put)?;
+    put_text(a, "\n", parts.put)?;
     asm! { a:
         xor(eax, eax);
         xchg(dword_ptr(CONSOLE_LOCK), eax);

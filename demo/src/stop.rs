@@ -1,0 +1,58 @@
+//! How the user ends a run before its time.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use anyhow::{Context as _, Result};
+
+/// Why a run is to end early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// Ctrl-C.
+    Interrupted,
+    /// The key `q`.
+    Quit,
+}
+
+/// Whether the run is to end, and why.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Stop(Arc<[AtomicBool; 2]>);
+
+impl Stop {
+    /// One that Ctrl-C sets. Once in a process.
+    pub(crate) fn on_ctrl_c() -> Result<Self> {
+        let stop = Self::default();
+        let interrupted = stop.clone();
+        ctrlc::set_handler(move || interrupted.set(Reason::Interrupted)).context("Ctrl-C")?;
+        Ok(stop)
+    }
+
+    /// Ends the run.
+    pub(crate) fn set(&self, reason: Reason) {
+        self.0[reason as usize].store(true, Ordering::Relaxed);
+    }
+
+    /// Why it is to end, if it is. An interrupt outweighs the rest.
+    pub(crate) fn reason(&self) -> Option<Reason> {
+        let reasons = [Reason::Interrupted, Reason::Quit];
+        let is_set = |reason: &Reason| self.0[*reason as usize].load(Ordering::Relaxed);
+        reasons.into_iter().find(is_set)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interrupt_outweighs_q() {
+        let stop = Stop::default();
+        assert_eq!(stop.reason(), None);
+        stop.set(Reason::Quit);
+        assert_eq!(stop.clone().reason(), Some(Reason::Quit));
+        stop.set(Reason::Interrupted);
+        assert_eq!(stop.reason(), Some(Reason::Interrupted));
+    }
+}

@@ -1,0 +1,152 @@
+//! From one look at the VM to the next: what changed, by the second.
+
+use std::time::{Duration, Instant};
+
+use super::screen::{DeviceRow, MissedRow, Screen};
+use crate::{
+    counts::{astray, failed, late, overlooked, wrong},
+    traffic::Traffic,
+    units::{counted, per_second},
+    vm::Vm,
+};
+
+/// Looks at a VM now and then.
+pub(super) struct Watch<'vm> {
+    vm: &'vm Vm,
+    title: &'vm str,
+    since: Instant,
+    before: Look,
+}
+
+/// What was counted at one moment.
+struct Look {
+    at: Instant,
+    exits: u64,
+    changes: u64,
+}
+
+impl Look {
+    fn at(vm: &Vm) -> Self {
+        Self {
+            at: Instant::now(),
+            exits: vm.exits.iter().map(|exits| exits.total()).sum(),
+            changes: vm.changes.get(),
+        }
+    }
+}
+
+impl<'vm> Watch<'vm> {
+    /// Has looked once.
+    pub(super) fn new(vm: &'vm Vm, title: &'vm str) -> Self {
+        Self {
+            vm,
+            title,
+            since: Instant::now(),
+            before: Look::at(vm),
+        }
+    }
+
+    /// Looks, and gives what is to be shown: rates since the last look.
+    pub(super) fn screen(&mut self) -> Screen {
+        let now = Look::at(self.vm);
+        let lasted = now.at - self.before.at;
+        let traffic = Traffic::of(self.vm, &self.vm.profiles.collect());
+        let seconds = counted(self.since.elapsed().as_secs(), "second");
+        let map = self.vm.devices.snapshot().to_string();
+        let screen = Screen {
+            title: format!("{}, for {seconds}; q ends it", self.title),
+            counters: self.counters(&now, lasted),
+            devices: devices(&traffic, lasted),
+            missed: missed(&traffic, lasted),
+            map: map.lines().map(String::from).collect(),
+        };
+        self.before = now;
+        screen
+    }
+
+    fn counters(&self, now: &Look, lasted: Duration) -> Vec<(&'static str, String)> {
+        let vm = self.vm;
+        let faults = [wrong, failed, late, astray, overlooked];
+        let faults = match faults.iter().map(|count| count(vm)).sum() {
+            0 => "nothing wrong".into(),
+            faults => counted(faults, "fault"),
+        };
+        let rate = |now, before| per_second(now - before, lasted).to_string();
+        vec![
+            ("exits/s", rate(now.exits, self.before.exits)),
+            ("changes/s", rate(now.changes, self.before.changes)),
+            ("changes", now.changes.to_string()),
+            ("hot-adds", vm.arrivals.count().to_string()),
+            ("so far", faults),
+        ]
+    }
+}
+
+/// The devices, those that were accessed most first.
+fn devices(traffic: &Traffic, lasted: Duration) -> Vec<DeviceRow> {
+    let devices = traffic.devices.iter();
+    devices
+        .map(|of| DeviceRow {
+            name: of.name.clone(),
+            range: of.range.clone(),
+            reads: per_second(of.accesses.reads, lasted),
+            writes: per_second(of.accesses.writes, lasted),
+        })
+        .collect()
+}
+
+/// The missed addresses, those that were missed most first.
+fn missed(traffic: &Traffic, lasted: Duration) -> Vec<MissedRow> {
+    let missed = traffic.missed.iter();
+    missed
+        .map(|of| MissedRow {
+            address: of.to_string(),
+            rate: per_second(of.count, lasted),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use axdevice::{AccessWidth, GuestPhysAddr};
+
+    use super::*;
+    use crate::contract::{MMIO_LATCH, MMIO_NOBODY};
+
+    #[test]
+    fn each_screen_shows_what_came_since_the_last() {
+        let vm = Vm::new(1, None).unwrap();
+        let mut handle = vm.devices.dispatcher();
+        let mut watch = Watch::new(&vm, "1 vCPU as a test");
+        for address in [MMIO_LATCH, MMIO_NOBODY] {
+            let address = GuestPhysAddr::from_usize(address as usize);
+            handle
+                .handle_mmio_write(address, AccessWidth::Dword, 1)
+                .unwrap();
+        }
+        vm.profiles.tell(0, handle.take_profile());
+        vm.arrivals.announce();
+        let screen = watch.screen();
+        assert!(
+            screen
+                .title
+                .starts_with("1 vCPU as a test, for 0 seconds; q")
+        );
+        assert!(screen.counters.contains(&("hot-adds", "1".into())));
+        assert!(
+            screen
+                .counters
+                .contains(&("so far", "nothing wrong".into()))
+        );
+        assert_eq!(screen.devices.len(), 1);
+        assert_eq!(screen.devices[0].name, "MMIO latch");
+        assert!(screen.devices[0].writes > 0 && screen.devices[0].reads == 0);
+        assert_eq!(screen.missed[0].address, "mmio 0xcfff0000");
+        assert!(screen.map[0].contains("0xc0000000..=0xc0000003"));
+
+        vm.late.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let screen = watch.screen();
+        assert!(screen.devices.is_empty() && screen.missed.is_empty());
+        assert!(screen.counters.contains(&("so far", "1 fault".into())));
+    }
+}
