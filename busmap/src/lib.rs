@@ -12,13 +12,17 @@ mod bus;
 mod cache;
 mod change;
 mod device;
+mod difference;
+mod listener;
 #[cfg(test)]
 #[path = "../loom-tests/mod.rs"]
 mod loom_tests;
+mod mapping;
 mod miss;
 #[cfg(object_code)]
 mod object_code;
 pub mod orderings;
+mod publication;
 mod publish;
 mod refusal;
 mod registrations;
@@ -34,13 +38,18 @@ mod table;
 mod tables;
 #[cfg(all(test, not(loom)))]
 mod testing;
+mod turns;
 mod vcpu;
+mod veto;
 mod withdraw;
 
 pub use crate::{
     bus::{Bus, BusId, Handlers, Mmio, On, Port, SysReg},
     change::Batch,
     device::{Device, DeviceId},
+    difference::Difference,
+    listener::Listener,
+    mapping::Mapping,
     miss::Miss,
     refusal::{Refusal, Refused},
     registry::{Hit, Registry, View},
@@ -48,5 +57,6 @@ pub use crate::{
     span::Span,
     tables::Registration,
     vcpu::{BusCounters, RegistryLike, Vcpu},
+    veto::Veto,
     withdraw::Withdrawn,
 };

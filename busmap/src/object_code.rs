@@ -4,8 +4,9 @@
 use core::{error::Error, fmt, hint::black_box, ops::Deref};
 
 use crate::{
-    Batch, Bus, BusId, Device, DeviceId, Handlers, Hit, Miss, Mmio, Port, Refusal, Refused,
-    Registration, Registry, Removed, Span, SysReg, Vcpu, View, Withdrawn, sync::Arc,
+    Batch, Bus, BusId, Device, DeviceId, Difference, Handlers, Hit, Mapping, Miss, Mmio, Port,
+    Refusal, Refused, Registration, Registry, Removed, Span, SysReg, Vcpu, Veto, View, Withdrawn,
+    sync::Arc,
 };
 
 /// Devices that a guest reads.
@@ -31,6 +32,9 @@ macro_rules! compile {
 fn busmap_api() {
     compile!(Registry<Reads>: new, default, reclaim, remove, batch, vcpu);
     compile!(Registry<Reads>: withdraw, restore);
+    compile!(Registry<Reads>: with_listener, with_listener_among);
+    compile!(Difference: unmapped, mapped, is_empty);
+    compile!(Veto: new, with_code, reason, code);
     compile!(Batch<'_, Reads>: add, remove, publish);
     compile!(Device<Reads>: new, tag, into_tag, clone);
     compile!(Registration<Reads>: id, device);
@@ -52,13 +56,16 @@ fn busmap_api() {
     vcpu::<Arc<Registry<Reads>>>();
     shows::<(Registry<Reads>, Batch<'_, Reads>, Device<Reads>, Miss)>();
     shows::<(Registration<Reads>, Withdrawn<Reads>, View<'_, Reads>)>();
+    shows::<(Difference, Mapping)>();
     fails::<Miss>();
     fails::<Refusal>();
     fails::<Refused<Reads>>();
+    fails::<Veto>();
     fails::<Removed<Reads>>();
     black_box((
         <BusId as fmt::Display>::fmt as *const (),
         <Span as fmt::Display>::fmt as *const (),
+        <Mapping as fmt::Display>::fmt as *const (),
         <DeviceId as fmt::Display>::fmt as *const (),
     ));
 }

@@ -13,6 +13,9 @@ pub(crate) type Arc<T> = alloc::sync::Arc<T>;
 /// See [`Arc`].
 pub(crate) type Weak<T> = alloc::sync::Weak<T>;
 
+/// Gives the identity of the running context: none, if nothing tells contexts apart.
+pub(crate) type ContextId = fn() -> Option<core::num::NonZero<usize>>;
+
 /// Gives numbers that no other call of the program gets.
 ///
 /// `core`'s in a model too, which has no use for its order.
@@ -40,10 +43,18 @@ mod loom;
     expect(dead_code, reason = "some are of use to the slot cell only")
 )]
 mod native;
+#[cfg(not(any(loom, target_os = "none")))]
+mod sleeping;
+#[cfg(all(target_os = "none", not(loom)))]
+mod spinning;
 #[cfg(loom)]
 pub(crate) use self::loom::*;
 #[cfg(not(loom))]
 pub(crate) use self::native::*;
+#[cfg(not(any(loom, target_os = "none")))]
+pub(crate) use self::sleeping::*;
+#[cfg(all(target_os = "none", not(loom)))]
+pub(crate) use self::spinning::*;
 
 /// Whether the crate is to be this mutant of itself, which a model must notice: `.ci/mutants.sh`.
 /// There is none but under `cfg(loom)` and `cfg(mutants)`, where `BUSMAP_MUTANT` in the environment
