@@ -113,8 +113,8 @@ impl<R: BusRange> Access<R> {
 
     /// Does with the access, which no device answers, as the policy says. `Ok` means: it floats.
     ///
-    /// Devices are withdrawn here only if there was no memory to put them back: then nobody knows
-    /// whether one would have answered.
+    /// Devices are withdrawn here only if there was no memory to put them back, or from inside the listener
+    /// that is being told of it: then nothing is known of whether one would have answered.
     #[inline]
     pub(crate) fn unanswered(
         self,
@@ -124,7 +124,7 @@ impl<R: BusRange> Access<R> {
     ) -> AxResult {
         match miss {
             Miss::Withdrawn => {
-                misses.error(format_args!("no memory for the tables of {self}"));
+                misses.error(format_args!("{self}, whose tables are not made"));
                 return Err(AxError::NoMemory);
             }
             Miss::Crosses(span) => misses.error(format_args!("{self} runs past {span}")),

@@ -57,7 +57,7 @@ pub use axaddrspace::{
 };
 pub use axdevice_base::BaseDeviceOps;
 pub use axvmconfig::{EmulatedDeviceConfig, EmulatedDeviceType};
-pub use busmap::{BusCounters, BusId, DeviceId, Span};
+pub use busmap::{BusCounters, BusId, DeviceId, Difference, Listener, Mapping, Span, Veto};
 
 pub use crate::{
     batch::Batch,

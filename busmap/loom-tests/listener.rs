@@ -102,7 +102,7 @@ fn has(devices: &Devices, port: u64) -> bool {
 /// Neither is told, nor published, from when the other is told before until it is told after.
 #[test]
 fn two_changes_are_made_one_at_a_time() {
-    check("listener, add, add", 100, Preemptions(3), || {
+    check("listener, add, add", 1_000, Preemptions(5), || {
         let (devices, scribe) = listened();
         let other = devices.clone();
         let adder = thread::spawn(move || add(&other, PORTS[0]));
