@@ -7,6 +7,7 @@ mod belts;
 mod changer;
 mod contract;
 mod devices;
+mod doorbells;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod kvm;
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
@@ -107,6 +108,9 @@ fn verdict(vm: &Vm, record: Record) -> Result<()> {
     }
     if report::astray(vm) > 0 {
         bail!("accesses came to devices that they were not for");
+    }
+    if let Some(fault) = vm.doorbells.fault() {
+        bail!("{fault}");
     }
     if record.changes.pending > 0 {
         bail!(

@@ -52,6 +52,8 @@ pub(crate) enum Sabotage {
     Poison,
     /// Devices that are to move themselves stay where they are.
     Bar,
+    /// Doorbells stay where they are when their devices move.
+    Doorbell,
 }
 
 impl Options {

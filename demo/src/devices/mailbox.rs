@@ -2,7 +2,10 @@
 
 use std::{
     fmt,
-    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    },
 };
 
 use ax_errno::AxResult;
@@ -11,9 +14,12 @@ use axdevice_base::BaseDeviceOps;
 use axvmconfig::EmulatedDeviceType;
 use crossbeam_utils::CachePadded;
 
-use crate::contract::{
-    CHECKS, FIRST_ADDRESS, FIRST_EXPECTED, FIRST_GOT, HALT, MAILBOX, MAILBOX_BANK, MISSES, MOVE,
-    WRONG,
+use crate::{
+    contract::{
+        CHECKS, FIRST_ADDRESS, FIRST_EXPECTED, FIRST_GOT, HALT, MAILBOX, MAILBOX_BANK, MISSES,
+        MOVE, RINGS, WRONG,
+    },
+    doorbells::Doorbells,
 };
 
 /// A mailbox for each vCPU. All counts are `Relaxed`: they are read for good when the vCPUs'
@@ -21,6 +27,8 @@ use crate::contract::{
 pub(crate) struct Mailbox {
     banks: Box<[CachePadded<Bank>]>,
     stop: AtomicBool,
+    /// Which are told how often they were written.
+    doorbells: Arc<Doorbells>,
 }
 
 #[derive(Default)]
@@ -61,10 +69,11 @@ impl fmt::Display for FirstWrong {
 }
 
 impl Mailbox {
-    pub(crate) fn new(vcpus: u32) -> Self {
+    pub(crate) fn new(vcpus: u32, doorbells: Arc<Doorbells>) -> Self {
         Self {
             banks: (0..vcpus).map(|_| CachePadded::default()).collect(),
             stop: AtomicBool::new(false),
+            doorbells,
         }
     }
 
@@ -153,6 +162,10 @@ impl BaseDeviceOps<PortRange> for Mailbox {
             CHECKS => count(&bank.checks),
             MISSES => count(&bank.misses),
             WRONG => count(&bank.wrong),
+            RINGS => {
+                let vcpu = (port.0 - MAILBOX) / MAILBOX_BANK;
+                self.doorbells.written(vcpu.into(), val as u64);
+            }
             FIRST_ADDRESS => note(0),
             FIRST_GOT => note(1),
             FIRST_EXPECTED => note(2),
