@@ -39,6 +39,10 @@ use crate::{
 /// where the device is. In between it rings at both places; when the change has returned, at the new one
 /// only.
 ///
+/// All other changes wait for a listener. What takes long and needs no order, such as to wait until vCPUs
+/// have let go of something, is better noted in `after`, and done by the caller when the change has
+/// returned.
+///
 /// `after` does not mean that the device is quiescent: vCPUs may still be inside it by older tables. See
 /// [`Removed`](crate::Removed).
 ///

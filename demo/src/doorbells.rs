@@ -2,19 +2,23 @@
 //! an exit, wherever the device is.
 //!
 //! In KVM a doorbell is an ioeventfd, which is hung up at an address. So that it follows its device,
-//! [`Doorbells`] listens to the registry. Before a move is published it hangs the bell up at the new place, and
-//! after the move it takes it down at the old one. In that order:
+//! [`Doorbells`] listens to the registry. Before a move is published it hangs the bell up at the new place;
+//! after the move it notes that the bell is to be taken down at the old one, which the device's handler has
+//! done before it returns. In that order:
 //!
 //! - a write where the device is never exits: the bell is up there before the registry says so, and stays
 //!   until it no longer does;
-//! - when the move has returned, the bell no longer rings at the old place: KVM waits, as it takes an
-//!   ioeventfd down, for the vCPUs that are looking at it;
+//! - when the guest's write that moves the device is over, the bell no longer rings at the old place: KVM
+//!   waits, as it takes an ioeventfd down, for the vCPUs that are looking at it;
 //! - in between it rings at both.
+//!
+//! That KVM waits is why the bell is not taken down while the listener is told: where there are more vCPUs than
+//! CPUs it takes milliseconds, and all other changes would wait for it.
 //!
 //! If the bell cannot be hung up, the move is refused. Two devices that swap their places would have to be
 //! told apart by what is written, since KVM takes one bell for an address and a datum.
 
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use anyhow::{Result, anyhow};
 use axdevice::{DeviceId, Difference, Listener, Mapping, Veto};
@@ -42,6 +46,8 @@ pub(crate) struct Doorbells {
     connected: OnceLock<Connected>,
     /// A vCPU each. Its own thread alone counts: its guest alone moves the device.
     counts: Box<[CachePadded<Counts>]>,
+    /// Where which are to be taken down.
+    old: Mutex<Vec<(u32, u64)>>,
     /// Whether they stay where they are, whatever their devices do.
     sabotaged: bool,
 }
@@ -77,6 +83,7 @@ impl Doorbells {
         Self {
             connected: OnceLock::new(),
             counts: (0..vcpus).map(|_| CachePadded::default()).collect(),
+            old: Mutex::default(),
             sabotaged,
         }
     }
@@ -95,6 +102,28 @@ impl Doorbells {
         let bells = Box::new(bells);
         let connected = self.connected.set(Connected { devices, bells });
         connected.map_err(|_| anyhow!("the doorbells are connected already"))
+    }
+
+    /// Takes the bell of `vcpu` down wherever its device is no longer. To be called when a move has been made.
+    pub(crate) fn settle(&self, vcpu: u32) {
+        let Some(connected) = self.connected.get() else {
+            return;
+        };
+        let its = |(of, _): &mut (u32, u64)| *of == vcpu;
+        let old: Vec<_> = self.old().extract_if(.., its).collect();
+        for (vcpu, at) in old {
+            self.take_down(connected, vcpu, at);
+        }
+    }
+
+    fn old(&self) -> MutexGuard<'_, Vec<(u32, u64)>> {
+        self.old.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take_down(&self, connected: &Connected, vcpu: u32, at: u64) {
+        if connected.bells.take_down(vcpu, at).is_err() {
+            self.counts[vcpu as usize].stuck.add(1);
+        }
     }
 
     /// Notes that the guest of `vcpu` has written its doorbell so many times since it last said so: as
@@ -162,19 +191,9 @@ impl Listener for Doorbells {
         let Some(connected) = self.connected.get().filter(|_| !self.sabotaged) else {
             return;
         };
-        for (vcpu, at) in connected.places(difference.unmapped()) {
-            self.take_down(connected, vcpu, at);
-        }
+        self.old().extend(connected.places(difference.unmapped()));
         for (vcpu, _) in connected.places(difference.mapped()) {
             self.counts[vcpu as usize].moved.add(1);
-        }
-    }
-}
-
-impl Doorbells {
-    fn take_down(&self, connected: &Connected, vcpu: u32, at: u64) {
-        if connected.bells.take_down(vcpu, at).is_err() {
-            self.counts[vcpu as usize].stuck.add(1);
         }
     }
 }
@@ -279,12 +298,18 @@ mod tests {
         let (devices, doorbells, ids, log) = connected(false);
         assert_eq!(log.take(), [("up", 0, bell(0, 0)), ("up", 1, bell(1, 0))]);
         devices.move_to(ids[1], place(1, 1)).unwrap();
-        assert_eq!(log.take(), [("up", 1, bell(1, 1)), ("down", 1, bell(1, 0))]);
+        assert_eq!(log.take(), [("up", 1, bell(1, 1))]);
+        doorbells.settle(0);
+        assert_eq!(log.take(), []);
+        doorbells.settle(1);
+        doorbells.settle(1);
+        assert_eq!(log.take(), [("down", 1, bell(1, 0))]);
         assert_eq!(doorbells.sum(|of| &of.moved), 1);
         // One without a doorbell.
         devices.move_to(ids[2], place(2, 1)).unwrap();
         assert_eq!(log.take(), []);
         drop(devices.remove(ids[0]).unwrap());
+        doorbells.settle(0);
         assert_eq!(log.take(), [("down", 0, bell(0, 0))]);
         assert_eq!(doorbells.fault(), None);
     }
@@ -305,6 +330,9 @@ mod tests {
         assert_eq!(updated.map(|((), _)| ()), refused);
         assert_eq!(log.take(), [("up", 0, bell(0, 1)), ("down", 0, bell(0, 1))]);
         assert_eq!(doorbells.sum(|of| &of.moved), 0);
+        doorbells.settle(0);
+        doorbells.settle(1);
+        assert_eq!(log.take(), []);
     }
 
     #[test]

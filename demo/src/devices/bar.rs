@@ -82,6 +82,7 @@ impl Bar {
         let name = *self.name.get().ok_or(AxError::BadState)?;
         if !self.sabotaged {
             devices.move_to(name, Self::range(address))?;
+            self.doorbells.settle(self.vcpu);
         }
         self.address.store(address, Ordering::Relaxed);
         self.moves.add_one();
