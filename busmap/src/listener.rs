@@ -5,8 +5,8 @@ use core::fmt;
 use crate::{
     difference::Difference,
     refusal::Refusal,
-    sync::{Arc, ContextId},
-    turns::{Turn, Turns},
+    sync::Arc,
+    turns::{ContextId, Turn, Turns},
     veto::Veto,
 };
 

@@ -4,8 +4,11 @@ use core::num::NonZero;
 
 use crate::{
     refusal::Refusal,
-    sync::{ContextId, Monitor, mutant, running_context},
+    sync::{Monitor, mutant, running_context},
 };
+
+/// Gives the identity of the running context: none, if nothing tells contexts apart.
+pub(crate) type ContextId = fn() -> Option<NonZero<usize>>;
 
 /// Turns that contexts take, one at a time, in the order in which they ask.
 ///

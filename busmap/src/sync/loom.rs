@@ -8,8 +8,6 @@ use std::{boxed::Box, cell::RefCell};
 pub(crate) use loom::sync::atomic::AtomicBool;
 pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
 
-use super::ContextId;
-
 /// See the other one.
 pub(crate) const fn reader_seq_cst(otherwise: Ordering) -> Ordering {
     otherwise
@@ -93,6 +91,8 @@ loom::thread_local! {
 }
 
 /// See the other ones.
-pub(crate) fn running_context(_told: ContextId) -> Option<NonZero<usize>> {
+pub(crate) fn running_context(
+    _told: impl FnOnce() -> Option<NonZero<usize>>,
+) -> Option<NonZero<usize>> {
     NonZero::new(HERE.with(|here| core::ptr::from_ref(&**here).addr()))
 }

@@ -13,9 +13,6 @@ pub(crate) type Arc<T> = alloc::sync::Arc<T>;
 /// See [`Arc`].
 pub(crate) type Weak<T> = alloc::sync::Weak<T>;
 
-/// Gives the identity of the running context: none, if nothing tells contexts apart.
-pub(crate) type ContextId = fn() -> Option<core::num::NonZero<usize>>;
-
 /// Gives numbers that no other call of the program gets.
 ///
 /// `core`'s in a model too, which has no use for its order.

@@ -3,8 +3,6 @@
 use core::num::NonZero;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::ContextId;
-
 /// A value that one thread at a time looks at, and whose changes threads wait for.
 #[derive(Debug)]
 pub(crate) struct Monitor<T> {
@@ -50,6 +48,8 @@ std::thread_local! {
 }
 
 /// The identity of the running context: a number that no other thread has while this one lives.
-pub(crate) fn running_context(_told: ContextId) -> Option<NonZero<usize>> {
+pub(crate) fn running_context(
+    _told: impl FnOnce() -> Option<NonZero<usize>>,
+) -> Option<NonZero<usize>> {
     NonZero::new(HERE.with(|here| core::ptr::from_ref(here).addr()))
 }

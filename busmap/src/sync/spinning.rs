@@ -4,8 +4,6 @@ use core::num::NonZero;
 
 use spin::mutex::TicketMutex;
 
-use super::ContextId;
-
 /// A value that one context at a time looks at, and whose changes contexts wait for.
 #[derive(Debug)]
 pub(crate) struct Monitor<T>(TicketMutex<T>);
@@ -32,6 +30,8 @@ impl<T> Monitor<T> {
 }
 
 /// The identity of the running context: what the front end has told. There are no threads.
-pub(crate) fn running_context(told: ContextId) -> Option<NonZero<usize>> {
+pub(crate) fn running_context(
+    told: impl FnOnce() -> Option<NonZero<usize>>,
+) -> Option<NonZero<usize>> {
     told()
 }
