@@ -62,7 +62,7 @@ cell() {
     read -ra suite <<<"$5"
     sweep "$1" "$2" "$seeds" "$busmap --lib" "${busmap_lib[@]}" loom_tests::registry loom_tests::removal publish:: \
         --skip neighbouring_stacks --skip a_destructor_that_unwinds
-    sweep "$1" "$2" "$(fewer 4)" "$busmap --test change --test registry --test removed --test vcpu --test withdraw" 6 ''
+    sweep "$1" "$2" "$(fewer 4)" "$busmap --test change --test listener --test registry --test removed --test vcpu --test withdraw" 6 ''
     sweep "$1" "$2" "$seeds" "$axdevice --lib" "${axdevice_lib[@]}" lent:: iter:: registry
     sweep "$1" "$2" "$(fewer 4)" "$axdevice --test suite" "${suite[@]}" threads lifetimes:: leads_elsewhere
 }

@@ -5,7 +5,7 @@ use core::fmt;
 
 use ax_errno::{AxError, AxResult};
 use axvmconfig::{EmulatedDeviceConfig, EmulatedDeviceType};
-use busmap::{BusId, Mmio, Registry};
+use busmap::{BusId, Listener, Mmio, Registry};
 use log::{error, info, warn};
 
 use crate::{
@@ -14,9 +14,11 @@ use crate::{
     batch::Batch,
     bus::DeviceBound,
     config::{AxVmDeviceConfig, ConfigError, ConfigFault},
+    context,
     ivc::{Ivc, IvcChannels},
     refusal::Refusal,
     registry::VmDevices,
+    sync::Arc,
     unmapped::Unmapped,
 };
 
@@ -77,6 +79,7 @@ pub struct VmDevicesBuilder<'f, B: DeviceBound> {
     virtual_timer: Option<VirtualTimer<B>>,
     trust_guest_its: bool,
     skip_unbuilt: bool,
+    listener: Option<Arc<dyn Listener>>,
     factories: Vec<(EmulatedDeviceType, Factory<'f, B>)>,
 }
 
@@ -94,6 +97,7 @@ impl<'f, B: DeviceBound> VmDevicesBuilder<'f, B> {
             virtual_timer: None,
             trust_guest_its: cfg!(feature = "trust-guest-its"),
             skip_unbuilt: false,
+            listener: None,
             factories: Vec::new(),
         }
     }
@@ -143,6 +147,16 @@ impl<'f, B: DeviceBound> VmDevicesBuilder<'f, B> {
     pub fn skip_unbuilt(self) -> Self {
         Self {
             skip_unbuilt: true,
+            ..self
+        }
+    }
+
+    /// Gives the registry a listener from the start: it is told of the devices of each entry, whose
+    /// additions it may refuse, and of all that comes later. See
+    /// [`with_listener`](VmDevices::with_listener).
+    pub fn listener(self, listener: Arc<dyn Listener>) -> Self {
+        Self {
+            listener: Some(listener),
             ..self
         }
     }
@@ -204,7 +218,7 @@ impl<'f, B: DeviceBound> VmDevicesBuilder<'f, B> {
             }
             _ => faulty(error),
         };
-        let mut machine = Machine::new(self.trust_guest_its);
+        let mut machine = Machine::new(self.trust_guest_its, self.listener.take());
         if let Some(record) = self.virtual_timer {
             machine.build_virtual_timer(record).or_else(|refusal| {
                 faulty(ConfigError {
@@ -256,6 +270,7 @@ impl<B: DeviceBound> fmt::Debug for VmDevicesBuilder<'_, B> {
             .field("virtual_timer", &self.virtual_timer.is_some())
             .field("trust_guest_its", &self.trust_guest_its)
             .field("skip_unbuilt", &self.skip_unbuilt)
+            .field("listener", &self.listener.is_some())
             .finish_non_exhaustive()
     }
 }
@@ -307,10 +322,14 @@ struct Machine<B: DeviceBound> {
 }
 
 impl<B: DeviceBound> Machine<B> {
-    fn new(trust_guest_its: bool) -> Self {
+    fn new(trust_guest_its: bool, listener: Option<Arc<dyn Listener>>) -> Self {
+        let registry = Registry::new();
         Self {
             platform: arch::Platform::new(trust_guest_its),
-            registry: Registry::new(),
+            registry: match listener {
+                Some(listener) => registry.with_listener_among(listener, context::identity),
+                None => registry,
+            },
             ivc: None,
         }
     }

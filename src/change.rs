@@ -123,6 +123,9 @@ impl<B: DeviceBound> VmDevices<B> {
 /// Like a hot-add, each of these publishes new tables once, takes no lock, and may be called on many
 /// threads at once and from inside a device's handler, also that of the device in question. After an
 /// error the tables are as they were, but for [`reindex`](Self::reindex).
+///
+/// In a registry [with a listener](Self::with_listener) changes wait for each other, and each can also be
+/// refused with [`Refusal::Vetoed`] and, if the listener makes it, [`Refusal::Reentrant`].
 impl<B: DeviceBound> VmDevices<B> {
     /// Removes a device: no access that starts when this has returned reaches it.
     ///

@@ -1,5 +1,7 @@
 //! Which context runs: a thread, or what an embedder on bare metal says.
 
+use core::num::NonZero;
+
 use ax_errno::{AxError, AxResult};
 
 use crate::sync::{Once, running_context};
@@ -19,7 +21,8 @@ static CONTEXT_ID: Once<fn() -> usize> = Once::new();
 ///
 /// A [`Serialized`](crate::Serialized) device needs it to tell an access that must wait for another
 /// context from one that would wait for itself, which is an error. Without it such an access waits
-/// for itself for ever, as with any spinlock. On hosted targets contexts are threads, and the
+/// for itself for ever, as with any spinlock. So does a registry with a [`Listener`](crate::Listener), to
+/// tell a change by another context from one that the listener makes. On hosted targets contexts are threads, and the
 /// function is not called.
 ///
 /// Two contexts that can be inside devices at the same time must have different identities, and a
@@ -29,7 +32,7 @@ static CONTEXT_ID: Once<fn() -> usize> = Once::new();
 /// context at a time all the same.
 ///
 /// The function is called in every access to a serialized device, by the context that makes the
-/// access. It must not use a registry.
+/// access, and in every change of a registry with a listener. It must not use a registry.
 ///
 /// # Errors
 ///
@@ -60,6 +63,14 @@ pub fn set_context_id(context_id: fn() -> usize) -> AxResult {
 #[inline]
 pub(crate) fn current() -> usize {
     running_context(told)
+}
+
+/// The identity of the running context, if it can be told from others.
+pub(crate) fn identity() -> Option<NonZero<usize>> {
+    match current() {
+        UNKNOWN => None,
+        identity => NonZero::new(identity),
+    }
 }
 
 /// The identity that the embedder gives.

@@ -8,10 +8,11 @@
 use alloc::vec::Vec;
 
 use axdevice_base::BaseDeviceOps;
-use busmap::{BusId, Registry, Span, Withdrawn};
+use busmap::{BusId, Listener, Registry, Span, Withdrawn};
 
 use crate::{
     bus::{BusRange, Device, DeviceBound, Entry},
+    context,
     limited_log::LimitedLog,
     refusal::Refusal,
     sync::Arc,
@@ -41,6 +42,14 @@ impl<B: DeviceBound> Replaceable<B> {
         }
     }
 
+    pub(crate) fn with_listener(self, listener: Arc<dyn Listener>) -> Self {
+        let registry = self.registry;
+        Self {
+            registry: registry.with_listener_among(listener, context::identity),
+            ..self
+        }
+    }
+
     /// The registry, whose devices may be withdrawn.
     #[inline(always)]
     pub(crate) fn as_is(&self) -> &Registry<B::Handlers> {
@@ -53,7 +62,8 @@ impl<B: DeviceBound> Replaceable<B> {
     ///
     /// # Errors
     ///
-    /// [`Refusal::NoMemory`]; the devices are still withdrawn.
+    /// [`Refusal::NoMemory`], or [`Refusal::Reentrant`] from inside the listener, which is being told of the
+    /// devices that are put back; they are still withdrawn.
     pub(crate) fn restored(&self) -> Result<&Registry<B::Handlers>, Refusal> {
         if self.registry.view(|view| view.is_withdrawn()) {
             self.restore()?;
@@ -61,22 +71,23 @@ impl<B: DeviceBound> Replaceable<B> {
         Ok(&self.registry)
     }
 
-    /// The registry, with its devices in it if there is the memory to put them back.
+    /// The registry, with its devices in it if they can be put back.
     pub(crate) fn visible(&self) -> &Registry<B::Handlers> {
         self.restored().unwrap_or(&self.registry)
     }
 
-    /// Publishes the devices as they are or, where their ranges do not fit together, as they were.
+    /// Publishes the devices as they are or, where their ranges do not fit together or the listener refuses
+    /// the difference, as they were.
     fn restore(&self) -> Result<(), Refusal> {
         let now = self.devices(|place| place.now(&self.places));
         let restored = now.and_then(|now| Ok(self.registry.restore(&now)?));
         match restored {
-            Err(refusal) if refusal != Refusal::NoMemory => {
+            Err(Refusal::NoMemory | Refusal::Reentrant) | Ok(()) => restored,
+            Err(refusal) => {
                 self.refusals.error(refusal);
                 let before = self.devices(|place| Ok(place.before.clone()))?;
                 Ok(self.registry.restore(&before)?)
             }
-            restored => restored,
         }
     }
 

@@ -59,7 +59,8 @@ pub use axaddrspace::{
 pub use axdevice_base::BaseDeviceOps;
 pub use axvmconfig::{EmulatedDeviceConfig, EmulatedDeviceType};
 pub use busmap::{
-    Accesses, BusCounters, BusId, DeviceId, DeviceProfile, Missed, MissedAddress, Profile, Span,
+    Accesses, BusCounters, BusId, DeviceId, DeviceProfile, Difference, Listener, Mapping, Missed,
+    MissedAddress, Profile, Span, Veto,
 };
 
 pub use crate::{

@@ -31,7 +31,7 @@ macro_rules! compile {
 }
 
 fn methods<B: DeviceBound>() {
-    compile!(VmDevices<B>: new, try_new, builder, with_unmapped, default);
+    compile!(VmDevices<B>: new, try_new, builder, with_unmapped, with_listener, default);
     compile!(VmDevices<B>: add_mmio_dev, add_sys_reg_dev, add_port_dev);
     compile!(VmDevices<B>: find_mmio_dev, find_sys_reg_dev, find_port_dev);
     compile!(VmDevices<B>: iter_mmio_dev, iter_sys_reg_dev, iter_port_dev);
@@ -61,7 +61,7 @@ fn methods<B: DeviceBound>() {
     black_box(<ProfileTable as fmt::Debug>::fmt as *const ());
     black_box(<ProfileTable as fmt::Display>::fmt as *const ());
     compile!(AxVmDeviceConfig: new);
-    compile!(VmDevicesBuilder<'_, B>: new, config, unmapped, build);
+    compile!(VmDevicesBuilder<'_, B>: new, config, unmapped, listener, build);
     compile!(VmDevicesBuilder<'_, B>: trust_guest_its, with_virtual_timer, skip_unbuilt);
     let factory = |_: &_, batch: &mut Batch<'_, B>| {
         black_box(batch);

@@ -3,7 +3,7 @@
 use core::{error::Error, fmt};
 
 use ax_errno::AxError;
-use busmap::{BusId, DeviceId, Span};
+use busmap::{BusId, DeviceId, Span, Veto};
 
 use crate::sync::Arc;
 
@@ -80,6 +80,11 @@ pub enum Refusal {
         /// On which bus.
         bus: BusId,
     },
+    /// The registry's [`Listener`](crate::Listener) has refused the change.
+    Vetoed(Veto),
+    /// The registry's [`Listener`](crate::Listener) was being told of another change by the same thread or
+    /// context: it makes none itself.
+    Reentrant,
     /// There was no memory for the new table.
     NoMemory,
 }
@@ -140,6 +145,10 @@ impl fmt::Display for Refusal {
             Self::Restless { id, bus } => {
                 write!(f, "device {id} gives another range on bus {bus} each time")
             }
+            Self::Vetoed(veto) => write!(f, "the registry's listener refuses the change: {veto}"),
+            Self::Reentrant => {
+                f.write_str("a change from inside the listener that is told of another change")
+            }
             Self::NoMemory => f.write_str("no memory for the new table"),
         }
     }
@@ -183,6 +192,8 @@ impl fmt::Debug for Refusal {
             Self::Restless { id, bus } => (f.debug_struct("Restless").field("id", id))
                 .field("bus", bus)
                 .finish(),
+            Self::Vetoed(veto) => f.debug_tuple("Vetoed").field(veto).finish(),
+            Self::Reentrant => f.write_str("Reentrant"),
             Self::NoMemory => f.write_str("NoMemory"),
         }
     }
@@ -210,6 +221,8 @@ impl From<busmap::Refusal> for Refusal {
             // It is on another bus.
             busmap::Refusal::NoHandler { id, bus } => Self::Unknown { id, bus: Some(bus) },
             busmap::Refusal::NotMapped { id, bus, span } => Self::NotMapped { id, bus, span },
+            busmap::Refusal::Vetoed(veto) => Self::Vetoed(veto),
+            busmap::Refusal::Reentrant => Self::Reentrant,
             // Devices are withdrawn still only if there was no memory to put them back.
             busmap::Refusal::Withdrawn | busmap::Refusal::NoMemory => Self::NoMemory,
             other => {
@@ -229,7 +242,8 @@ impl<F: busmap::Handlers> From<busmap::Refused<F>> for Refusal {
 
 impl From<Refusal> for AxError {
     /// `InvalidInput` for a bad range, `AlreadyExists` for an overlap, with a device or with the IVC
-    /// range, `NotFound` for an unknown id or a range that is not the device's, `ResourceBusy` for a restless device, `NoMemory`.
+    /// range, `NotFound` for an unknown id or a range that is not the device's, `ResourceBusy` for a restless device, or a change from inside the
+    /// listener, `PermissionDenied` for a veto, `NoMemory`.
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::Empty { .. } | Refusal::Backwards { .. } | Refusal::Wrapping { .. } => {
@@ -237,7 +251,8 @@ impl From<Refusal> for AxError {
             }
             Refusal::Overlap { .. } | Refusal::Ivc { .. } => Self::AlreadyExists,
             Refusal::Unknown { .. } | Refusal::NotMapped { .. } => Self::NotFound,
-            Refusal::Restless { .. } => Self::ResourceBusy,
+            Refusal::Restless { .. } | Refusal::Reentrant => Self::ResourceBusy,
+            Refusal::Vetoed(_) => Self::PermissionDenied,
             Refusal::NoMemory => Self::NoMemory,
         }
     }
@@ -370,6 +385,14 @@ mod tests {
                 Refusal::Restless { id, bus },
                 "device #1 gives another range on bus port each time",
             ),
+            (
+                Refusal::Vetoed(Veto::new("no doorbell").with_code(17)),
+                "the registry's listener refuses the change: no doorbell (code 17)",
+            ),
+            (
+                Refusal::Reentrant,
+                "a change from inside the listener that is told of another change",
+            ),
         ] {
             assert_eq!(refusal.to_string(), text);
         }
@@ -389,6 +412,11 @@ mod tests {
             "Ivc { wanted: Span(0x10..=0x1f), ivc: Span(0x0..=0xfff) }"
         );
         assert_eq!(format!("{:?}", Refusal::NoMemory), "NoMemory");
+        assert_eq!(format!("{:?}", Refusal::Reentrant), "Reentrant");
+        assert_eq!(
+            format!("{:?}", Refusal::Vetoed(Veto::new("no"))),
+            "Vetoed(Veto { reason: \"no\", code: 0 })"
+        );
     }
 
     #[test]
@@ -406,6 +434,9 @@ mod tests {
             bus: None,
         };
         assert_eq!(AxError::from(unknown), AxError::NotFound);
+        let vetoed = Refusal::Vetoed(Veto::new("no"));
+        assert_eq!(AxError::from(vetoed), AxError::PermissionDenied);
+        assert_eq!(AxError::from(Refusal::Reentrant), AxError::ResourceBusy);
     }
 
     #[test]

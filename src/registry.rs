@@ -7,7 +7,7 @@ use axaddrspace::{
     GuestPhysAddr, GuestPhysAddrRange,
     device::{AccessWidth, Port, PortRange, SysRegAddr, SysRegAddrRange},
 };
-use busmap::{DeviceId, Miss};
+use busmap::{DeviceId, Listener, Miss};
 
 use crate::{
     access::Access,
@@ -92,6 +92,68 @@ impl<B: DeviceBound> VmDevices<B> {
     #[must_use]
     pub fn with_unmapped(self, unmapped: Unmapped) -> Self {
         Self { unmapped, ..self }
+    }
+
+    /// The same registry with a [`Listener`], which is told of each change from now on, before it is
+    /// published and after, and may refuse it: so that doorbells or memory slots follow a device's ranges. It
+    /// takes the place of one that was given before. A [builder](Self::builder) gives the registry a
+    /// listener from the start.
+    ///
+    /// Changes are made one at a time then, and wait for each other; a change that the listener itself makes
+    /// is refused with [`Refusal::Reentrant`](crate::Refusal::Reentrant). A dispatch waits for nothing, but
+    /// for the first use after `iter_mut_*`, which is a change.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::{Arc, Mutex};
+    ///
+    /// use axdevice::{
+    ///     AccessWidth, AxResult, BaseDeviceOps, Difference, EmulatedDeviceType, Listener, Port, PortRange,
+    ///     Refusal, SharedVmDevices, Veto,
+    /// };
+    ///
+    /// /// Where the doorbell rings.
+    /// #[derive(Default)]
+    /// struct Doorbell(Mutex<Vec<u64>>);
+    ///
+    /// impl Listener for Doorbell {
+    ///     fn before(&self, difference: &Difference) -> Result<(), Veto> {
+    ///         for new in difference.mapped() {
+    ///             // … `register_ioevent` of KVM; what it gives may be a `Veto`
+    ///             self.0.lock().unwrap().push(new.span.first());
+    ///         }
+    ///         Ok(())
+    ///     }
+    ///
+    ///     fn after(&self, difference: &Difference) {
+    ///         for old in difference.unmapped() {
+    ///             // … `unregister_ioevent`
+    ///             self.0.lock().unwrap().retain(|at| *at != old.span.first());
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// # struct Device;
+    /// # impl BaseDeviceOps<PortRange> for Device {
+    /// #     fn emu_type(&self) -> EmulatedDeviceType { EmulatedDeviceType::Dummy }
+    /// #     fn address_range(&self) -> PortRange { PortRange::new(Port(0), Port(7)) }
+    /// #     fn handle_read(&self, _: Port, _: AccessWidth) -> AxResult<usize> { Ok(0) }
+    /// #     fn handle_write(&self, _: Port, _: AccessWidth, _: usize) -> AxResult { Ok(()) }
+    /// # }
+    /// let doorbell = Arc::new(Doorbell::default());
+    /// let devices = SharedVmDevices::default().with_listener(doorbell.clone());
+    /// let id = devices.add_port_dev(Arc::new(Device))?;
+    /// devices.move_to(id, PortRange::new(Port(0x10), Port(0x17)))?;
+    /// assert_eq!(*doorbell.0.lock().unwrap(), [0x10]);
+    /// # Ok::<(), Refusal>(())
+    /// ```
+    #[must_use]
+    pub fn with_listener(self, listener: Arc<dyn Listener>) -> Self {
+        Self {
+            devices: self.devices.with_listener(listener),
+            ..self
+        }
     }
 
     pub(crate) fn from_parts(registry: busmap::Registry<B::Handlers>, ivc: Option<Ivc>) -> Self {
@@ -245,6 +307,10 @@ impl<B: DeviceBound> VmDevices<B> {
 /// So that this can be done the registry holds the old devices and the new ones until the next such
 /// round, or until it is dropped; an [`Arc::get_mut`] on an item therefore gives `None`. Replace the
 /// item.
+///
+/// A [listener](Self::with_listener) hears of the difference at the first use, which is then a change, and may
+/// refuse it: all is as it was then too. If devices are where they were, it hears nothing, though they be
+/// others. While it is told, no device is found or answers from inside it.
 ///
 /// A place keeps its [`DeviceId`], its ranges too if its device stays. Another device in a place gets the
 /// one range that it gives; where the place had none, it is not asked and gets none. A device that is moved to

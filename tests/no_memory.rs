@@ -8,12 +8,15 @@ use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::Cell,
     ptr,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 use ax_errno::{AxError, AxResult};
 use axaddrspace::device::{AccessWidth, Port, PortRange};
-use axdevice::{DeviceId, Refusal, SharedVmDevices, Unmapped};
+use axdevice::{DeviceId, Difference, Listener, Refusal, SharedVmDevices, Unmapped, Veto};
 use axdevice_base::BaseDeviceOps;
 use axvmconfig::EmulatedDeviceType;
 
@@ -254,6 +257,49 @@ fn what_iter_mut_lent_waits_until_there_is_memory() {
     assert!(devices.find_port_dev(Port(first(7))).is_none());
     assert!(devices.find_port_dev(Port(first(9))).is_none());
     assert_eq!(devices.snapshot().port().count(), DEVICES - 1);
+}
+
+/// Counts what it is told.
+#[derive(Default)]
+struct Counts {
+    before: AtomicUsize,
+    after: AtomicUsize,
+}
+
+impl Listener for Counts {
+    fn before(&self, difference: &Difference) -> Result<(), Veto> {
+        assert_eq!(difference.mapped().len(), DEVICES);
+        self.before.fetch_add(1, Relaxed);
+        Ok(())
+    }
+
+    fn after(&self, _: &Difference) {
+        self.after.fetch_add(1, Relaxed);
+    }
+}
+
+#[test]
+fn a_listener_is_not_told_of_what_finds_no_memory() {
+    let (devices, ids, witness) = registry();
+    let counts = Arc::new(Counts::default());
+    let devices = devices.with_listener(counts.clone());
+    let told = || (counts.before.load(Relaxed), counts.after.load(Relaxed));
+    let update = || {
+        let updated = devices.update(|batch| -> Result<(), Refusal> {
+            let mut places = (0..DEVICES).map(|n| ports(first(DEVICES + n)));
+            ids.iter()
+                .try_for_each(|id| batch.move_to(*id, places.next().unwrap()))
+        });
+        updated.map(drop)
+    };
+    let unchanged = unchanged(&devices, &witness);
+    let failed = until_it_succeeds(update, || {
+        unchanged();
+        assert_eq!(told(), (0, 0), "it was told of what is not published");
+    });
+    // The record and the tables, and both lists of the difference as they grow.
+    assert!(failed > 8, "{failed}");
+    assert_eq!(told(), (1, 1));
 }
 
 /// Nor does what it owns abort: the list of its ranges is not copied.

@@ -6,6 +6,7 @@
 
 mod cell;
 mod check;
+mod listener;
 mod nodes;
 mod registry;
 mod removal;

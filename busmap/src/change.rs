@@ -7,13 +7,14 @@ use core::fmt;
 use crate::{
     bus::{Bus, Handlers},
     device::{Device, DeviceId},
+    mapping::Mapping,
     refusal::{Refusal, Refused},
     registry::Registry,
     removed::Removed,
     reserve::{reserve, reserved},
     span::Span,
     sync::{Arc, mutant},
-    tables::{Edit, Mapping, Registration},
+    tables::{Edit, Registration},
 };
 
 /// Changes.
@@ -21,6 +22,9 @@ use crate::{
 /// Each of these publishes new tables once, takes no lock, and may be called on many threads at once
 /// and from inside any handler, also that of the device in question. None is lost. The new tables
 /// cost time and memory in proportion to the number of spans.
+///
+/// In a registry [with a listener](Self::with_listener) changes wait for each other, and each can also be
+/// refused with [`Refusal::Vetoed`] and, if the listener makes it, [`Refusal::Reentrant`].
 ///
 /// After an error everything is as it was.
 impl<F: Handlers> Registry<F> {
@@ -185,7 +189,7 @@ impl<F: Handlers> Registry<F> {
         let removals = edits.iter().filter(|edit| matches!(edit, Edit::Remove(_)));
         let mut removed = reserved(removals.count())?;
         let mut taken = Vec::new();
-        self.tables.rcu(|tables| {
+        self.publish_tables(|tables| {
             let edited = tables.edited(edits, &self.aside)?;
             taken = edited.removed;
             Ok::<_, Refusal>(edited.tables)

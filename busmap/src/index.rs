@@ -155,7 +155,9 @@ impl Index {
         if firsts.first().is_none_or(|&lowest| addr < lowest) {
             return 0;
         }
-        let ends = self.leaf(addr).and_then(|leaf| self.below.get(leaf..leaf + 2));
+        let ends = self
+            .leaf(addr)
+            .and_then(|leaf| self.below.get(leaf..leaf + 2));
         let (from, to) = match ends {
             Some(&[from, to]) => (from.into(), to.into()),
             _ => (0, firsts.len()),
@@ -182,12 +184,7 @@ impl Index {
     /// # Errors
     ///
     /// [`Refusal::NoMemory`], for a new tree. The index is of no more use then.
-    pub(crate) fn inserted(
-        &mut self,
-        first: u64,
-        firsts: &[u64],
-        top: u64,
-    ) -> Result<(), Refusal> {
+    pub(crate) fn inserted(&mut self, first: u64, firsts: &[u64], top: u64) -> Result<(), Refusal> {
         let leaf = self.counted_leaf(first);
         let Some(leaf) = leaf.filter(|_| can_be_counted(firsts)) else {
             return self.rebuild(firsts, top);
@@ -212,12 +209,7 @@ impl Index {
     /// # Errors
     ///
     /// As for [`inserted`](Self::inserted).
-    pub(crate) fn removed(
-        &mut self,
-        first: u64,
-        firsts: &[u64],
-        top: u64,
-    ) -> Result<(), Refusal> {
+    pub(crate) fn removed(&mut self, first: u64, firsts: &[u64], top: u64) -> Result<(), Refusal> {
         let Some(leaf) = self.counted_leaf(first) else {
             return self.rebuild(firsts, top);
         };

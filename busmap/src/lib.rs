@@ -13,11 +13,14 @@ mod bus;
 mod cache;
 mod change;
 mod device;
+mod difference;
 mod direction;
 mod index;
+mod listener;
 #[cfg(test)]
 #[path = "../loom-tests/mod.rs"]
 mod loom_tests;
+mod mapping;
 mod miss;
 mod missed;
 #[cfg(object_code)]
@@ -25,6 +28,7 @@ mod object_code;
 pub mod orderings;
 mod past;
 mod profile;
+mod publication;
 mod publish;
 mod refusal;
 mod registrations;
@@ -42,7 +46,9 @@ mod tables;
 mod tallies;
 #[cfg(all(test, not(loom)))]
 mod testing;
+mod turns;
 mod vcpu;
+mod veto;
 mod withdraw;
 
 pub use crate::{
@@ -50,7 +56,10 @@ pub use crate::{
     bus::{Bus, BusId, Handlers, Mmio, On, Port, SysReg},
     change::Batch,
     device::{Device, DeviceId},
+    difference::Difference,
     direction::Direction,
+    listener::Listener,
+    mapping::Mapping,
     miss::Miss,
     missed::{Missed, MissedAddress},
     profile::{DeviceProfile, Profile},
@@ -60,5 +69,6 @@ pub use crate::{
     span::Span,
     tables::Registration,
     vcpu::{BusCounters, RegistryLike, Vcpu},
+    veto::Veto,
     withdraw::Withdrawn,
 };

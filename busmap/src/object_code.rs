@@ -4,9 +4,9 @@
 use core::{error::Error, fmt, hint::black_box, ops::Deref};
 
 use crate::{
-    Accesses, Batch, Bus, BusId, Device, DeviceId, Direction, Handlers, Hit, Miss, Missed,
-    MissedAddress, Mmio, Port, Profile, Refusal, Refused, Registration, Registry, Removed, Span,
-    SysReg, Vcpu, View, Withdrawn, sync::Arc,
+    Accesses, Batch, Bus, BusId, Device, DeviceId, Difference, Direction, Handlers, Hit, Mapping,
+    Miss, Missed, MissedAddress, Mmio, Port, Profile, Refusal, Refused, Registration, Registry,
+    Removed, Span, SysReg, Vcpu, Veto, View, Withdrawn, sync::Arc,
 };
 
 /// Devices that a guest reads.
@@ -32,6 +32,9 @@ macro_rules! compile {
 fn busmap_api() {
     compile!(Registry<Reads>: new, default, reclaim, remove, batch, vcpu);
     compile!(Registry<Reads>: withdraw, restore);
+    compile!(Registry<Reads>: with_listener, with_listener_among);
+    compile!(Difference: unmapped, mapped, is_empty);
+    compile!(Veto: new, with_code, reason, code);
     compile!(Batch<'_, Reads>: add, remove, publish);
     compile!(Device<Reads>: new, tag, into_tag, clone);
     compile!(Registration<Reads>: id, device);
@@ -57,14 +60,16 @@ fn busmap_api() {
     vcpu::<Arc<Registry<Reads>>>();
     shows::<(Registry<Reads>, Batch<'_, Reads>, Device<Reads>, Miss)>();
     shows::<(Registration<Reads>, Withdrawn<Reads>, View<'_, Reads>)>();
-    shows::<(Profile, Direction)>();
+    shows::<(Profile, Direction, Difference, Mapping)>();
     fails::<Miss>();
     fails::<Refusal>();
     fails::<Refused<Reads>>();
+    fails::<Veto>();
     fails::<Removed<Reads>>();
     black_box((
         <BusId as fmt::Display>::fmt as *const (),
         <Span as fmt::Display>::fmt as *const (),
+        <Mapping as fmt::Display>::fmt as *const (),
         <DeviceId as fmt::Display>::fmt as *const (),
         <Profile as fmt::Display>::fmt as *const (),
     ));

@@ -44,7 +44,8 @@
 //! ## The registry
 //!
 //! The mutants that are no orderings: `rcu-unchecked`, `removed-early`, `move-by-way-of`,
-//! `update-in-steps`, `handle-misses`.
+//! `update-in-steps`, `handle-misses`; of changes that are told to a listener, whose turns a lock orders,
+//! `turns-at-once`, `told-late`, `told-behind`.
 //!
 //! ## Elsewhere
 //!

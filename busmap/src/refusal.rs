@@ -6,6 +6,7 @@ use crate::{
     bus::{BusId, Handlers},
     device::{Device, DeviceId},
     span::Span,
+    veto::Veto,
 };
 
 /// Why a change was refused. Nothing was changed.
@@ -58,6 +59,11 @@ pub enum Refusal {
     },
     /// The devices are withdrawn for the moment, by a front end that replaces them.
     Withdrawn,
+    /// The registry's [`Listener`](crate::Listener) has refused the change.
+    Vetoed(Veto),
+    /// The registry's [`Listener`](crate::Listener) was being told of another change on the same thread:
+    /// it makes none itself.
+    Reentrant,
     /// There was no memory for the new tables.
     NoMemory,
 }
@@ -95,6 +101,10 @@ impl fmt::Display for Refusal {
                 span: None,
             } => write!(f, "device {id} owns no addresses on bus {bus}"),
             Self::NoHandler { id, bus } => write!(f, "device {id} has no handler for bus {bus}"),
+            Self::Vetoed(veto) => write!(f, "the registry's listener refuses the change: {veto}"),
+            Self::Reentrant => {
+                f.write_str("a change from inside the listener that is told of another change")
+            }
             Self::Withdrawn => f.write_str("the devices are withdrawn"),
             Self::NoMemory => f.write_str("no memory for the new tables"),
         }
@@ -187,6 +197,14 @@ mod tests {
                 "device #1 does not own 0x10..=0x1f on bus port",
             ),
             (not_mapped(None), "device #1 owns no addresses on bus port"),
+            (
+                Refusal::Vetoed(Veto::new("no doorbell").with_code(17)),
+                "the registry's listener refuses the change: no doorbell (code 17)",
+            ),
+            (
+                Refusal::Reentrant,
+                "a change from inside the listener that is told of another change",
+            ),
         ] {
             assert_eq!(refusal.to_string(), text);
         }

@@ -1,11 +1,12 @@
 //! [`Registry`]: who owns an address, and what an access to it calls.
 
-use alloc::vec::Vec;
-use core::fmt;
+use alloc::{boxed::Box, vec::Vec};
+use core::{fmt, panic::AssertUnwindSafe};
 
 use crate::{
     bus::{Bus, BusId, Handlers, On},
     device::{DeviceId, DeviceIds},
+    listener::Listening,
     miss::Miss,
     publish::{SnapshotCell, SnapshotGuard},
     span::Span,
@@ -82,6 +83,8 @@ pub struct Registry<F: Handlers> {
     pub(crate) ids: DeviceIds,
     /// What no device can own: see [`set_aside`](Self::set_aside).
     pub(crate) aside: Vec<(BusId, Span)>,
+    /// What is told of changes. It unwinds without leaving anything half done in here.
+    pub(crate) listening: Option<AssertUnwindSafe<Box<Listening>>>,
 }
 
 impl<F: Handlers> Registry<F> {
@@ -91,6 +94,7 @@ impl<F: Handlers> Registry<F> {
             tables: SnapshotCell::new(Tables::new()),
             ids: DeviceIds::new(),
             aside: Vec::new(),
+            listening: None,
         }
     }
 

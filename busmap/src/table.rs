@@ -344,8 +344,14 @@ mod tests {
     #[test]
     fn what_is_removed_leaves_its_neighbours() {
         let mut table = table(&[(0x10, 0x1f), (0x20, 0x2f), (0x30, 0x3f)]);
-        assert!(!table.remove(1, span(0x20, 0x2f)).unwrap(), "it is the second's");
-        assert!(!table.remove(2, span(0x20, 0x2e)).unwrap(), "it owns one more");
+        assert!(
+            !table.remove(1, span(0x20, 0x2f)).unwrap(),
+            "it is the second's"
+        );
+        assert!(
+            !table.remove(2, span(0x20, 0x2e)).unwrap(),
+            "it owns one more"
+        );
         assert!(table.remove(2, span(0x20, 0x2f)).unwrap());
         assert!(!table.remove(2, span(0x20, 0x2f)).unwrap());
         let owners = [0x1f, 0x20, 0x2f, 0x30].map(|addr| owner(&table, addr));

@@ -7,6 +7,7 @@ use core::fmt;
 use crate::{
     bus::{Bus, BusId, Family, Handlers, Mmio, On, PerBus, Port, SysReg},
     device::{Device, DeviceId},
+    mapping::Mapping,
     refusal::Refusal,
     registrations::Registrations,
     reserve::{reserve, reserved},
@@ -49,9 +50,15 @@ impl<F: Handlers> fmt::Debug for Registration<F> {
 pub(crate) struct Tables<F: Handlers> {
     buses: PerBus<TableOf<F>>,
     registrations: Registrations<Registration<F>>,
-    /// Whether these tables merely stand in, empty, for [withdrawn](crate::withdraw) devices, and by
-    /// which withdrawal.
-    withdrawal: Option<u64>,
+    /// What these tables merely stand in for, empty, if they do.
+    withdrawal: Option<Withdrawal>,
+}
+
+/// [Withdrawn](crate::withdraw) devices.
+struct Withdrawal {
+    number: u64,
+    /// Which spans they owned, in the order of [`Tables::mappings`].
+    mappings: Vec<Mapping>,
 }
 
 /// The family of tables.
@@ -59,14 +66,6 @@ pub(crate) struct TableOf<F>(F);
 
 impl<F: Handlers> Family for TableOf<F> {
     type Of<K: Bus> = Table<On<F, K>>;
-}
-
-/// A span of a device on a bus.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Mapping {
-    pub(crate) id: DeviceId,
-    pub(crate) bus: BusId,
-    pub(crate) span: Span,
 }
 
 /// A step of a change.
@@ -100,17 +99,36 @@ impl<F: Handlers> Tables<F> {
         }
     }
 
-    /// Empty tables that stand in for withdrawn devices.
-    pub(crate) fn withdrawn(withdrawal: u64) -> Self {
+    /// Empty tables that stand in for the devices of these, which are withdrawn.
+    pub(crate) fn withdrawn(&self, number: u64) -> Self {
+        let mappings = self.mappings().collect();
         Self {
-            withdrawal: Some(withdrawal),
+            withdrawal: Some(Withdrawal { number, mappings }),
             ..Self::new()
         }
     }
 
     /// By which withdrawal devices are withdrawn for which these tables stand in.
     pub(crate) fn withdrawal(&self) -> Option<u64> {
-        self.withdrawal
+        self.withdrawal.as_ref().map(|of| of.number)
+    }
+
+    /// Who owns what, by bus and address; of withdrawn devices too.
+    pub(crate) fn mappings(&self) -> impl Iterator<Item = Mapping> {
+        let withdrawn = self.withdrawal.iter().flat_map(|of| &of.mappings).copied();
+        let mmio = self.mappings_on::<Mmio>();
+        let others = self
+            .mappings_on::<Port>()
+            .chain(self.mappings_on::<SysReg>());
+        withdrawn.chain(mmio).chain(others)
+    }
+
+    fn mappings_on<K: Bus>(&self) -> impl Iterator<Item = Mapping> {
+        self.of::<K>().rows().iter().map(|row| Mapping {
+            id: self.owner(row).id,
+            bus: K::ID,
+            span: row.span,
+        })
     }
 
     /// The table of bus `K`.
@@ -244,11 +262,7 @@ impl<F: Handlers> Tables<F> {
     }
 
     /// Takes one span from a device. Tells whether it had it.
-    fn unmap(
-        &mut self,
-        index: usize,
-        Mapping { bus, span, .. }: Mapping,
-    ) -> Result<bool, Refusal> {
+    fn unmap(&mut self, index: usize, Mapping { bus, span, .. }: Mapping) -> Result<bool, Refusal> {
         match bus {
             BusId::Mmio => self.buses.mmio.remove(index, span),
             BusId::Port => self.buses.port.remove(index, span),
@@ -822,9 +836,30 @@ mod tests {
     #[test]
     fn withdrawn_tables_are_not_edited() {
         let of = Three::new();
-        let tables = Tables::<Named>::withdrawn(7);
+        let tables = of.tables.withdrawn(7);
         let edits = [add(of.ids.next())];
         assert_eq!(tables.edited(&edits, &[]).err(), Some(Refusal::Withdrawn));
         assert_eq!(tables.edited(&[], &[]).err(), Some(Refusal::Withdrawn));
+        assert!(tables.mappings().eq(of.tables.mappings()), "who owned what");
+    }
+
+    #[test]
+    fn mappings_come_by_bus_and_address() {
+        let of = Three::new();
+        let more = [
+            Edit::Map(on::<SysReg>(of.one, 0, 0)),
+            Edit::Map(on::<Mmio>(of.two, 7, 8)),
+            Edit::Map(on::<Mmio>(of.three, 0, 1)),
+        ];
+        let mappings: Vec<_> = of.edited(more).mappings().collect();
+        let expected = [
+            on::<Mmio>(of.three, 0, 1),
+            on::<Mmio>(of.two, 7, 8),
+            on::<Port>(of.one, 0x10, 0x1f),
+            on::<Port>(of.two, 0x20, 0x2f),
+            on::<Port>(of.three, 0x30, 0x3f),
+            on::<SysReg>(of.one, 0, 0),
+        ];
+        assert_eq!(mappings, expected);
     }
 }

@@ -243,7 +243,10 @@ impl<F: Handlers, V: Deref<Target = Registry<F>>> Vcpu<V> {
         let guess = self.cache.guess::<K>(at);
         if self.cache.is_at(latest) {
             let tallies = &mut self.tallies;
-            if let Some(hit) = self.cache.guessed::<K>(tallies, direction, guess, at, beyond) {
+            if let Some(hit) = self
+                .cache
+                .guessed::<K>(tallies, direction, guess, at, beyond)
+            {
                 return answer(Ok(hit));
             }
             if let Some(miss) = self.cache.miss::<K>(guess, at) {

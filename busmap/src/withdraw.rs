@@ -7,12 +7,13 @@ use core::fmt;
 use crate::{
     bus::{Bus, BusId, Handlers, Mmio, Port, SysReg},
     device::{Device, DeviceId},
+    mapping::Mapping,
     refusal::Refusal,
     registry::{Registry, View},
     reserve::reserved,
     span::Span,
     sync::{Arc, UNIQUE},
-    tables::{Edit, Mapping, Registration, Tables},
+    tables::{Edit, Registration, Tables},
 };
 
 /// A device that was withdrawn.
@@ -76,6 +77,9 @@ impl<F: Handlers<Tag: Clone>> Registry<F> {
     /// Until they are [restored](Self::restore) every access is [`Miss::Withdrawn`](crate::Miss), and
     /// every change is refused. If they were withdrawn before, there are none. Frees nothing: see
     /// [`reclaim`](Self::reclaim).
+    ///
+    /// A [listener](Self::with_listener) hears nothing of it: the devices are on their way back, and keep
+    /// what follows them.
     #[must_use = "devices that are not restored are gone"]
     pub fn withdraw(&mut self) -> Vec<Withdrawn<F>> {
         if self.view(|view| view.is_withdrawn()) {
@@ -83,7 +87,8 @@ impl<F: Handlers<Tag: Clone>> Registry<F> {
         }
         let withdrawal = UNIQUE.next();
         let withdrawn = self.view(|view| withdrawn(withdrawal, view));
-        self.tables.replace(Tables::withdrawn(withdrawal));
+        let stand_in = self.tables.load().withdrawn(withdrawal);
+        self.tables.replace(stand_in);
         withdrawn
     }
 
@@ -92,6 +97,9 @@ impl<F: Handlers<Tag: Clone>> Registry<F> {
     ///
     /// This may be in a dispatch, so nothing is freed but what was made here.
     ///
+    /// A [listener](Self::with_listener) is told of the difference to the tables before the withdrawal: of
+    /// nothing, if every device is put back where it was.
+    ///
     /// # Errors
     ///
     /// As for a [batch](crate::Batch) that adds and maps them; [`Refusal::Unknown`] for a device of
@@ -99,7 +107,7 @@ impl<F: Handlers<Tag: Clone>> Registry<F> {
     /// devices are still withdrawn.
     pub fn restore(&self, devices: &[Withdrawn<F>]) -> Result<(), Refusal> {
         let mut edits = None;
-        let published = self.tables.rcu(|tables| {
+        let published = self.publish_tables(|tables| {
             let Some(withdrawal) = tables.withdrawal() else {
                 return Err(None);
             };

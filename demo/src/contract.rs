@@ -57,6 +57,8 @@ pub(crate) const FIRST_ADDRESS: u16 = 0x0c;
 pub(crate) const FIRST_GOT: u16 = 0x10;
 /// Of the first wrong value: what should have been.
 pub(crate) const FIRST_EXPECTED: u16 = 0x14;
+/// Writes to the doorbell since the last report.
+pub(crate) const RINGS: u16 = 0x1c;
 /// To be read with four bytes: what the guest is to do, [`HALT`] and [`MOVE`].
 pub(crate) const ORDERS: u16 = 0x18;
 /// Order: to halt.

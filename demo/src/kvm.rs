@@ -1,5 +1,6 @@
 //! vCPUs of real KVM, x86_64 on Linux: one VM, its memory, one guest program for all vCPUs.
 
+mod doorbells;
 mod guest;
 mod memory;
 mod vcpu;
@@ -11,7 +12,7 @@ use kvm_ioctls::{Kvm, VmFd};
 use libc::{c_int, c_void, siginfo_t};
 use vmm_sys_util::signal::{Killable as _, SIGRTMIN, register_signal_handler};
 
-use self::{memory::Memory, vcpu::Vcpu};
+use self::{doorbells::Ioeventfds, memory::Memory, vcpu::Vcpu};
 use crate::{vcpus::Vcpus, vm::Vm};
 
 /// Intel processors want three pages there that the guest does not use.
@@ -32,6 +33,8 @@ pub(crate) fn start(vm: &Arc<Vm>, machine: VmFd) -> Result<Vcpus> {
 fn start_with(vm: &Arc<Vm>, machine: VmFd, code: &[u8]) -> Result<Vcpus> {
     register_signal_handler(SIGRTMIN(), on_kick).context("no signal handler")?;
     machine.set_tss_address(TSS).context("KVM_SET_TSS_ADDR")?;
+    let machine = Arc::new(machine);
+    vm.connect_doorbells(Ioeventfds::new(machine.clone(), vm.vcpus())?)?;
     let memory = Arc::new(Memory::new(vm.vcpus())?);
     memory.load(code)?;
     memory.register(&machine)?;

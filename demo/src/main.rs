@@ -9,6 +9,7 @@ mod changer;
 mod contract;
 mod counts;
 mod devices;
+mod doorbells;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod kvm;
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]

@@ -74,6 +74,8 @@ pub(crate) enum Sabotage {
     Stuck,
     /// A handle keeps the tables from before the first change.
     Hold,
+    /// Doorbells stay where they are when their devices move.
+    Doorbell,
 }
 
 impl Options {

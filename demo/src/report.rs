@@ -98,6 +98,7 @@ fn write_changes(out: &mut String, vm: &Vm, record: &Record) -> Result<()> {
     writeln!(out, "call that changes: {}", quantiles(calls)?)?;
     let moves: u64 = vm.bars.iter().map(|bar| bar.moves()).sum();
     writeln!(out, "moves by a device's own handler: {moves}")?;
+    write_doorbells(out, vm)?;
     let quiescent = changes.quiescent.iter().copied();
     let quiescent = quantiles(quiescent)?;
     writeln!(out, "from removal to quiescence: {quiescent}")?;
@@ -107,6 +108,23 @@ fn write_changes(out: &mut String, vm: &Vm, record: &Record) -> Result<()> {
     writeln!(out, "removed devices still in use: {pending}")?;
     writeln!(out, "late accesses: {}", late(vm))?;
     writeln!(out, "accesses astray: {}", astray(vm))?;
+    Ok(())
+}
+
+fn write_doorbells(out: &mut String, vm: &Vm) -> Result<()> {
+    let doorbells = &vm.doorbells;
+    for (name, count) in [
+        ("doorbells moved", doorbells.sum(|of| &of.moved)),
+        ("doorbell writes", doorbells.sum(|of| &of.written)),
+        (
+            "doorbell writes that exited",
+            doorbells.sum(|of| &of.exited),
+        ),
+        ("late doorbell rings", doorbells.sum(|of| &of.late)),
+        ("lost doorbell rings", doorbells.sum(|of| &of.lost)),
+    ] {
+        writeln!(out, "{name}: {count}")?;
+    }
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 
 mod bars;
 mod belts;
+mod doorbells;
 mod shapes;
 
 use std::sync::{
@@ -14,6 +15,7 @@ use anyhow::Result;
 use axaddrspace::{GuestPhysAddr, device::Port};
 use axdevice::{Dispatcher, SharedVmDevices};
 
+use self::doorbells::StandIn;
 use crate::{
     arrivals::Arrivals,
     contract::*,
@@ -25,11 +27,13 @@ use crate::{
 /// Starts the vCPUs of `vm`.
 pub(crate) fn start(vm: &Arc<Vm>) -> Result<Vcpus> {
     let console = Arc::new(AtomicBool::new(false));
+    let bells = Arc::new(StandIn::new(vm.vcpus()));
+    vm.connect_doorbells(bells.clone())?;
     let mut vcpus = Vcpus::new(vm.clone(), |_| {});
     for vcpu in 0..vm.vcpus() {
-        let (vm, console) = (vm.clone(), console.clone());
+        let (vm, console, bells) = (vm.clone(), console.clone(), bells.clone());
         vcpus.push(vcpu, move || {
-            let mut guest = Guest::new(vcpu, &vm, &console);
+            let mut guest = Guest::new(vcpu, &vm, &console, &bells);
             guest.run(&vm.profiles);
             vm.profiles
                 .tell(vcpu as usize, guest.devices.take_profile());
@@ -47,6 +51,7 @@ struct Guest<'vm> {
     arrivals: &'vm Arrivals,
     /// Taken by the guest that prints.
     console: &'vm AtomicBool,
+    bells: &'vm StandIn,
     /// The first slot that was not seen populated.
     next: u32,
     /// The slot to visit again.
@@ -61,6 +66,7 @@ struct Guest<'vm> {
     checks: u32,
     misses: u32,
     wrong: u32,
+    rings: u32,
     told: bool,
 }
 
@@ -89,13 +95,14 @@ impl At {
 
 /// What a guest does, with the names that the parts have in the other one.
 impl<'vm> Guest<'vm> {
-    fn new(vcpu: u32, vm: &'vm Vm, console: &'vm AtomicBool) -> Self {
+    fn new(vcpu: u32, vm: &'vm Vm, console: &'vm AtomicBool, bells: &'vm StandIn) -> Self {
         Self {
             vcpu,
             devices: vm.devices.dispatcher(),
             exits: &vm.exits[vcpu as usize],
             arrivals: &vm.arrivals,
             console,
+            bells,
             next: 0,
             again: 0,
             behind: 0,
@@ -105,6 +112,7 @@ impl<'vm> Guest<'vm> {
             checks: 0,
             misses: 0,
             wrong: 0,
+            rings: 0,
             told: false,
         }
     }
@@ -132,6 +140,7 @@ impl<'vm> Guest<'vm> {
             self.miss(At::Port(PORT_NOBODY));
             self.poll();
             self.walk();
+            self.ring();
             self.rounds = self.rounds.wrapping_add(1);
             if self.rounds.is_multiple_of(ROUNDS_PER_REPORT) {
                 self.report();
@@ -221,7 +230,8 @@ impl<'vm> Guest<'vm> {
         self.tell(CHECKS, self.checks);
         self.tell(MISSES, self.misses);
         self.tell(WRONG, self.wrong);
-        (self.checks, self.misses, self.wrong) = (0, 0, 0);
+        self.tell(RINGS, self.rings);
+        (self.checks, self.misses, self.wrong, self.rings) = (0, 0, 0, 0);
     }
 
     /// Prints a line, unless another guest prints just now.

@@ -66,6 +66,7 @@ impl Verdict {
         let errors = record.errors.iter().map(|error| format!("{error:#}"));
         verdict.faults.extend(errors);
         verdict.faults.extend(counts(vm));
+        verdict.faults.extend(vm.doorbells.fault());
         verdict.judge_removals(record);
         verdict.file(halts(record));
         verdict.file(sights(vm, record));

@@ -16,6 +16,7 @@ use crossbeam_utils::CachePadded;
 use crate::{
     arrivals::Arrivals,
     devices::{Bar, Console, Crossing, Latch, Mailbox, Noticed, Queue, Uart},
+    doorbells::{Bells, Doorbells},
     options::Sabotage,
     profiles::Profiles,
 };
@@ -33,6 +34,8 @@ pub(crate) struct Vm {
     pub(crate) arrivals: Arrivals,
     /// A vCPU each.
     pub(crate) bars: Vec<Arc<Bar>>,
+    /// Of the bars.
+    pub(crate) doorbells: Arc<Doorbells>,
     /// What cards noticed.
     pub(crate) noticed: Arc<Noticed>,
     /// Accesses to devices that should have been out of use.
@@ -49,10 +52,16 @@ pub(crate) struct Vm {
 impl Vm {
     /// A VM with its devices, but nothing to run.
     pub(crate) fn new(vcpus: u32, sabotage: Option<Sabotage>) -> Result<Self> {
-        let mailbox = Arc::new(Mailbox::new(vcpus, sabotage == Some(Sabotage::Stuck)));
+        let doorbells = Doorbells::new(vcpus, sabotage == Some(Sabotage::Doorbell));
+        let doorbells = Arc::new(doorbells);
+        let sticks = sabotage == Some(Sabotage::Stuck);
+        let mailbox = Arc::new(Mailbox::new(vcpus, sticks, doorbells.clone()));
         let console = Arc::new(Console::default());
 
-        let devices = Arc::new(SharedVmDevices::default().with_unmapped(Unmapped::Float));
+        let devices = SharedVmDevices::default()
+            .with_unmapped(Unmapped::Float)
+            .with_listener(doorbells.clone());
+        let devices = Arc::new(devices);
         devices.add_mmio_dev(Arc::new(Latch::new(vcpus)))?;
         devices.add_port_dev(Arc::new(Latch::new(vcpus)))?;
         devices.add_port_dev(mailbox.clone())?;
@@ -63,7 +72,8 @@ impl Vm {
             devices.add_mmio_dev(Arc::new(Crossing::new(vcpu)))?;
             devices.add_port_dev(Arc::new(Serialized::new(Queue::new(vcpu))))?;
             let stays = sabotage == Some(Sabotage::Bar);
-            let bar = Arc::new(Bar::new(vcpu, Arc::downgrade(&devices), stays));
+            let registry = Arc::downgrade(&devices);
+            let bar = Arc::new(Bar::new(vcpu, registry, doorbells.clone(), stays));
             let name = devices.add_mmio_dev(bar.clone())?;
             bar.named(name)
                 .map_err(|name| anyhow!("device {name} has a name already"))?;
@@ -78,6 +88,7 @@ impl Vm {
             changes: Count::default(),
             arrivals: Arrivals::default(),
             bars,
+            doorbells,
             noticed: Arc::default(),
             late: Arc::default(),
             sabotage,
@@ -89,6 +100,12 @@ impl Vm {
 
     pub(crate) fn vcpus(&self) -> u32 {
         self.exits.len() as u32
+    }
+
+    /// Hangs up the doorbells of the devices that guests move about, which they follow from now on.
+    pub(crate) fn connect_doorbells(&self, bells: impl Bells + 'static) -> Result<()> {
+        let devices = self.bars.iter().filter_map(|bar| bar.name()).collect();
+        self.doorbells.connect(devices, bells)
     }
 
     /// Nanoseconds since the VM was made.
@@ -139,7 +156,12 @@ pub(crate) struct Count(AtomicU64);
 impl Count {
     #[inline]
     pub(crate) fn add_one(&self) {
-        self.0.store(self.get() + 1, Ordering::Relaxed);
+        self.add(1);
+    }
+
+    #[inline]
+    pub(crate) fn add(&self, n: u64) {
+        self.0.store(self.get() + n, Ordering::Relaxed);
     }
 
     #[inline]

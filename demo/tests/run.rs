@@ -91,13 +91,16 @@ fn verdict(text: &str) -> &str {
 }
 
 /// The lines that count what should never be.
-const NEVER: [&str; 6] = [
+const NEVER: [&str; 9] = [
     "wrong values",
     "late accesses",
     "accesses astray",
     "accesses that failed",
     "reads that missed a hot-added device",
     "removed devices still in use",
+    "doorbell writes that exited",
+    "late doorbell rings",
+    "lost doorbell rings",
 ];
 
 fn assert_nothing_wrong(text: &str) {
@@ -160,7 +163,10 @@ fn devices_move_and_go_and_nobody_comes_late() {
         let quiescent = value(&text, "from removal to quiescence");
         assert!(quiescent.ends_with(&format!("(of {removals})")));
         assert!(number(&text, "removals with a vCPU inside") > 0);
-        assert!(number(&text, "moves by a device's own handler") > 0);
+        let moves = number(&text, "moves by a device's own handler");
+        assert!(moves > 0);
+        assert_eq!(number(&text, "doorbells moved"), moves);
+        assert!(number(&text, "doorbell writes") > moves);
     }
 }
 
@@ -213,6 +219,16 @@ fn a_device_that_does_not_move_itself_is_found() {
     for text in sabotaged("bar") {
         assert!(number(&text, "wrong values") > 0);
         assert!(text.contains(": MMIO 0xc80") && text.contains(", not as 0xffffffff\n"));
+    }
+}
+
+#[test]
+fn a_doorbell_that_does_not_follow_its_device_is_found() {
+    for text in sabotaged("doorbell") {
+        assert!(number(&text, "doorbell writes that exited") > 0);
+        assert!(number(&text, "late doorbell rings") > 0);
+        assert_eq!(number(&text, "lost doorbell rings"), 0);
+        assert_eq!(number(&text, "wrong values"), 0);
     }
 }
 

@@ -15,6 +15,7 @@ mod iter;
 mod iter_mut;
 mod ivc;
 mod lent;
+mod listener;
 mod profile;
 mod refusal;
 mod registry;

@@ -31,7 +31,18 @@ impl<T> SnapshotCell<T> {
     /// Replaces the snapshot by what `edit` makes of it, or leaves it where `edit` fails. `edit`
     /// runs again when another publication came between. Frees nothing: see
     /// [`reclaim`](Self::reclaim).
-    pub(crate) fn rcu<E>(&self, mut edit: impl FnMut(&T) -> Result<T, E>) -> Result<(), E> {
+    pub(crate) fn rcu<E>(&self, edit: impl FnMut(&T) -> Result<T, E>) -> Result<(), E> {
+        self.rcu_judged(edit, |_, _| Ok(()))
+    }
+
+    /// As [`rcu`](Self::rcu), but shows `judge`, at last, what is replaced, and by what. Only another
+    /// publication comes between its consent and this one.
+    #[inline]
+    pub(crate) fn rcu_judged<E>(
+        &self,
+        mut edit: impl FnMut(&T) -> Result<T, E>,
+        mut judge: impl FnMut(&T, &T) -> Result<(), E>,
+    ) -> Result<(), E> {
         loop {
             let current = self.load();
             if mutant("rcu-unchecked") {
@@ -39,6 +50,7 @@ impl<T> SnapshotCell<T> {
                 return Ok(());
             }
             let next = Shared::new(edit(&current)?);
+            judge(&current, &next)?;
             if !mutant("begin-late") {
                 self.version.begin();
             }

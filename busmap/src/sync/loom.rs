@@ -1,5 +1,6 @@
 //! The primitives of loom.
 
+use core::num::NonZero;
 use std::{boxed::Box, cell::RefCell};
 
 /// For models only.
@@ -51,4 +52,47 @@ pub(crate) fn interrupt_never() {
 #[cfg(test)]
 pub(crate) fn interrupt_after(skipped: usize, handler: impl FnOnce() + 'static) {
     INTERRUPT.with(|interrupt| *interrupt.borrow_mut() = Some((skipped, Box::new(handler))));
+}
+
+/// See the other ones.
+#[derive(Debug)]
+pub(crate) struct Monitor<T> {
+    value: loom::sync::Mutex<T>,
+    changed: loom::sync::Condvar,
+}
+
+impl<T> Monitor<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self {
+            value: loom::sync::Mutex::new(value),
+            changed: loom::sync::Condvar::new(),
+        }
+    }
+
+    pub(crate) fn change<R>(&self, change: impl FnOnce(&mut T) -> R) -> R {
+        let changed = change(&mut self.value.lock().expect("no holder panics"));
+        self.changed.notify_all();
+        changed
+    }
+
+    pub(crate) fn wait_for<R>(&self, mut take: impl FnMut(&mut T) -> Option<R>) -> R {
+        let mut value = self.value.lock().expect("no holder panics");
+        loop {
+            if let Some(taken) = take(&mut value) {
+                return taken;
+            }
+            value = self.changed.wait(value).expect("no holder panics");
+        }
+    }
+}
+
+loom::thread_local! {
+    static HERE: Box<u64> = Box::new(0);
+}
+
+/// See the other ones.
+pub(crate) fn running_context(
+    _told: impl FnOnce() -> Option<NonZero<usize>>,
+) -> Option<NonZero<usize>> {
+    NonZero::new(HERE.with(|here| core::ptr::from_ref(&**here).addr()))
 }

@@ -40,10 +40,18 @@ mod loom;
     expect(dead_code, reason = "some are of use to the slot cell only")
 )]
 mod native;
+#[cfg(not(any(loom, target_os = "none")))]
+mod sleeping;
+#[cfg(all(target_os = "none", not(loom)))]
+mod spinning;
 #[cfg(loom)]
 pub(crate) use self::loom::*;
 #[cfg(not(loom))]
 pub(crate) use self::native::*;
+#[cfg(not(any(loom, target_os = "none")))]
+pub(crate) use self::sleeping::*;
+#[cfg(all(target_os = "none", not(loom)))]
+pub(crate) use self::spinning::*;
 
 /// Whether the crate is to be this mutant of itself, which a model must notice: `.ci/mutants.sh`.
 /// There is none but under `cfg(loom)` and `cfg(mutants)`, where `BUSMAP_MUTANT` in the environment

@@ -1,7 +1,7 @@
 //! The device that moves itself, as a guest moves a PCI device by its base address register.
 
 use std::sync::{
-    OnceLock, Weak,
+    Arc, OnceLock, Weak,
     atomic::{AtomicU32, Ordering},
 };
 
@@ -13,7 +13,10 @@ use axdevice_base::BaseDeviceOps;
 use axvmconfig::EmulatedDeviceType;
 
 use crate::{
-    contract::{BAR_ADDRESS, BAR_ID, BAR_SEED, BAR_SIZE, PLACE_STRIDE, first_place, pattern},
+    contract::{
+        BAR_ADDRESS, BAR_DOORBELL, BAR_ID, BAR_SEED, BAR_SIZE, PLACE_STRIDE, first_place, pattern,
+    },
+    doorbells::Doorbells,
     vm::Count,
 };
 
@@ -26,19 +29,29 @@ pub(crate) struct Bar {
     /// Its own name there, once it is.
     name: OnceLock<DeviceId>,
     moves: Count,
+    vcpu: u32,
+    /// Which are told that a write to this one's has exited.
+    doorbells: Arc<Doorbells>,
     /// Whether it stays where it is, whatever it says.
     sabotaged: bool,
 }
 
 impl Bar {
     /// A device for `vcpu`, to be added to `devices`, and told its name there.
-    pub(crate) fn new(vcpu: u32, devices: Weak<SharedVmDevices>, sabotaged: bool) -> Self {
+    pub(crate) fn new(
+        vcpu: u32,
+        devices: Weak<SharedVmDevices>,
+        doorbells: Arc<Doorbells>,
+        sabotaged: bool,
+    ) -> Self {
         Self {
             id: pattern(BAR_SEED, vcpu),
             address: AtomicU32::new(first_place(vcpu)),
             devices,
             name: OnceLock::new(),
             moves: Count::default(),
+            vcpu,
+            doorbells,
             sabotaged,
         }
     }
@@ -46,6 +59,11 @@ impl Bar {
     /// Tells the device its name. It does not move before it knows it.
     pub(crate) fn named(&self, name: DeviceId) -> Result<(), DeviceId> {
         self.name.set(name)
+    }
+
+    /// Its name, once it is told.
+    pub(crate) fn name(&self) -> Option<DeviceId> {
+        self.name.get().copied()
     }
 
     /// How often it has moved.
@@ -64,6 +82,7 @@ impl Bar {
         let name = *self.name.get().ok_or(AxError::BadState)?;
         if !self.sabotaged {
             devices.move_to(name, Self::range(address))?;
+            self.doorbells.settle(self.vcpu);
         }
         self.address.store(address, Ordering::Relaxed);
         self.moves.add_one();
@@ -83,6 +102,7 @@ impl BaseDeviceOps<GuestPhysAddrRange> for Bar {
     fn handle_read(&self, addr: GuestPhysAddr, _: AccessWidth) -> AxResult<usize> {
         let offset = addr.as_usize() as u32 % PLACE_STRIDE;
         Ok(match offset {
+            BAR_DOORBELL.. => 0,
             BAR_ADDRESS.. => self.address.load(Ordering::Relaxed) as usize,
             BAR_ID.. => self.id as usize,
         })
@@ -91,6 +111,10 @@ impl BaseDeviceOps<GuestPhysAddrRange> for Bar {
     fn handle_write(&self, addr: GuestPhysAddr, _: AccessWidth, val: usize) -> AxResult {
         match addr.as_usize() as u32 % PLACE_STRIDE {
             BAR_ADDRESS => self.move_to(val as u32),
+            BAR_DOORBELL => {
+                self.doorbells.exited(self.vcpu);
+                Ok(())
+            }
             _ => Ok(()),
         }
     }

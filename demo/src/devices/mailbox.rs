@@ -2,7 +2,10 @@
 
 use std::{
     fmt, hint,
-    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -13,9 +16,12 @@ use axdevice_base::BaseDeviceOps;
 use axvmconfig::EmulatedDeviceType;
 use crossbeam_utils::CachePadded;
 
-use crate::contract::{
-    CHECKS, FIRST_ADDRESS, FIRST_EXPECTED, FIRST_GOT, HALT, MAILBOX, MAILBOX_BANK, MISSES, MOVE,
-    WRONG,
+use crate::{
+    contract::{
+        CHECKS, FIRST_ADDRESS, FIRST_EXPECTED, FIRST_GOT, HALT, MAILBOX, MAILBOX_BANK, MISSES,
+        MOVE, RINGS, WRONG,
+    },
+    doorbells::Doorbells,
 };
 
 /// A mailbox for each vCPU. All counts are `Relaxed`: they are read for good when the vCPUs'
@@ -25,6 +31,8 @@ pub(crate) struct Mailbox {
     stop: AtomicBool,
     /// Whether the first vCPUs do not get out again.
     sticks: bool,
+    /// Which are told how often they were written.
+    doorbells: Arc<Doorbells>,
 }
 
 #[derive(Default)]
@@ -68,11 +76,12 @@ impl fmt::Display for FirstWrong {
 impl Mailbox {
     /// A mailbox for each of so many vCPUs. If it `sticks`, vCPU 0 stays inside, busy,
     /// and vCPU 1, asleep, until the guests are told to halt.
-    pub(crate) fn new(vcpus: u32, sticks: bool) -> Self {
+    pub(crate) fn new(vcpus: u32, sticks: bool, doorbells: Arc<Doorbells>) -> Self {
         Self {
             banks: (0..vcpus).map(|_| CachePadded::default()).collect(),
             stop: AtomicBool::new(false),
             sticks,
+            doorbells,
         }
     }
 
@@ -181,6 +190,10 @@ impl BaseDeviceOps<PortRange> for Mailbox {
             CHECKS => count(&bank.checks),
             MISSES => count(&bank.misses),
             WRONG => count(&bank.wrong),
+            RINGS => {
+                let vcpu = (port.0 - MAILBOX) / MAILBOX_BANK;
+                self.doorbells.written(vcpu.into(), val as u64);
+            }
             FIRST_ADDRESS => note(0),
             FIRST_GOT => note(1),
             FIRST_EXPECTED => note(2),

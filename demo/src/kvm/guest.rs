@@ -40,6 +40,7 @@ pub(crate) enum Var {
     Checks,
     Misses,
     Wrong,
+    Rings,
     /// Whether a wrong value was told in detail.
     Told,
     /// From here on the values are there when the guest starts. This one is the vCPU's number.
@@ -105,6 +106,7 @@ struct Parts {
     walk: CodeLabel,
     look: CodeLabel,
     relocate: CodeLabel,
+    ring: CodeLabel,
     report: CodeLabel,
     print: CodeLabel,
     put_number: CodeLabel,
@@ -129,7 +131,7 @@ mod slots;
 mod strings;
 
 use self::{
-    bars::relocate,
+    bars::{relocate, ring},
     belts::{look, walk},
     console::{print, put, put_number},
     registers::{exercise, miss},
@@ -155,6 +157,7 @@ fn program() -> Result<Vec<u8>, IcedError> {
         walk: a.create_label(),
         look: a.create_label(),
         relocate: a.create_label(),
+        ring: a.create_label(),
         report: a.create_label(),
         print: a.create_label(),
         put_number: a.create_label(),
@@ -172,6 +175,7 @@ fn program() -> Result<Vec<u8>, IcedError> {
     walk(&mut a, &mut parts)?;
     look(&mut a, &mut parts)?;
     relocate(&mut a, &mut parts)?;
+    ring(&mut a, &mut parts)?;
     report(&mut a, &mut parts)?;
     print(&mut a, &mut parts)?;
     put_number(&mut a, &mut parts)?;
@@ -222,6 +226,7 @@ fn run(a: &mut CodeAssembler, parts: &Parts) -> Assembled {
         call(parts.miss);
         call(parts.poll);
         call(parts.walk);
+        call(parts.ring);
         inc(var(Rounds));
         test(var(Rounds), ROUNDS_PER_REPORT - 1);
         jnz(reported);
@@ -253,7 +258,12 @@ fn run(a: &mut CodeAssembler, parts: &Parts) -> Assembled {
 /// Reports.
 fn report(a: &mut CodeAssembler, parts: &mut Parts) -> Assembled {
     asm! { a: set_label(&mut parts.report) }
-    for (word, count) in [(CHECKS, Checks), (MISSES, Misses), (WRONG, Wrong)] {
+    for (word, count) in [
+        (CHECKS, Checks),
+        (MISSES, Misses),
+        (WRONG, Wrong),
+        (RINGS, Rings),
+    ] {
         asm! { a:
             mov(eax, var(count));
             mov(var(count), 0);

@@ -1,4 +1,4 @@
-//! The guest's part that has its device move.
+//! The guest's parts that have its device move, and ring its doorbell.
 
 use iced_x86::code_asm::{CodeAssembler, dword_ptr, eax, ecx, esi};
 
@@ -6,7 +6,7 @@ use super::{Assembled, Bus, Parts, Var::*, registers::read_and_check, var};
 use crate::contract::*;
 
 /// Has this vCPU's device move to its next place: from the next access on it is there, and no longer
-/// here.
+/// here; nor is its doorbell.
 pub(super) fn relocate(a: &mut CodeAssembler, parts: &mut Parts) -> Assembled {
     asm! { a:
         set_label(&mut parts.relocate);
@@ -22,7 +22,10 @@ pub(super) fn relocate(a: &mut CodeAssembler, parts: &mut Parts) -> Assembled {
     }
     read_and_check(a, Bus::Mmio, Width::Dword, BAR_ID, parts.check)?;
     asm! { a:
-        inc(var(Misses));
+        mov(eax, BELL_SEED);
+        xor(eax, var(Salt));
+        mov(dword_ptr(esi + BAR_DOORBELL), eax);
+        add(var(Misses), 2);
         mov(esi, var(Place));
         mov(eax, BAR_SEED);
         xor(eax, var(Salt));
@@ -34,6 +37,23 @@ pub(super) fn relocate(a: &mut CodeAssembler, parts: &mut Parts) -> Assembled {
         add(esi, BAR_ADDRESS);
     }
     read_and_check(a, Bus::Mmio, Width::Dword, 0, parts.check)?;
-    asm! { a: ret() }
+    asm! { a:
+        call(parts.ring);
+        ret();
+    }
+    Ok(())
+}
+
+/// Rings this vCPU's doorbell, where its device is.
+pub(super) fn ring(a: &mut CodeAssembler, parts: &mut Parts) -> Assembled {
+    asm! { a:
+        set_label(&mut parts.ring);
+        mov(esi, var(Place));
+        mov(eax, BELL_SEED);
+        xor(eax, var(Salt));
+        mov(dword_ptr(esi + BAR_DOORBELL), eax);
+        inc(var(Rings));
+        ret();
+    }
     Ok(())
 }

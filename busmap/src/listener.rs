@@ -1,0 +1,171 @@
+//! [`Listener`]: what is told of the changes of a registry.
+
+use core::fmt;
+
+use crate::{
+    difference::Difference,
+    refusal::Refusal,
+    sync::Arc,
+    turns::{ContextId, Turn, Turns},
+    veto::Veto,
+};
+
+/// Is told of each change of a registry before it is published, and after: by it KVM's ioeventfds,
+/// memory slots, or whatever else goes by addresses, follow a device. A registry is
+/// [given](crate::Registry::with_listener) one.
+///
+/// The thread that makes a change calls [`before`](Self::before), publishes the change, and calls
+/// [`after`](Self::after) with the same [`Difference`].
+///
+/// # Guarantees
+///
+/// - Changes are made one at a time, in fair order: no other one comes between `before` and the end of
+///   `after`. So differences are told in the order in which they are published, and a listener that
+///   applies each to its own list always has the list of all mappings.
+/// - When `before` has succeeded, the change is published, and `after` is called: nothing can refuse it
+///   any more. (Two objects of fixed size are allocated in between; without memory that aborts, as
+///   [`Registry`](crate::Registry#without-memory) says.)
+/// - A method that makes a change returns when `after` has.
+/// - Dispatches and lookups take no turn: they go on as if there were no listener.
+///
+/// A listener is not told of a change that is refused for another reason, nor of one by which no device
+/// loses or gets a span, such as the addition of a device without spans.
+///
+/// # What to do where
+///
+/// What the guest may rely on as soon as it finds the device at a new place belongs into `before`; what it
+/// may rely on no longer being at the old place when the change is over, into `after`. A doorbell that is
+/// registered at the new place in `before`, and unregistered at the old one in `after`, is never missing
+/// where the device is. In between it rings at both places; when the change has returned, at the new one
+/// only.
+///
+/// All other changes wait for a listener. What takes long and needs no order, such as to wait until vCPUs
+/// have let go of something, is better noted in `after`, and done by the caller when the change has
+/// returned.
+///
+/// `after` does not mean that the device is quiescent: vCPUs may still be inside it by older tables. See
+/// [`Removed`](crate::Removed).
+///
+/// # What a listener must not do
+///
+/// - Change the registry: that is refused with [`Refusal::Reentrant`], also from inside the handler of a
+///   device to which the listener dispatches. (On bare metal nothing tells contexts apart unless a front
+///   end does; such a change waits for itself for ever there.)
+/// - Wait for what may wait for a change, such as a lock that a handler holds while it moves its device.
+///
+/// On bare metal no interrupt handler may make a change while it interrupts one.
+///
+/// # Panics
+///
+/// If `before` unwinds, so does the change, and nothing is published. If `after` unwinds, so does the
+/// change, which is published. Either way the next change is made as usual.
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::{Arc, Mutex};
+///
+/// use busmap::{Device, Difference, Handlers, Listener, Port, Refusal, Registry, Span, Veto};
+///
+/// enum Nothing {}
+///
+/// impl Handlers for Nothing {
+///     type Mmio = ();
+///     type Port = ();
+///     type SysReg = ();
+///     type Tag = ();
+/// }
+///
+/// /// Where there are doorbells; no more than one.
+/// #[derive(Default)]
+/// struct Doorbells(Mutex<Vec<Span>>);
+///
+/// impl Listener for Doorbells {
+///     fn before(&self, difference: &Difference) -> Result<(), Veto> {
+///         let mut places = self.0.lock().unwrap();
+///         if places.len() + difference.mapped().len() > 1 + difference.unmapped().len() {
+///             return Err(Veto::new("there is one doorbell only"));
+///         }
+///         places.extend(difference.mapped().iter().map(|new| new.span));
+///         Ok(())
+///     }
+///
+///     fn after(&self, difference: &Difference) {
+///         let is_old = |place: &Span| difference.unmapped().iter().any(|old| old.span == *place);
+///         self.0.lock().unwrap().retain(|place| !is_old(place));
+///     }
+/// }
+///
+/// let doorbells = Arc::new(Doorbells::default());
+/// let registry = Registry::<Nothing>::new().with_listener(doorbells.clone());
+/// let (here, there) = (Span::new(0, 7).unwrap(), Span::new(8, 15).unwrap());
+/// let device = || Device::new(()).on::<Port>(Arc::new(()));
+/// let id = registry.add::<Port>(device(), here)?;
+/// registry.move_to::<Port>(id, here, there)?;
+/// assert_eq!(*doorbells.0.lock().unwrap(), [there]);
+///
+/// let refused = registry.add::<Port>(device(), here).unwrap_err().refusal;
+/// assert_eq!(refused, Refusal::Vetoed(Veto::new("there is one doorbell only")));
+/// # Ok::<(), Refusal>(())
+/// ```
+pub trait Listener: Send + Sync {
+    /// A change is about to be published.
+    ///
+    /// # Errors
+    ///
+    /// A [`Veto`]: nothing is published, and the change is refused with [`Refusal::Vetoed`]. A listener
+    /// undoes what it has done in this call, since it hears no more of this change.
+    fn before(&self, difference: &Difference) -> Result<(), Veto>;
+
+    /// The change is published.
+    fn after(&self, difference: &Difference);
+}
+
+/// A listener, and the turns in which changes are made for it.
+pub(crate) struct Listening {
+    listener: Arc<dyn Listener>,
+    turns: Turns,
+}
+
+impl Listening {
+    pub(crate) fn new(listener: Arc<dyn Listener>, context_id: ContextId) -> Self {
+        Self {
+            listener,
+            turns: Turns::new(context_id),
+        }
+    }
+
+    /// Waits for the turn to make a change.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Reentrant`].
+    pub(crate) fn turn(&self) -> Result<Turn<'_>, Refusal> {
+        self.turns.take()
+    }
+
+    /// Tells of a change that is to be published.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Vetoed`].
+    pub(crate) fn before(&self, difference: &Difference) -> Result<(), Refusal> {
+        if difference.is_empty() {
+            return Ok(());
+        }
+        self.listener.before(difference).map_err(Refusal::Vetoed)
+    }
+
+    /// Tells of the change that was published.
+    pub(crate) fn after(&self, difference: &Difference) {
+        if !difference.is_empty() {
+            self.listener.after(difference);
+        }
+    }
+}
+
+impl fmt::Debug for Listening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Listening").finish_non_exhaustive()
+    }
+}

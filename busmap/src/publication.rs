@@ -1,0 +1,92 @@
+//! Publication: the one place by which tables replace others, in turns and told to a listener if there is
+//! one.
+
+use alloc::boxed::Box;
+use core::{num::NonZero, panic::AssertUnwindSafe};
+
+use crate::{
+    bus::Handlers,
+    difference::Difference,
+    listener::{Listener, Listening},
+    refusal::Refusal,
+    registry::Registry,
+    sync::{Arc, mutant},
+    tables::Tables,
+};
+
+/// Listening to changes.
+impl<F: Handlers> Registry<F> {
+    /// The same registry with a listener, which is told of each change from now on, in the place of one
+    /// that it was given before. See [`Listener`] for what is told and promised.
+    ///
+    /// It is not told of the devices that are there, nor when the registry is dropped. Changes are made
+    /// one at a time then, and each compares the tables before it with those after it. Dispatches and
+    /// lookups are as without.
+    ///
+    /// What the listener owns is dropped with the registry; as a handler does, it holds a
+    /// [`Weak`](alloc::sync::Weak) to the registry, if any.
+    #[must_use]
+    pub fn with_listener(self, listener: Arc<dyn Listener>) -> Self {
+        self.with_listener_among(listener, || None)
+    }
+
+    /// As [`with_listener`](Self::with_listener), for a front end that can tell contexts apart on bare
+    /// metal, so that a change from inside the listener is refused there too. Elsewhere contexts are
+    /// threads, and `context_id` is not called.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_listener_among(
+        self,
+        listener: Arc<dyn Listener>,
+        context_id: fn() -> Option<NonZero<usize>>,
+    ) -> Self {
+        let listening = Box::new(Listening::new(listener, context_id));
+        Self {
+            listening: Some(AssertUnwindSafe(listening)),
+            ..self
+        }
+    }
+
+    /// Publishes what `edit` makes of the tables, or nothing where it fails. Frees nothing.
+    ///
+    /// Without a listener `edit` runs again when another publication came between.
+    pub(crate) fn publish_tables<E: From<Refusal>>(
+        &self,
+        edit: impl FnMut(&Tables<F>) -> Result<Tables<F>, E>,
+    ) -> Result<(), E> {
+        match &self.listening {
+            None => self.tables.rcu(edit),
+            Some(listening) => self.publish_and_tell(listening, edit),
+        }
+    }
+
+    /// Publishes in turn, and tells the listener before and after.
+    fn publish_and_tell<E: From<Refusal>>(
+        &self,
+        listening: &Listening,
+        edit: impl FnMut(&Tables<F>) -> Result<Tables<F>, E>,
+    ) -> Result<(), E> {
+        let turn = listening.turn()?;
+        let mut difference = Difference::none();
+        // All changes of a shared registry take turns: nothing is published between the look at the
+        // tables and the exchange, and `before` is called once.
+        self.tables.rcu_judged(edit, |old, new| {
+            difference = Difference::between(old, new)?;
+            if mutant("told-behind") {
+                return Ok(());
+            }
+            Ok(listening.before(&difference)?)
+        })?;
+        if mutant("told-behind") {
+            listening.before(&difference)?;
+        }
+        if mutant("told-late") {
+            drop(turn);
+            listening.after(&difference);
+            return Ok(());
+        }
+        listening.after(&difference);
+        drop(turn);
+        Ok(())
+    }
+}

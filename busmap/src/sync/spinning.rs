@@ -1,0 +1,37 @@
+//! Waiting on bare metal: a waiter looks again and again.
+
+use core::num::NonZero;
+
+use spin::mutex::TicketMutex;
+
+/// A value that one context at a time looks at, and whose changes contexts wait for.
+#[derive(Debug)]
+pub(crate) struct Monitor<T>(TicketMutex<T>);
+
+impl<T> Monitor<T> {
+    pub(crate) const fn new(value: T) -> Self {
+        Self(TicketMutex::new(value))
+    }
+
+    /// Changes the value. Those that wait see it when they look again.
+    pub(crate) fn change<R>(&self, change: impl FnOnce(&mut T) -> R) -> R {
+        change(&mut self.0.lock())
+    }
+
+    /// Calls `take` with the value until it gives something.
+    pub(crate) fn wait_for<R>(&self, mut take: impl FnMut(&mut T) -> Option<R>) -> R {
+        loop {
+            if let Some(taken) = self.change(&mut take) {
+                return taken;
+            }
+            core::hint::spin_loop();
+        }
+    }
+}
+
+/// The identity of the running context: what the front end has told. There are no threads.
+pub(crate) fn running_context(
+    told: impl FnOnce() -> Option<NonZero<usize>>,
+) -> Option<NonZero<usize>> {
+    told()
+}

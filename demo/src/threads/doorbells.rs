@@ -1,0 +1,83 @@
+//! Doorbells without KVM: a list of where they are, which a guest's write looks at before it exits.
+
+use std::sync::{
+    Arc, PoisonError, RwLock,
+    atomic::{AtomicU64, Ordering},
+};
+
+use anyhow::Result;
+
+use super::{At, Guest};
+use crate::{contract::*, doorbells::Bells};
+
+/// What stands in for the list that KVM has.
+pub(super) struct StandIn {
+    /// Which vCPU's bell is at which address.
+    hung: RwLock<Vec<(u64, u32)>>,
+    /// How often each has rung since it was asked last.
+    rung: Box<[AtomicU64]>,
+}
+
+/// No such bell is there.
+const ENOENT: i32 = 2;
+/// One is there already.
+const EEXIST: i32 = 17;
+
+impl StandIn {
+    pub(super) fn new(vcpus: u32) -> Self {
+        Self {
+            hung: RwLock::default(),
+            rung: (0..vcpus).map(|_| AtomicU64::new(0)).collect(),
+        }
+    }
+
+    /// Rings the bell at an address, if there is one for what is written.
+    fn ring(&self, at: u64, datum: u32) -> bool {
+        let hung = self.hung.read().unwrap_or_else(PoisonError::into_inner);
+        let is_here = |&&(there, vcpu): &&_| there == at && pattern(BELL_SEED, vcpu) == datum;
+        let Some((_, vcpu)) = hung.iter().find(is_here) else {
+            return false;
+        };
+        self.rung[*vcpu as usize].fetch_add(1, Ordering::Relaxed);
+        true
+    }
+}
+
+impl Bells for Arc<StandIn> {
+    fn hang_up(&self, vcpu: u32, at: u64) -> Result<(), i32> {
+        let mut hung = self.hung.write().unwrap_or_else(PoisonError::into_inner);
+        if hung.contains(&(at, vcpu)) {
+            return Err(EEXIST);
+        }
+        hung.push((at, vcpu));
+        Ok(())
+    }
+
+    fn take_down(&self, vcpu: u32, at: u64) -> Result<(), i32> {
+        let mut hung = self.hung.write().unwrap_or_else(PoisonError::into_inner);
+        let here = hung.iter().position(|bell| *bell == (at, vcpu));
+        hung.swap_remove(here.ok_or(ENOENT)?);
+        Ok(())
+    }
+
+    fn rung(&self, vcpu: u32) -> u64 {
+        self.rung[vcpu as usize].swap(0, Ordering::Relaxed)
+    }
+}
+
+/// The guest's parts that ring.
+impl Guest<'_> {
+    /// Rings this vCPU's doorbell, where its device is.
+    pub(super) fn ring(&mut self) {
+        self.write_doorbell(self.place);
+        self.rings += 1;
+    }
+
+    /// Writes to the doorbell at a place: in KVM such a write does not exit if a bell is there.
+    pub(super) fn write_doorbell(&mut self, place: u32) {
+        let (at, datum) = (place + BAR_DOORBELL, pattern(BELL_SEED, self.vcpu));
+        if !self.bells.ring(at.into(), datum) {
+            self.write(At::Mmio(at), Width::Dword, datum);
+        }
+    }
+}

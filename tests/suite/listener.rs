@@ -1,0 +1,322 @@
+//! The listener of a registry: every change of this crate's API is told to it, and can be refused by it.
+
+use std::{
+    mem,
+    sync::{
+        Arc, Mutex, OnceLock, Weak,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    thread,
+};
+
+use ax_errno::AxError;
+use axaddrspace::device::{AccessWidth, PortRange};
+use axdevice::{
+    AxVmDeviceConfig, AxVmDevices, ConfigFault, DeviceBound, DeviceId, Difference, Listener,
+    Mapping, Refusal, SharedVmDevices, Span, Unmapped, Veto, VmDevices,
+};
+use axvmconfig::{EmulatedDeviceConfig, EmulatedDeviceType::Console};
+use static_assertions::{assert_impl_all, assert_not_impl_any};
+
+use crate::common::{
+    bus::Bus,
+    device::{Recorder, Script, read_of, registry, shared_registry},
+};
+
+// A listener changes nothing of who may share a registry.
+assert_impl_all!(SharedVmDevices: Send, Sync);
+assert_not_impl_any!(AxVmDevices: Send, Sync);
+assert_impl_all!(dyn Listener: Send, Sync);
+
+const BYTE: AccessWidth = AccessWidth::Byte;
+const VETO: Veto = Veto::new("no doorbell is left").with_code(28);
+
+/// Writes down each difference, once it was told before and after.
+#[derive(Default)]
+struct Scribe {
+    announced: Mutex<Option<Difference>>,
+    told: Mutex<Vec<Difference>>,
+    vetoes: AtomicBool,
+}
+
+impl Listener for Scribe {
+    fn before(&self, difference: &Difference) -> Result<(), Veto> {
+        if self.vetoes.load(SeqCst) {
+            return Err(VETO);
+        }
+        let earlier = self.announced.lock().unwrap().replace(difference.clone());
+        assert_eq!(earlier, None, "a change was not published");
+        Ok(())
+    }
+
+    fn after(&self, difference: &Difference) {
+        let announced = self.announced.lock().unwrap().take();
+        assert_eq!(announced.as_ref(), Some(difference));
+        self.told.lock().unwrap().push(difference.clone());
+    }
+}
+
+/// What one difference unmaps and maps.
+type Told = (Vec<Mapping>, Vec<Mapping>);
+
+impl Scribe {
+    fn told(&self) -> Vec<Told> {
+        assert!(self.announced.lock().unwrap().is_none());
+        let told = mem::take(&mut *self.told.lock().unwrap());
+        let lists = |of: &Difference| (of.unmapped().to_vec(), of.mapped().to_vec());
+        told.iter().map(lists).collect()
+    }
+}
+
+fn told<B: DeviceBound>(devices: VmDevices<B>) -> (VmDevices<B>, Arc<Scribe>) {
+    let scribe = Arc::<Scribe>::default();
+    (devices.with_listener(scribe.clone()), scribe)
+}
+
+fn on<R: Bus>(id: DeviceId, first: u64, last: u64) -> Mapping {
+    let span = Span::new(first, last).unwrap();
+    let bus = R::BUS;
+    Mapping { id, bus, span }
+}
+
+fn every_change_is_told<R: Bus>() {
+    let (devices, scribe) = told(shared_registry());
+    let device = Recorder::new(1, R::covering(0x10, 0x1f), &Default::default());
+    let id = R::add(&devices, device.clone()).unwrap();
+    assert_eq!(scribe.told(), [(vec![], vec![on::<R>(id, 0x10, 0x1f)])]);
+    devices.map(id, R::covering(0x40, 0x4f)).unwrap();
+    assert_eq!(scribe.told(), [(vec![], vec![on::<R>(id, 0x40, 0x4f)])]);
+    devices.unmap(id, R::covering(0x10, 0x1f)).unwrap();
+    assert_eq!(scribe.told(), [(vec![on::<R>(id, 0x10, 0x1f)], vec![])]);
+    devices.move_to(id, R::covering(0x50, 0x5f)).unwrap();
+    let moved = (vec![on::<R>(id, 0x40, 0x4f)], vec![on::<R>(id, 0x50, 0x5f)]);
+    assert_eq!(scribe.told(), [moved]);
+    device.set_range(R::covering(0x60, 0x6f));
+    devices.reindex(id).unwrap();
+    let moved = (vec![on::<R>(id, 0x50, 0x5f)], vec![on::<R>(id, 0x60, 0x6f)]);
+    assert_eq!(scribe.told(), [moved]);
+    // It is where it says that it is.
+    devices.reindex(id).unwrap();
+    assert_eq!(scribe.told(), []);
+    let (heir, _) = devices
+        .update(|batch| {
+            batch.remove(id)?;
+            R::record(batch, Recorder::silent(2, 0x60, 0x6f))
+        })
+        .unwrap();
+    let inherited = (
+        vec![on::<R>(id, 0x60, 0x6f)],
+        vec![on::<R>(heir, 0x60, 0x6f)],
+    );
+    assert_eq!(scribe.told(), [inherited]);
+    drop(devices.remove(heir).unwrap());
+    assert_eq!(scribe.told(), [(vec![on::<R>(heir, 0x60, 0x6f)], vec![])]);
+}
+
+fn a_veto_changes_nothing<R: Bus>() {
+    let (devices, scribe) = told(shared_registry());
+    let id = R::add(&devices, Recorder::silent(1, 0x10, 0x1f)).unwrap();
+    scribe.told();
+    scribe.vetoes.store(true, SeqCst);
+    let vetoed = Refusal::Vetoed(VETO);
+    let device = Recorder::<R>::silent(2, 0x20, 0x2f);
+    let refused = R::add(&devices, device.clone()).unwrap_err();
+    assert_eq!(refused.refusal(), vetoed);
+    assert_eq!(
+        refused.to_string(),
+        "device not added: the registry's listener refuses the change: no doorbell is left (code 28)"
+    );
+    assert_eq!(AxError::from(refused), AxError::PermissionDenied);
+    assert_eq!(Arc::strong_count(&device), 1, "the registry has kept it");
+    let place = R::covering(0x20, 0x2f);
+    assert_eq!(devices.map(id, place), Err(vetoed));
+    assert_eq!(devices.move_to(id, place), Err(vetoed));
+    assert_eq!(devices.unmap(id, R::covering(0x10, 0x1f)), Err(vetoed));
+    assert_eq!(devices.remove(id).err(), Some(vetoed));
+    assert_eq!(devices.update(|batch| batch.remove(id)).err(), Some(vetoed));
+    assert_eq!(R::read(&devices, 0x10, BYTE), read_of::<R>(1, 0x10));
+    assert_eq!(R::read(&devices, 0x20, BYTE), Err(AxError::NotFound));
+    assert_eq!(scribe.told(), []);
+}
+
+fn iter_mut_is_told_at_the_first_use<R: Bus>() {
+    let (mut devices, scribe) = told(registry());
+    let id = R::add(&devices, Recorder::silent(1, 0x10, 0x1f)).unwrap();
+    let other = R::add(&devices, Recorder::silent(2, 0x20, 0x2f)).unwrap();
+    scribe.told();
+    // Another device in the same place: who answers, but not where.
+    *R::all_mut(&mut devices)[1] = Recorder::silent(3, 0x20, 0x2f);
+    assert_eq!(R::read(&devices, 0x20, BYTE), read_of::<R>(3, 0x20));
+    assert_eq!(scribe.told(), []);
+    *R::all_mut(&mut devices)[0] = Recorder::silent(4, 0x40, 0x4f);
+    assert_eq!(scribe.told(), [], "it was not used since");
+    assert_eq!(R::read(&devices, 0x40, BYTE), read_of::<R>(4, 0x40));
+    let moved = (vec![on::<R>(id, 0x10, 0x1f)], vec![on::<R>(id, 0x40, 0x4f)]);
+    assert_eq!(scribe.told(), [moved]);
+    // Refused: all is as it was.
+    scribe.vetoes.store(true, SeqCst);
+    *R::all_mut(&mut devices)[1] = Recorder::silent(5, 0x50, 0x5f);
+    assert_eq!(R::read(&devices, 0x50, BYTE), Err(AxError::NotFound));
+    assert_eq!(R::read(&devices, 0x20, BYTE), read_of::<R>(3, 0x20));
+    assert_eq!(scribe.told(), []);
+    scribe.vetoes.store(false, SeqCst);
+    drop(devices.remove(other).unwrap());
+    assert_eq!(scribe.told(), [(vec![on::<R>(other, 0x20, 0x2f)], vec![])]);
+}
+
+/// Looks into its registry, and tries to change it, each time that it is told.
+#[derive(Default)]
+struct Meddler {
+    devices: Mutex<Weak<SharedVmDevices>>,
+    met: Mutex<Vec<Met>>,
+}
+
+/// What became of a change, and whether there was a device at either of two places.
+type Met = (Result<(), Refusal>, Vec<bool>);
+
+impl Meddler {
+    fn meddle<R: Bus>(&self) {
+        let Some(devices) = self.devices.lock().unwrap().upgrade() else {
+            return;
+        };
+        let added = R::add(&devices, Recorder::silent(9, 0x90, 0x9f));
+        let added = added.map(drop).map_err(|error| error.refusal());
+        let found = [0x10, 0x20].map(|at| R::find(&devices, at).is_some());
+        self.met.lock().unwrap().push((added, found.to_vec()));
+    }
+}
+
+struct On<R>(Arc<Meddler>, std::marker::PhantomData<fn() -> R>);
+
+impl<R: Bus> Listener for On<R> {
+    fn before(&self, _: &Difference) -> Result<(), Veto> {
+        self.0.meddle::<R>();
+        Ok(())
+    }
+
+    fn after(&self, _: &Difference) {
+        self.0.meddle::<R>();
+    }
+}
+
+fn a_listener_sees_the_registry_before_and_after_and_does_not_change_it<R: Bus>() {
+    let meddler = Arc::<Meddler>::default();
+    let listener = Arc::new(On::<R>(meddler.clone(), std::marker::PhantomData));
+    let mut devices = Arc::new(shared_registry().with_listener(listener));
+    let id = R::add(&devices, Recorder::silent(1, 0x10, 0x1f)).unwrap();
+    *meddler.devices.lock().unwrap() = Arc::downgrade(&devices);
+    devices.move_to(id, R::covering(0x20, 0x2f)).unwrap();
+    let refused = Err(Refusal::Reentrant);
+    let met = mem::take(&mut *meddler.met.lock().unwrap());
+    assert_eq!(
+        met,
+        [(refused, vec![true, false]), (refused, vec![false, true])]
+    );
+    // What `iter_mut_*` has lent: before they are put back, nothing is found from inside.
+    *meddler.devices.lock().unwrap() = Weak::new();
+    let alone = Arc::get_mut(&mut devices).expect("nobody else has it");
+    *R::all_mut(alone)[0] = Recorder::silent(2, 0x10, 0x1f);
+    *meddler.devices.lock().unwrap() = Arc::downgrade(&devices);
+    assert_eq!(R::read(&devices, 0x10, BYTE), read_of::<R>(2, 0x10));
+    let met = mem::take(&mut *meddler.met.lock().unwrap());
+    assert_eq!(
+        met,
+        [(refused, vec![false, false]), (refused, vec![true, false])]
+    );
+}
+
+/// A guest may move its device while another change is being made: it waits, and is told in its turn.
+fn devices_that_move_themselves_on_many_threads_take_turns<R: Bus>() {
+    const THREADS: usize = 4;
+    const MOVES: usize = if cfg!(miri) { 3 } else { 200 };
+    let (devices, scribe) = told(shared_registry());
+    let devices = Arc::new(devices);
+    let ids: Arc<[OnceLock<DeviceId>; THREADS]> = Arc::default();
+    for n in 0..THREADS {
+        let (registry, own) = (Arc::downgrade(&devices), ids.clone());
+        let first = 0x100 * (n + 1);
+        let moves = move |_, to: Option<usize>| {
+            let registry = registry.upgrade().unwrap();
+            if let Some(to) = to {
+                let to = first + to;
+                registry.move_to(*own[n].get().unwrap(), R::covering(to, to))?;
+            }
+            Ok(n)
+        };
+        let id = R::add(&devices, Script::new(first, first, moves)).unwrap();
+        ids[n].set(id).unwrap();
+    }
+    scribe.told();
+    thread::scope(|scope| {
+        for n in 0..THREADS {
+            let devices = &devices;
+            scope.spawn(move || {
+                let mut vcpu = devices.dispatcher();
+                let mut at = 0;
+                for step in 1..=MOVES {
+                    let to = step % 0x80;
+                    let first = 0x100 * (n + 1);
+                    R::vcpu_write(&mut vcpu, first + at, BYTE, to).unwrap();
+                    at = to;
+                    assert_eq!(R::vcpu_read(&mut vcpu, first + at, BYTE), Ok(n));
+                }
+            });
+        }
+    });
+    assert_eq!(scribe.told().len(), THREADS * MOVES);
+}
+
+on_every_bus! {
+    every_change_is_told,
+    a_veto_changes_nothing,
+    iter_mut_is_told_at_the_first_use,
+    a_listener_sees_the_registry_before_and_after_and_does_not_change_it,
+    devices_that_move_themselves_on_many_threads_take_turns,
+}
+
+fn entry(name: &str, first: usize) -> EmulatedDeviceConfig {
+    EmulatedDeviceConfig {
+        name: name.into(),
+        base_gpa: first,
+        length: 8,
+        emu_type: Console,
+        ..Default::default()
+    }
+}
+
+#[test]
+fn a_builders_listener_is_told_of_the_entries_and_can_refuse_one() {
+    let scribe = Arc::<Scribe>::default();
+    let build = || {
+        SharedVmDevices::builder()
+            .config(AxVmDeviceConfig::new(vec![
+                entry("com1", 0x3f8),
+                entry("com2", 0x2f8),
+            ]))
+            .unmapped(Unmapped::Error)
+            .listener(scribe.clone())
+            .factory(Console, |config, batch| {
+                let first = config.base_gpa;
+                batch.add_port_dev(Recorder::silent(1, first, first + 7))?;
+                Ok(())
+            })
+            .build()
+    };
+    let devices = build().unwrap();
+    let ids: Vec<_> = devices.snapshot().port().map(|row| row.0).collect();
+    assert_eq!(
+        scribe.told(),
+        [
+            (vec![], vec![on::<PortRange>(ids[1], 0x3f8, 0x3ff)]),
+            (vec![], vec![on::<PortRange>(ids[0], 0x2f8, 0x2ff)]),
+        ]
+    );
+    drop(devices.remove(ids[0]).unwrap());
+    let gone = (vec![on::<PortRange>(ids[0], 0x2f8, 0x2ff)], vec![]);
+    assert_eq!(scribe.told(), [gone]);
+    scribe.vetoes.store(true, SeqCst);
+    let error = build().unwrap_err();
+    assert_eq!(error.fault, ConfigFault::Refused(Refusal::Vetoed(VETO)));
+    assert!(error.to_string().contains("no doorbell is left"), "{error}");
+    assert_eq!(AxError::from(error), AxError::PermissionDenied);
+}
