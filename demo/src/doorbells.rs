@@ -71,7 +71,7 @@ pub(crate) struct Counts {
     pub(crate) lost: Count,
     /// How often it followed its device.
     pub(crate) moved: Count,
-    /// How often it could not be taken down. It always should.
+    /// How often it could not be taken down. Never, if all is right.
     pub(crate) stuck: Count,
     /// Of the exits, those up to the last report.
     reported: Count,
