@@ -114,7 +114,7 @@ fn two_changes_are_made_one_at_a_time() {
     });
 }
 
-/// What the listener has done before, a dispatch that finds the device comes after.
+/// A dispatch that finds the device comes after all that the listener did in `before`.
 #[test]
 fn a_dispatch_that_finds_a_device_comes_after_what_was_told_before() {
     check("listener, add, dispatch", 100, Preemptions(3), || {

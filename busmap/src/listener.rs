@@ -1,4 +1,4 @@
-//! [`Listener`]: what is told of the changes of a registry.
+//! [`Listener`]: it is told of the changes of a registry.
 
 use core::fmt;
 
@@ -33,8 +33,8 @@ use crate::{
 ///
 /// # What to do where
 ///
-/// What the guest may rely on as soon as it finds the device at a new place belongs into `before`; what it
-/// may rely on no longer being at the old place when the change is over, into `after`. A doorbell that is
+/// In `before` a listener makes ready all that the guest relies on as soon as it finds the device at a new
+/// place; in `after` it undoes what must be gone from the old place when the change has returned. A doorbell that is
 /// registered at the new place in `before`, and unregistered at the old one in `after`, is never missing
 /// where the device is. In between it rings at both places; when the change has returned, at the new one
 /// only.

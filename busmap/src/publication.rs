@@ -23,8 +23,8 @@ impl<F: Handlers> Registry<F> {
     /// one at a time then, and each compares the tables before it with those after it. Dispatches and
     /// lookups are as without.
     ///
-    /// What the listener owns is dropped with the registry; as a handler does, it holds a
-    /// [`Weak`](alloc::sync::Weak) to the registry, if any.
+    /// The registry counts the listener, which therefore holds a [`Weak`](alloc::sync::Weak), not an
+    /// [`Arc`](alloc::sync::Arc), to the registry, as a handler does.
     #[must_use]
     pub fn with_listener(self, listener: Arc<dyn Listener>) -> Self {
         self.with_listener_among(listener, || None)

@@ -83,7 +83,7 @@ pub struct Registry<F: Handlers> {
     pub(crate) ids: DeviceIds,
     /// What no device can own: see [`set_aside`](Self::set_aside).
     pub(crate) aside: Vec<(BusId, Span)>,
-    /// What is told of changes. It unwinds without leaving anything half done in here.
+    /// The listener, if there is one. It unwinds without leaving anything half done in here.
     pub(crate) listening: Option<AssertUnwindSafe<Box<Listening>>>,
 }
 

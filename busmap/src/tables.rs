@@ -50,7 +50,7 @@ impl<F: Handlers> fmt::Debug for Registration<F> {
 pub(crate) struct Tables<F: Handlers> {
     buses: PerBus<TableOf<F>>,
     registrations: Registrations<Registration<F>>,
-    /// What these tables merely stand in for, empty, if they do.
+    /// The devices that these tables merely stand in for, empty, if they do.
     withdrawal: Option<Withdrawal>,
 }
 

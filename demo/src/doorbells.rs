@@ -29,7 +29,7 @@ use crate::{
     vm::Count,
 };
 
-/// What hangs up bells: KVM, or what stands in for it. Errors are numbers of the system.
+/// KVM, or its stand-in, which hangs up bells. Errors are numbers of the system.
 pub(crate) trait Bells: Send + Sync {
     /// Hangs up the bell of a vCPU at an address.
     fn hang_up(&self, vcpu: u32, at: u64) -> Result<(), i32>;
@@ -46,7 +46,7 @@ pub(crate) struct Doorbells {
     connected: OnceLock<Connected>,
     /// A vCPU each. Its own thread alone counts: its guest alone moves the device.
     counts: Box<[CachePadded<Counts>]>,
-    /// Where which are to be taken down.
+    /// The vCPUs and addresses whose bells are to be taken down.
     old: Mutex<Vec<(u32, u64)>>,
     /// Whether they stay where they are, whatever their devices do.
     sabotaged: bool,
@@ -58,7 +58,7 @@ struct Connected {
     bells: Box<dyn Bells>,
 }
 
-/// What became of the doorbell of a vCPU.
+/// Counts of the doorbell of a vCPU.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     /// Writes to it, as the guest says.
@@ -71,7 +71,7 @@ pub(crate) struct Counts {
     pub(crate) lost: Count,
     /// How often it followed its device.
     pub(crate) moved: Count,
-    /// How often it could not be taken down. Never, it should.
+    /// How often it could not be taken down. Never, if all is right.
     pub(crate) stuck: Count,
     /// Of the exits, those up to the last report.
     reported: Count,
@@ -148,7 +148,7 @@ impl Doorbells {
         self.counts.iter().map(|counts| of(counts).get()).sum()
     }
 
-    /// What is wrong, if anything is.
+    /// The first fault, if there is one.
     pub(crate) fn fault(&self) -> Option<String> {
         let faults = [
             (self.sum(|of| &of.exited), "writes to a doorbell exited"),

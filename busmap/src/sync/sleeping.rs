@@ -37,7 +37,7 @@ impl<T> Monitor<T> {
         }
     }
 
-    /// What is called with the value does not panic.
+    /// Not poisoned in practice: no closure that gets the value panics.
     fn lock(&self) -> MutexGuard<'_, T> {
         self.value.lock().unwrap_or_else(PoisonError::into_inner)
     }

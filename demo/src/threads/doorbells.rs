@@ -10,7 +10,7 @@ use anyhow::Result;
 use super::{At, Guest};
 use crate::{contract::*, doorbells::Bells};
 
-/// What stands in for the list that KVM has.
+/// The stand-in for KVM's list.
 pub(super) struct StandIn {
     /// Which vCPU's bell is at which address.
     hung: RwLock<Vec<(u64, u32)>>,
