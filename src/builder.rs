@@ -37,20 +37,33 @@ use crate::{
 /// ```
 /// use std::sync::Arc;
 ///
-/// use axdevice::{AxVmDeviceConfig, SharedVmDevices, Unmapped};
-/// # use ax_errno::AxResult;
-/// # use axaddrspace::device::{AccessWidth, Port, PortRange};
+/// use axdevice::{
+///     AccessWidth, AxResult, AxVmDeviceConfig, BaseDeviceOps, EmulatedDeviceConfig,
+///     EmulatedDeviceType::{self, Console},
+///     Port, PortRange, SharedVmDevices, Unmapped,
+/// };
 /// # #[cfg(any(target_arch = "aarch64", target_arch = "riscv64"))]
 /// # use mock_host as _;
-/// use axvmconfig::{EmulatedDeviceConfig, EmulatedDeviceType::Console};
 ///
 /// struct Uart(PortRange);
-/// # impl axdevice_base::BaseDeviceOps<PortRange> for Uart {
-/// #     fn emu_type(&self) -> axvmconfig::EmulatedDeviceType { Console }
-/// #     fn address_range(&self) -> PortRange { self.0 }
-/// #     fn handle_read(&self, _: Port, _: AccessWidth) -> AxResult<usize> { Ok(0x60) }
-/// #     fn handle_write(&self, _: Port, _: AccessWidth, _: usize) -> AxResult { Ok(()) }
-/// # }
+///
+/// impl BaseDeviceOps<PortRange> for Uart {
+///     fn emu_type(&self) -> EmulatedDeviceType {
+///         Console
+///     }
+///
+///     fn address_range(&self) -> PortRange {
+///         self.0
+///     }
+///
+///     fn handle_read(&self, _: Port, _: AccessWidth) -> AxResult<usize> {
+///         Ok(0x60)
+///     }
+///
+///     fn handle_write(&self, _: Port, _: AccessWidth, _: usize) -> AxResult {
+///         Ok(())
+///     }
+/// }
 ///
 /// let com1 = EmulatedDeviceConfig {
 ///     name: "com1".into(),

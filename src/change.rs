@@ -40,43 +40,74 @@ impl<B: DeviceBound> VmDevices<B> {
     /// `Sync` the compiler says that something in it "cannot be shared between threads safely":
     ///
     /// ```compile_fail,E0277
-    /// # use std::{cell::Cell, sync::Arc};
-    /// # use ax_errno::AxResult;
-    /// # use axaddrspace::{GuestPhysAddr, GuestPhysAddrRange, device::AccessWidth};
-    /// # use axdevice_base::{BaseDeviceOps, EmuDeviceType};
-    /// # use axdevice::SharedVmDevices;
+    /// use std::{cell::Cell, sync::Arc};
+    ///
+    /// use axdevice::{
+    ///     AccessWidth, AxResult, BaseDeviceOps, EmulatedDeviceType, GuestPhysAddr,
+    ///     GuestPhysAddrRange, SharedVmDevices,
+    /// };
+    ///
     /// struct Counter(Cell<usize>);
-    /// # impl BaseDeviceOps<GuestPhysAddrRange> for Counter {
-    /// #     fn emu_type(&self) -> EmuDeviceType { EmuDeviceType::Dummy }
-    /// #     fn address_range(&self) -> GuestPhysAddrRange { GuestPhysAddrRange::from_start_size(0.into(), 8) }
-    /// #     fn handle_read(&self, _: GuestPhysAddr, _: AccessWidth) -> AxResult<usize> { Ok(self.0.get()) }
-    /// #     fn handle_write(&self, _: GuestPhysAddr, _: AccessWidth, _: usize) -> AxResult { Ok(()) }
-    /// # }
-    /// # let devices = SharedVmDevices::default();
+    ///
+    /// impl BaseDeviceOps<GuestPhysAddrRange> for Counter {
+    ///     fn emu_type(&self) -> EmulatedDeviceType {
+    ///         EmulatedDeviceType::Dummy
+    ///     }
+    ///
+    ///     fn address_range(&self) -> GuestPhysAddrRange {
+    ///         GuestPhysAddrRange::from_start_size(0x1000.into(), 8)
+    ///     }
+    ///
+    ///     fn handle_read(&self, _: GuestPhysAddr, _: AccessWidth) -> AxResult<usize> {
+    ///         Ok(self.0.get())
+    ///     }
+    ///
+    ///     fn handle_write(&self, _: GuestPhysAddr, _: AccessWidth, val: usize) -> AxResult {
+    ///         self.0.set(val);
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// let devices = SharedVmDevices::default();
     /// devices.add_mmio_dev(Arc::new(Counter(Cell::new(0))))?;
-    /// # Ok::<(), ax_errno::AxError>(())
+    /// # Ok::<(), axdevice::AxError>(())
     /// ```
     ///
     /// [`Serialized`](crate::Serialized) makes it one, behind a lock of its own:
     ///
     /// ```
-    /// # use std::{cell::Cell, sync::Arc};
-    /// # use ax_errno::AxResult;
-    /// # use axaddrspace::{GuestPhysAddr, GuestPhysAddrRange, device::AccessWidth};
-    /// # use axdevice_base::{BaseDeviceOps, EmuDeviceType};
-    /// # use axdevice::SharedVmDevices;
-    /// # struct Counter(Cell<usize>);
-    /// # impl BaseDeviceOps<GuestPhysAddrRange> for Counter {
-    /// #     fn emu_type(&self) -> EmuDeviceType { EmuDeviceType::Dummy }
-    /// #     fn address_range(&self) -> GuestPhysAddrRange { GuestPhysAddrRange::from_start_size(0.into(), 8) }
-    /// #     fn handle_read(&self, _: GuestPhysAddr, _: AccessWidth) -> AxResult<usize> { Ok(self.0.get()) }
-    /// #     fn handle_write(&self, _: GuestPhysAddr, _: AccessWidth, _: usize) -> AxResult { Ok(()) }
-    /// # }
-    /// # let devices = SharedVmDevices::default();
-    /// use axdevice::Serialized;
+    /// use std::{cell::Cell, sync::Arc};
     ///
-    /// devices.add_mmio_dev(Arc::new(Serialized::new(Counter(Cell::new(0)))))?;
-    /// # Ok::<(), ax_errno::AxError>(())
+    /// use axdevice::{
+    ///     AccessWidth, AxResult, BaseDeviceOps, EmulatedDeviceType, GuestPhysAddr,
+    ///     GuestPhysAddrRange, Serialized, SharedVmDevices,
+    /// };
+    ///
+    /// struct Counter(Cell<usize>);
+    ///
+    /// impl BaseDeviceOps<GuestPhysAddrRange> for Counter {
+    ///     fn emu_type(&self) -> EmulatedDeviceType {
+    ///         EmulatedDeviceType::Dummy
+    ///     }
+    ///
+    ///     fn address_range(&self) -> GuestPhysAddrRange {
+    ///         GuestPhysAddrRange::from_start_size(0x1000.into(), 8)
+    ///     }
+    ///
+    ///     fn handle_read(&self, _: GuestPhysAddr, _: AccessWidth) -> AxResult<usize> {
+    ///         Ok(self.0.get())
+    ///     }
+    ///
+    ///     fn handle_write(&self, _: GuestPhysAddr, _: AccessWidth, val: usize) -> AxResult {
+    ///         self.0.set(val);
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// let devices = SharedVmDevices::default();
+    /// devices.add_mmio_dev(Arc::new(Serialized::new(Counter(Cell::new(7)))))?;
+    /// assert_eq!(devices.handle_mmio_read(0x1000.into(), AccessWidth::Byte), Ok(7));
+    /// # Ok::<(), axdevice::AxError>(())
     /// ```
     pub fn add_mmio_dev(
         &self,
@@ -138,18 +169,33 @@ impl<B: DeviceBound> VmDevices<B> {
     /// # Examples
     ///
     /// ```
-    /// # use std::sync::Arc;
-    /// # use axaddrspace::device::{AccessWidth, Port, PortRange};
-    /// # use axdevice_base::BaseDeviceOps;
-    /// use axdevice::{Device, SharedVmDevices, Unmapped};
+    /// use std::sync::Arc;
     ///
-    /// # struct Uart;
-    /// # impl BaseDeviceOps<PortRange> for Uart {
-    /// #     fn emu_type(&self) -> axvmconfig::EmulatedDeviceType { axvmconfig::EmulatedDeviceType::Console }
-    /// #     fn address_range(&self) -> PortRange { PortRange::new(Port(0x3f8), Port(0x3ff)) }
-    /// #     fn handle_read(&self, _: Port, _: AccessWidth) -> ax_errno::AxResult<usize> { Ok(0) }
-    /// #     fn handle_write(&self, _: Port, _: AccessWidth, _: usize) -> ax_errno::AxResult { Ok(()) }
-    /// # }
+    /// use axdevice::{
+    ///     AccessWidth, AxResult, BaseDeviceOps, Device, EmulatedDeviceType, Port, PortRange,
+    ///     SharedVmDevices, Unmapped,
+    /// };
+    ///
+    /// struct Uart;
+    ///
+    /// impl BaseDeviceOps<PortRange> for Uart {
+    ///     fn emu_type(&self) -> EmulatedDeviceType {
+    ///         EmulatedDeviceType::Console
+    ///     }
+    ///
+    ///     fn address_range(&self) -> PortRange {
+    ///         PortRange::new(Port(0x3f8), Port(0x3ff))
+    ///     }
+    ///
+    ///     fn handle_read(&self, _: Port, _: AccessWidth) -> AxResult<usize> {
+    ///         Ok(0)
+    ///     }
+    ///
+    ///     fn handle_write(&self, _: Port, _: AccessWidth, _: usize) -> AxResult {
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
     /// let devices = SharedVmDevices::default().with_unmapped(Unmapped::Float);
     /// let id = devices.add_port_dev(Arc::new(Uart)).unwrap();
     /// let mut vcpu = devices.dispatcher();
@@ -261,11 +307,40 @@ impl<B: DeviceBound> VmDevices<B> {
     /// # Examples
     ///
     /// ```
-    /// # use axaddrspace::device::{Port, PortRange};
-    /// # use axdevice::{DeviceId, Refusal, SharedVmDevices};
+    /// use std::sync::Arc;
+    ///
+    /// use axdevice::{
+    ///     AccessWidth, AxResult, BaseDeviceOps, DeviceId, EmulatedDeviceType, Port, PortRange,
+    ///     Refusal, SharedVmDevices,
+    /// };
+    ///
+    /// fn ports(first: u16) -> PortRange {
+    ///     PortRange::new(Port(first), Port(first + 7))
+    /// }
+    ///
+    /// /// A device that reads as a number.
+    /// struct Reads(u16, usize);
+    ///
+    /// impl BaseDeviceOps<PortRange> for Reads {
+    ///     fn emu_type(&self) -> EmulatedDeviceType {
+    ///         EmulatedDeviceType::Console
+    ///     }
+    ///
+    ///     fn address_range(&self) -> PortRange {
+    ///         ports(self.0)
+    ///     }
+    ///
+    ///     fn handle_read(&self, _: Port, _: AccessWidth) -> AxResult<usize> {
+    ///         Ok(self.1)
+    ///     }
+    ///
+    ///     fn handle_write(&self, _: Port, _: AccessWidth, _: usize) -> AxResult {
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
     /// /// Swaps the ranges of two devices.
     /// fn swap(devices: &SharedVmDevices, a: DeviceId, b: DeviceId) -> Result<(), Refusal> {
-    ///     let ports = |first| PortRange::new(Port(first), Port(first + 7));
     ///     devices.update(|batch| {
     ///         batch.move_to(a, ports(0x3f8))?;
     ///         batch.move_to(b, ports(0x2f8))
@@ -273,11 +348,12 @@ impl<B: DeviceBound> VmDevices<B> {
     ///     Ok(())
     /// }
     ///
-    /// # use std::sync::Arc;
-    /// # use axdevice::{DeviceBound, ThreadSafe};
-    /// # type Uart = <ThreadSafe as DeviceBound>::Dev<PortRange>;
     /// /// Puts a device in the place of another: each access finds one of them.
-    /// fn replace(devices: &SharedVmDevices, old: DeviceId, new: Arc<Uart>) -> Result<DeviceId, Refusal> {
+    /// fn replace(
+    ///     devices: &SharedVmDevices,
+    ///     old: DeviceId,
+    ///     new: Arc<Reads>,
+    /// ) -> Result<DeviceId, Refusal> {
     ///     let (id, removed) = devices.update(|batch| {
     ///         batch.remove(old)?;
     ///         batch.add_port_dev(new)
@@ -286,23 +362,15 @@ impl<B: DeviceBound> VmDevices<B> {
     ///     Ok(id)
     /// }
     ///
-    /// # use axaddrspace::device::AccessWidth;
-    /// # use axdevice_base::BaseDeviceOps;
-    /// # struct Reads(u16, usize);
-    /// # impl BaseDeviceOps<PortRange> for Reads {
-    /// #     fn emu_type(&self) -> axvmconfig::EmulatedDeviceType { axvmconfig::EmulatedDeviceType::Console }
-    /// #     fn address_range(&self) -> PortRange { PortRange::new(Port(self.0), Port(self.0 + 7)) }
-    /// #     fn handle_read(&self, _: Port, _: AccessWidth) -> ax_errno::AxResult<usize> { Ok(self.1) }
-    /// #     fn handle_write(&self, _: Port, _: AccessWidth, _: usize) -> ax_errno::AxResult { Ok(()) }
-    /// # }
-    /// # let devices = SharedVmDevices::default();
-    /// # let a = devices.add_port_dev(Arc::new(Reads(0x2f8, 1))).unwrap();
-    /// # let b = devices.add_port_dev(Arc::new(Reads(0x3f8, 2))).unwrap();
-    /// # let read = |port| devices.handle_port_read(Port(port), AccessWidth::Byte);
-    /// # swap(&devices, a, b).unwrap();
-    /// # assert_eq!([0x2f8, 0x3f8].map(read), [Ok(2), Ok(1)]);
-    /// # replace(&devices, b, Arc::new(Reads(0x2f8, 3))).unwrap();
-    /// # assert_eq!([0x2f8, 0x3f8].map(read), [Ok(3), Ok(1)]);
+    /// let devices = SharedVmDevices::default();
+    /// let a = devices.add_port_dev(Arc::new(Reads(0x2f8, 1)))?;
+    /// let b = devices.add_port_dev(Arc::new(Reads(0x3f8, 2)))?;
+    /// let read = |port| devices.handle_port_read(Port(port), AccessWidth::Byte);
+    /// swap(&devices, a, b)?;
+    /// assert_eq!([0x2f8, 0x3f8].map(read), [Ok(2), Ok(1)]);
+    /// replace(&devices, b, Arc::new(Reads(0x2f8, 3)))?;
+    /// assert_eq!([0x2f8, 0x3f8].map(read), [Ok(3), Ok(1)]);
+    /// # Ok::<(), axdevice::AxError>(())
     /// ```
     pub fn update<T, E: From<Refusal>>(
         &self,

@@ -45,27 +45,38 @@ use crate::{bus::BusRange, fair_lock::FairLock};
 /// # Examples
 ///
 /// ```
-/// use axdevice::{Serialized, SharedVmDevices};
-/// # use std::{cell::Cell, sync::Arc};
-/// # use ax_errno::AxResult;
-/// # use axaddrspace::device::{AccessWidth, Port, PortRange};
-/// # use axvmconfig::EmulatedDeviceType;
+/// use std::{cell::Cell, sync::Arc};
+///
+/// use axdevice::{
+///     AccessWidth, AxResult, BaseDeviceOps, EmulatedDeviceType, Port, PortRange, Serialized,
+///     SharedVmDevices,
+/// };
+///
 /// struct Counter(Cell<usize>);
 ///
-/// impl axdevice_base::BaseDeviceOps<PortRange> for Counter {
+/// impl BaseDeviceOps<PortRange> for Counter {
+///     fn emu_type(&self) -> EmulatedDeviceType {
+///         EmulatedDeviceType::Dummy
+///     }
+///
+///     fn address_range(&self) -> PortRange {
+///         PortRange::new(Port(0x70), Port(0x70))
+///     }
+///
 ///     fn handle_read(&self, _: Port, _: AccessWidth) -> AxResult<usize> {
 ///         Ok(self.0.replace(self.0.get() + 1))
 ///     }
-///     // …
-/// #     fn emu_type(&self) -> EmulatedDeviceType { EmulatedDeviceType::Dummy }
-/// #     fn address_range(&self) -> PortRange { PortRange::new(Port(0x70), Port(0x70)) }
-/// #     fn handle_write(&self, _: Port, _: AccessWidth, _: usize) -> AxResult { Ok(()) }
+///
+///     fn handle_write(&self, _: Port, _: AccessWidth, val: usize) -> AxResult {
+///         self.0.set(val);
+///         Ok(())
+///     }
 /// }
 ///
 /// let devices = SharedVmDevices::default();
 /// devices.add_port_dev(Arc::new(Serialized::new(Counter(Cell::new(7)))))?;
 /// assert_eq!(devices.handle_port_read(Port(0x70), AccessWidth::Byte), Ok(7));
-/// # Ok::<(), ax_errno::AxError>(())
+/// # Ok::<(), axdevice::AxError>(())
 /// ```
 pub struct Serialized<D> {
     pub(crate) device: FairLock<D>,

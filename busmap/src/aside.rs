@@ -21,11 +21,21 @@ impl<F: Handlers> Registry<F> {
     /// # Examples
     ///
     /// ```
-    /// # use std::sync::Arc;
-    /// # use busmap::{Device, Handlers, Mmio, Refusal, Registry, Span};
-    /// # enum Reads {}
-    /// # type Read = dyn Fn(u64) -> u64 + Send + Sync;
-    /// # impl Handlers for Reads { type Mmio = Read; type Port = Read; type SysReg = Read; type Tag = (); }
+    /// use std::sync::Arc;
+    ///
+    /// use busmap::{Device, Handlers, Mmio, Refusal, Registry, Span};
+    ///
+    /// /// Every handler is a function of the offset.
+    /// enum Reads {}
+    /// type Read = dyn Fn(u64) -> u64 + Send + Sync;
+    ///
+    /// impl Handlers for Reads {
+    ///     type Mmio = Read;
+    ///     type Port = Read;
+    ///     type SysReg = Read;
+    ///     type Tag = ();
+    /// }
+    ///
     /// let mut registry = Registry::<Reads>::new();
     /// let memory = Span::new(0x8000_0000, 0x8fff_ffff).unwrap();
     /// registry.set_aside::<Mmio>(memory)?;

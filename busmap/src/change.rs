@@ -147,8 +147,9 @@ impl<F: Handlers> Registry<F> {
     /// # Examples
     ///
     /// ```
-    /// # use busmap::{DeviceId, Handlers, Port, Refusal, Registry, Span};
-    /// /// Swaps the spans of two devices. Nobody needs a spare one.
+    /// use busmap::{DeviceId, Handlers, Port, Refusal, Registry, Span};
+    ///
+    /// /// Swaps the spans of two devices, without a spare one.
     /// fn swap<F: Handlers>(
     ///     registry: &Registry<F>,
     ///     (a, at): (DeviceId, Span),
