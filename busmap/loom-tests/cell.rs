@@ -130,6 +130,14 @@ fn hold<const N: usize>(cell: &Cell<N>) {
     });
 }
 
+/// A reference of the reader's own, which outlasts the guard that it was counted under.
+fn hold_counted<const N: usize>(cell: &Cell<N>) {
+    role::reader(|| {
+        let held = cell.cell.load_full();
+        assert!(held.read() <= 1);
+    });
+}
+
 fn rcu_once<const N: usize>(cell: &Cell<N>) {
     cell.rcu();
 }
@@ -150,7 +158,12 @@ fn run<const N: usize>(
 
 #[test]
 fn a_load_against_a_publication() {
-    run::<1>("load, publish", 500, Unbounded, &[load_once, publish_once]);
+    run::<1>(
+        "load, publish",
+        1_000,
+        Unbounded,
+        &[load_once, publish_once],
+    );
 }
 
 #[test]
@@ -182,6 +195,14 @@ fn a_guard_that_outlives_two_publications() {
 }
 
 #[test]
+fn a_counted_hold_against_a_publication() {
+    let threads: &[_] = &[hold_counted, publish_once];
+    run::<1>("counted hold, publish", 2_000, Unbounded, threads);
+    let threads: &[_] = &[hold_counted, publish_once];
+    run::<0>("counted hold, publish, no slots", 1_000, Unbounded, threads);
+}
+
+#[test]
 fn a_load_that_finds_no_slot() {
     run::<0>("no slots", 200, Unbounded, &[load_once, publish_once]);
 }
@@ -189,7 +210,7 @@ fn a_load_that_finds_no_slot() {
 #[test]
 fn loads_that_find_no_slot() {
     let threads = &[load_twice, publish_twice];
-    run::<0>("no slots, twice", 200_000, Unbounded, threads);
+    run::<0>("no slots, twice", 100_000, Unbounded, threads);
 }
 
 #[test]
@@ -214,13 +235,13 @@ fn a_load_inside_another() {
     );
     run::<1>(
         "nested, one slot",
-        10_000,
+        8_000,
         Unbounded,
         &[nested, publish_once],
     );
     run::<2>(
         "nested, two slots",
-        80_000,
+        5_000,
         Unbounded,
         &[nested, publish_once],
     );
@@ -260,7 +281,7 @@ fn two_updates() {
 /// A guard that another thread drops, which may have the last word on the cell.
 #[test]
 fn a_guard_that_is_sent_to_another_thread() {
-    check("guard sent", 20, Unbounded, || {
+    check("guard sent", 5, Unbounded, || {
         let pool = Pool::new();
         let first = pool.snapshot(0).expect("every node is free");
         let owner = Box::into_raw(Box::new(SlotCell::<_, 1>::new(first)));
@@ -282,10 +303,10 @@ fn a_guard_that_is_sent_to_another_thread() {
     });
 }
 
-/// A writer that looks at a slot while one reader has it, and pays when another has.
+/// A slot that two readers have one after the other, whose sweep finds it cleared by the second.
 #[test]
-fn a_debt_that_is_paid_for_another() {
-    check("paid for another", 1_000, Preemptions(3), || {
+fn a_slot_that_another_reader_has_next() {
+    check("one slot in turn", 1_000, Preemptions(3), || {
         let cell = Cell::<1>::new();
         let readers = [(); 2].map(|()| {
             let cell = cell.clone();
@@ -312,7 +333,7 @@ use loom::sync::Arc as SharedCell;
 /// The last user of the cell, a reader or a writer, drops it.
 #[test]
 fn a_cell_that_its_last_user_drops() {
-    check("drop with the last guard", 50, Unbounded, || {
+    check("drop with the last guard", 30, Unbounded, || {
         let cell = Cell::<1>::new();
         let pool = cell.pool;
         let cell = SharedCell::new(Arc::into_inner(cell).expect("nobody else has it").cell);
@@ -332,11 +353,11 @@ fn a_cell_that_its_last_user_drops() {
 
 /// How many steps a load has at most, which an interrupt can come between.
 #[cfg(loom)]
-const STEPS: usize = 10;
+const STEPS: usize = 12;
 
-/// A load that is interrupted, at each of its steps, by another whole load.
+/// A load that is interrupted at each of its steps.
 #[cfg(loom)]
-fn interrupted<const N: usize>(name: &str) {
+fn interrupted<const N: usize>(name: &str, interrupt: fn(&Cell<N>)) {
     for skipped in 0..STEPS {
         check(
             &format!("{name}, step {skipped}"),
@@ -345,11 +366,9 @@ fn interrupted<const N: usize>(name: &str) {
             move || {
                 let cell = Cell::<N>::new();
                 let writer = cell.clone();
-                let writer = thread::spawn(move || publish_once(&writer));
+                let writer = thread::spawn(move || publish_if_free(&writer));
                 let inner = cell.clone();
-                interrupt_after(skipped, move || {
-                    assert!(inner.read() <= 1);
-                });
+                interrupt_after(skipped, move || interrupt(&inner));
                 assert!(cell.read() <= 1);
                 // The interrupt came, or the load was shorter than that.
                 interrupt_never();
@@ -362,8 +381,20 @@ fn interrupted<const N: usize>(name: &str) {
 
 #[cfg(loom)]
 #[test]
-fn an_interrupted_load() {
-    interrupted::<2>("interrupted, two slots");
-    interrupted::<1>("interrupted, one slot");
-    interrupted::<0>("interrupted, no slots");
+fn a_load_that_another_interrupts() {
+    interrupted::<2>("load in a load, two slots", load_once);
+    interrupted::<1>("load in a load, one slot", load_once);
+    interrupted::<0>("load in a load, no slots", load_once);
+}
+
+/// A handler that publishes and sweeps while the load that it interrupts is somewhere in between.
+#[cfg(loom)]
+#[test]
+fn a_load_that_a_change_interrupts() {
+    fn publish<const N: usize>(cell: &Cell<N>) {
+        role::writer(|| publish_if_free(cell));
+    }
+    interrupted::<2>("change in a load, two slots", publish);
+    interrupted::<1>("change in a load, one slot", publish);
+    interrupted::<0>("change in a load, no slots", publish);
 }

@@ -79,14 +79,18 @@ impl Pool {
 /// A counted reference to a node.
 pub(super) struct Reference(&'static Node);
 
+impl Reference {
+    pub(super) fn read(&self) -> usize {
+        self.0.read()
+    }
+}
+
 // SAFETY: counting is that of `std::sync::Arc`, and nodes live forever.
 unsafe impl Counted for Reference {
     type Target = Node;
 
     fn into_raw(self) -> *mut Node {
-        let node: *const Node = self.0;
-        std::mem::forget(self);
-        node.cast_mut()
+        std::mem::ManuallyDrop::new(self).as_ptr()
     }
 
     unsafe fn from_raw(ptr: *mut Node) -> Self {
@@ -106,6 +110,11 @@ unsafe impl Counted for Reference {
         let node = unsafe { &*ptr };
         let before = node.references.fetch_sub(1, Ordering::Release);
         assert!(before > 1, "a reader had the last reference");
+    }
+
+    fn as_ptr(&self) -> *mut Node {
+        let node: *const Node = self.0;
+        node.cast_mut()
     }
 
     fn is_last(&self) -> bool {
@@ -142,9 +151,19 @@ pub(super) mod role {
 
     /// Runs `f` as a reader.
     pub(crate) fn reader<T>(f: impl FnOnce() -> T) -> T {
-        READER.with(|reader| reader.set(true));
+        run(true, f)
+    }
+
+    /// Runs `f` as a writer, though it may interrupt a reader.
+    #[cfg(loom)]
+    pub(crate) fn writer<T>(f: impl FnOnce() -> T) -> T {
+        run(false, f)
+    }
+
+    fn run<T>(as_reader: bool, f: impl FnOnce() -> T) -> T {
+        let before = READER.with(|reader| reader.replace(as_reader));
         let result = f();
-        READER.with(|reader| reader.set(false));
+        READER.with(|reader| reader.set(before));
         result
     }
 

@@ -94,7 +94,7 @@ fn read_by(vcpu: &mut Vcpu<Arc<Devices>>, port: u64) -> Result<u64, Miss> {
 
 #[test]
 fn a_dispatch_against_a_hot_add() {
-    check("dispatch, add", 30_000, Unbounded, || {
+    check("dispatch, add", 5_000, Unbounded, || {
         let devices = registry(&[1]);
         let other = devices.clone();
         let vcpu = thread::spawn(move || {
@@ -112,7 +112,7 @@ fn a_dispatch_against_a_hot_add() {
 
 #[test]
 fn two_hot_adds() {
-    check("add, add", 8_000, Preemptions(3), || {
+    check("add, add", 5_000, Preemptions(3), || {
         let devices = registry(&[]);
         let other = devices.clone();
         let adder = thread::spawn(move || add(&other, 1));
@@ -166,7 +166,7 @@ fn whoever_learns_of_an_add_sees_it() {
 
 #[test]
 fn a_dispatch_against_the_sweep_of_a_second_writer() {
-    check("dispatch, add, reclaim", 40_000, Preemptions(3), || {
+    check("dispatch, add, reclaim", 30_000, Preemptions(3), || {
         let devices = registry(&[1]);
         let (vcpu, sweeper) = (devices.clone(), devices.clone());
         let vcpu = thread::spawn(move || assert_eq!(read(&vcpu, 1), Ok(1)));
@@ -278,7 +278,7 @@ fn everything_is_freed_with_the_registry() {
 
 #[test]
 fn a_vcpus_handle_against_a_hot_add() {
-    check("handle, add", 15_000, Preemptions(4), || {
+    check("handle, add", 8_000, Preemptions(4), || {
         let devices = registry(&[1]);
         let mut vcpu = Vcpu::new(devices.clone());
         let vcpu = thread::spawn(move || {

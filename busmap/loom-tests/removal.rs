@@ -122,7 +122,7 @@ fn answered_or_missed(read: Result<usize, Miss>) {
 
 #[test]
 fn a_removal_against_a_dispatch() {
-    check("remove, dispatch", 3_000, Preemptions(3), || {
+    check("remove, dispatch", 2_000, Preemptions(3), || {
         let devices = registry();
         let (device, drops) = Host::new(1);
         let id = add(&devices, device.clone());

@@ -39,9 +39,26 @@ fn a_load_against_a_publication() {
     run::<0>("snapshot, load, publish, no slots");
 }
 
+/// The content of a snapshot that is published by one writer and replaced by another, before a third
+/// frees it.
+#[test]
+fn three_writers_of_one_snapshot() {
+    check("snapshot, publish, replace, sweep", 200, Unbounded, || {
+        let cell = Arc::new(SlotCell::<_, 0>::new(Value::snapshot(0)));
+        let writers = [1, 2].map(|value| {
+            let cell = cell.clone();
+            thread::spawn(move || cell.replace(Value::snapshot(value)))
+        });
+        cell.retired().sweep();
+        for writer in writers {
+            writer.join().expect("a writer panicked");
+        }
+    });
+}
+
 #[test]
 fn a_publication_that_fails_frees_what_it_brought() {
-    check("snapshot, two updates", 30_000, Unbounded, || {
+    check("snapshot, two updates", 500, Unbounded, || {
         let cell = Arc::new(SlotCell::<_, 2>::new(Value::snapshot(0)));
         let update = |cell: &SlotCell<CountedBox<Value>, 2>| loop {
             let current = cell.load();

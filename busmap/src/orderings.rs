@@ -11,24 +11,22 @@
 //! | operation | ordering | mutants | pairs with, and why |
 //! |---|---|---|---|
 //! | load: guess `current` | Relaxed | | only a guess, which the second look confirms |
-//! | load: claim a slot | SeqCst; under loom Relaxed | | with the second look: the fence of *retire*. One of the two sides sees the other's write |
+//! | load: claim a slot | SeqCst; under loom Acquire | `slot-claim` | with the second look: the fence of *reclaim*. One of the two sides sees the other's write. Acquires what earlier owners released in *clear*, for the next one to release |
 //! | load: fence | none; under loom SeqCst | `load-fence` | the same: see `reader_seq_cst` in `src/sync/native.rs` |
 //! | load: second look at `current` | SeqCst; under loom Acquire | `load-confirm`, `load-unconfirmed` | the same, and the publication: what the snapshot holds |
-//! | load, drop of a guard: free the slot | AcqRel | `slot-free-release`, `slot-free-acquire` | releases the reads to *pay*; acquires the count that *pay* made |
+//! | load, drop of a guard: clear the slot | Release | `slot-clear` | *reclaim: look at the slots*: the reads come before, and the count of an owned load |
 //! | counted load: enter | Relaxed | | its order with the look at `current` is the fence's |
-//! | counted load: fence | SeqCst | `gate-fence` | the fence of *retire* |
+//! | counted load: fence | SeqCst | `gate-fence` | the fence of *reclaim* |
 //! | counted load: `current` | Acquire | `load-counted` | the publication |
 //! | counted load: leave | Release | `gate-leave` | the look at the gate: the count comes before it |
-//! | publish: exchange `current` | AcqRel, Relaxed | `publish-release`, `publish-acquire` | loads, and the publication of what is replaced |
-//! | replace: swap `current` | AcqRel | `replace-release`, `replace-acquire` | the same |
+//! | publish: exchange `current` | Release, Relaxed | `publish-release` | loads |
+//! | replace: swap `current` | AcqRel | `replace-release`, `replace-acquire` | loads, and the publication of what is replaced |
 //! | owned load: count before the guard goes | | `hold-late` | the reference is counted while the guard protects it |
-//! | retire: fence | SeqCst | `retire-fence` | the claims and second looks of loads, the fences of counted loads |
-//! | retire: pay | | `retire-unpaid`, `slot-count-late` | a reference is counted before the slot says so |
-//! | pay: look at the slot | Acquire | `slot-scan` | the freeing of the slot: the reads come before |
-//! | pay: exchange the slot | AcqRel, Acquire | `slot-pay-release`, `slot-pay-acquire`, `slot-pay-failure` | the same, and the owner's freeing of the slot |
+//! | reclaim: fence | SeqCst | `reclaim-fence`, `reclaim-fence-late` | the claims and second looks of loads, the fences of counted loads. Between the taking of the entries and the looks at the gate and the slots |
 //! | reclaim: look at the gate | Acquire | `gate-look`, `reclaim-looks-first`, `reclaim-ungated`, `reclaim-half-gated` | the leaving of counted loads |
+//! | reclaim: look at the slots | Acquire | `slot-noted`, `reclaim-noted`, `reclaim-counts-first` | the clearing of the slot; before the look at the count |
 //! | reclaim: turn the gate | Relaxed | | a hint |
-//! | snapshot: count | Relaxed | | who counts has a reference, or is past the gate |
+//! | snapshot: count | Relaxed | | who counts has a reference or a slot, or is inside the gate |
 //! | snapshot: give up | Release | `snapshot-give-up` | *is last* |
 //! | snapshot: is last | Acquire | `snapshot-is-last`, `reclaim-held` | the others' giving up |
 //! | snapshot: drop | Release, Acquire load | `snapshot-drop-release`, `snapshot-drop-acquire` | as `Arc` |
@@ -87,8 +85,8 @@
 //! Emulation (`.ci/emulated.sh`) runs the models on code for AArch64, with exclusive loads and
 //! stores and with the atomic instructions of ARMv8.1. On an x86 host that shows that this code
 //! works, and nothing of weak memory, for the host keeps its own, stronger order: on x86_64 the
-//! mutants `publish-release`, `stack-push`, `load-fence` and `retire-fence` all pass under it, and
-//! `retire-unpaid`, which needs no reordering, fails. What weak memory allows is for loom and Miri;
+//! mutants `publish-release`, `stack-push`, `load-fence` and `reclaim-fence` all pass under it, and
+//! `reclaim-noted`, which needs no reordering, fails. What weak memory allows is for loom and Miri;
 //! no test has run on AArch64 hardware.
 //!
 //! loom reads `SeqCst` *accesses* as `AcqRel`. The cell has two, in a load; under loom there is a

@@ -494,7 +494,7 @@ mod tests {
         let mut read = || assert_eq!(read(&mut vcpu, 0x13, 0), one());
         let (cold, warm) = (writes(&mut read), writes(&mut read));
         assert_eq!(warm, 0);
-        // Without the handle: a slot claimed and freed. So counting counts.
+        // Without the handle: a slot claimed and cleared. So counting counts.
         let shared = writes(|| {
             let found = devices.dispatch::<Port, _>(0x13, 0, |hit| hit.handler().to_owned());
             assert_eq!(found, one());

@@ -17,7 +17,7 @@ mod kind {
     pub(crate) type Shared<T> = counted::CountedBox<T>;
     pub(crate) type Cell<T> = cell::SlotCell<Shared<T>>;
     pub(crate) type SnapshotGuard<'c, T> = cell::SlotGuard<'c, Shared<T>>;
-    pub(crate) type RetireList<T> = retire::SlotRetireList<Shared<T>>;
+    pub(crate) type RetireList<T> = retire::SlotRetireList<Shared<T>, { cell::SLOTS }>;
 }
 
 /// The cell itself.

@@ -22,7 +22,8 @@ pub(crate) use self::atomics::*;
 pub(crate) use super::counting::*;
 
 /// The ordering of the two accesses of a *store-buffering reader*: one that writes here, then
-/// reads there, where a writer writes there, has a `SeqCst` fence, then reads here.
+/// reads there, where a writer writes there, has a `SeqCst` fence, then reads here. The writer may be
+/// several threads, if its steps happen one before the other.
 ///
 /// `SeqCst`, so that of the two sides one sees the other's write. For let the reader's read `r`
 /// miss the writer's write. That write comes before the fence `f`, so `r` precedes `f` in the

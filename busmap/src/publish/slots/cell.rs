@@ -1,17 +1,10 @@
 //! [`SlotCell`]: a snapshot that loads protect by slots.
 
-use core::{array, fmt, marker::PhantomData, ops::Deref};
+use core::{fmt, marker::PhantomData, ops::Deref};
 
-use crossbeam_utils::CachePadded;
-
-use super::{
-    counted::Counted,
-    retire::SlotRetireList,
-    slot::{PAID, Slot},
-};
+use super::{counted::Counted, retire::SlotRetireList, slot::Slot};
 use crate::sync::{
-    Arc, AtomicPtr, Ordering, fence, mutant, ordering, reader_fence, reader_seq_cst, step,
-    step_unless,
+    Arc, AtomicPtr, Ordering, mutant, ordering, reader_fence, reader_seq_cst, step, step_unless,
 };
 
 /// How many guards there can be before loads take the slower way: few where every step is slow.
@@ -21,27 +14,19 @@ pub(crate) const SLOTS: usize = match () {
     () => 64,
 };
 
-/// How often a load starts again because of a publication before it takes the slower way.
-const TRIES: usize = if cfg!(loom) { 1 } else { 8 };
-
 /// A published snapshot behind a counted pointer `P`. See the [module](super).
 pub(crate) struct SlotCell<P: Counted, const N: usize = SLOTS> {
     current: AtomicPtr<P::Target>,
-    slots: [CachePadded<Slot<P::Target>>; N],
-    retired: Arc<SlotRetireList<P>>,
+    /// What was replaced, and the slots, which a sweep looks at also when the cell is gone.
+    retired: Arc<SlotRetireList<P, N>>,
     /// The cell has references, and shares what they point to between threads.
     owns: PhantomData<P>,
 }
 
 impl<P: Counted, const N: usize> SlotCell<P, N> {
-    /// The mark needs a bit that no pointer has.
-    const ALIGNED: () = assert!(align_of::<P::Target>() > PAID);
-
     pub(crate) fn new(snapshot: P) -> Self {
-        let () = Self::ALIGNED;
         Self {
             current: AtomicPtr::new(snapshot.into_raw()),
-            slots: array::from_fn(|_| CachePadded::new(Slot::new())),
             retired: Arc::new(SlotRetireList::new()),
             owns: PhantomData,
         }
@@ -50,52 +35,55 @@ impl<P: Counted, const N: usize> SlotCell<P, N> {
     /// The current snapshot, protected until the guard is dropped.
     #[inline]
     pub(crate) fn load(&self) -> SlotGuard<'_, P> {
-        // Only a guess, which the second look confirms: hence `Relaxed`.
-        let mut guess = self.current.load(Ordering::Relaxed);
-        for _ in 0..TRIES {
-            step();
-            let Some(slot) = self.claim(guess) else { break };
-            step();
-            // With the claim and the second look pairs with the fence in `retire`: see the module.
-            step_unless!("load-fence", reader_fence());
-            step();
-            // Acquires what the publication released: the snapshot's content.
-            let now = self.current.load(reader_seq_cst(
-                ordering!(Acquire, "load-confirm" => Relaxed),
-            ));
-            step();
-            if now == guess || mutant("load-unconfirmed") {
-                // INVARIANT (Protected): `now` was current after the debt was there.
-                return SlotGuard {
-                    ptr: now,
-                    slot: Some(slot),
-                    of: PhantomData,
-                };
-            }
-            if let Some(ptr) = slot.free() {
-                // INVARIANT (Protected): a writer has paid, and the reference is ours.
-                return SlotGuard {
-                    ptr,
-                    slot: None,
-                    of: PhantomData,
-                };
-            }
-            step();
-            guess = now;
+        let slot = self.retired.slots.get(start(N));
+        match slot.and_then(|slot| self.load_with(slot)) {
+            Some(guard) => guard,
+            None => self.load_otherwise(),
         }
-        self.load_counted()
     }
 
-    /// Claims a slot with a debt on `ptr`, if one is free.
+    /// Loads with this slot, if it is free and the snapshot is not replaced meanwhile.
     #[inline]
-    fn claim(&self, ptr: *mut P::Target) -> Option<&Slot<P::Target>> {
-        let start = start(N);
-        let mut slots = (0..N).map(|i| &*self.slots[(start + i) % N]);
-        slots.find(|slot| slot.claim(ptr))
+    fn load_with<'c>(&self, slot: &'c Slot<P::Target>) -> Option<SlotGuard<'c, P>> {
+        step();
+        // Only a guess, which the second look confirms: hence `Relaxed`.
+        let guess = self.current.load(Ordering::Relaxed);
+        step();
+        if !slot.claim(guess) {
+            return None;
+        }
+        step();
+        // With the claim and the second look pairs with the fence of a sweep: see the module.
+        step_unless!("load-fence", reader_fence());
+        step();
+        // Acquires what the publication released: the snapshot's content.
+        let now = self.current.load(reader_seq_cst(
+            ordering!(Acquire, "load-confirm" => Relaxed),
+        ));
+        step();
+        if now != guess && !mutant("load-unconfirmed") {
+            slot.clear();
+            step();
+            return None;
+        }
+        // INVARIANT (Protected): `now` was current after it was noted.
+        Some(SlotGuard {
+            ptr: now,
+            slot: Some(slot),
+            of: PhantomData,
+        })
+    }
+
+    /// Loads with another slot than the first, each of which it tries once, or without one.
+    #[cold]
+    fn load_otherwise(&self) -> SlotGuard<'_, P> {
+        let (before, from) = self.retired.slots.split_at(start(N));
+        (from.iter().skip(1).chain(before))
+            .find_map(|slot| self.load_with(slot))
+            .unwrap_or_else(|| self.load_counted())
     }
 
     /// Loads without a slot, counting a reference.
-    #[cold]
     fn load_counted(&self) -> SlotGuard<'_, P> {
         let pass = self.retired.gate.enter();
         step();
@@ -121,7 +109,8 @@ impl<P: Counted, const N: usize> SlotCell<P, N> {
         let guard = self.load();
         let ptr = guard.ptr;
         let _guard = (!mutant("hold-late")).then_some(guard);
-        // SAFETY: by *Protected* somebody holds a reference while the guard exists.
+        // SAFETY: by *Protected* the snapshot is not freed while the guard exists, and so the cell or
+        // its retire list holds a reference.
         unsafe { P::count(ptr) };
         // SAFETY: the reference was counted just now.
         unsafe { P::from_raw(ptr) }
@@ -131,17 +120,17 @@ impl<P: Counted, const N: usize> SlotCell<P, N> {
     pub(crate) fn publish(&self, expected: &SlotGuard<'_, P>, next: P) -> bool {
         let next = next.into_raw();
         // While the guard lives no other snapshot has its address: what is equal is the same.
-        // Releases the content of `next`, and acquires that of the old one, to drop it. On failure
-        // nothing is read, hence `Relaxed`.
+        // Releases the content of `next`. That of the old one was acquired with the guard; on failure
+        // nothing is read.
         let exchanged = (self.current).compare_exchange(
             expected.ptr,
             next,
-            ordering!(AcqRel, "publish-release" => Acquire, "publish-acquire" => Release),
+            ordering!(Release, "publish-release" => Relaxed),
             Ordering::Relaxed,
         );
         match exchanged {
             // SAFETY: the cell's reference to `old` has become ours (*Counted*).
-            Ok(old) => unsafe { self.retire(old) },
+            Ok(old) => self.retired.push(unsafe { P::from_raw(old) }),
             // SAFETY: `next` was not published, so its reference is still ours.
             Err(_) => drop(unsafe { P::from_raw(next) }),
         }
@@ -150,33 +139,17 @@ impl<P: Counted, const N: usize> SlotCell<P, N> {
 
     /// Publishes `next`, whatever is current.
     pub(crate) fn replace(&self, next: P) {
-        // As in `publish`.
+        // Releases the content of `next`, and acquires that of the old one, to drop it.
         let order = ordering!(
             AcqRel, "replace-release" => Acquire, "replace-acquire" => Release
         );
         let old = self.current.swap(next.into_raw(), order);
         // SAFETY: the cell's reference to `old` has become ours (*Counted*).
-        unsafe { self.retire(old) };
-    }
-
-    /// Pays the debts on `old` and puts it on the retire list.
-    ///
-    /// # Safety
-    ///
-    /// `old` is no longer current, and the cell's reference to it is the caller's to give.
-    unsafe fn retire(&self, old: *mut P::Target) {
-        // Pairs with the fences in `load` and `Gate::enter`: see the module.
-        step_unless!("retire-fence", fence(Ordering::SeqCst));
-        for slot in &self.slots {
-            // SAFETY: `old` is from `into_raw`, and its reference is in our hands meanwhile.
-            step_unless!("retire-unpaid", unsafe { slot.pay::<P>(old) });
-        }
-        // SAFETY: the reference is the caller's to give.
         self.retired.push(unsafe { P::from_raw(old) });
     }
 
     /// What was replaced.
-    pub(crate) fn retired(&self) -> &Arc<SlotRetireList<P>> {
+    pub(crate) fn retired(&self) -> &Arc<SlotRetireList<P, N>> {
         &self.retired
     }
 }
@@ -221,14 +194,11 @@ impl<P: Counted> Deref for SlotGuard<'_, P> {
 impl<P: Counted> Drop for SlotGuard<'_, P> {
     #[inline]
     fn drop(&mut self) {
-        let owned = match self.slot {
-            Some(slot) => slot.free(),
-            None => Some(self.ptr),
-        };
-        if let Some(ptr) = owned {
-            // SAFETY: by *Owned* or by *Protected* the reference is the guard's. It is not the last:
-            // by *Counted* the cell has one, or its retire list, and the cell is borrowed.
-            unsafe { P::give_up(ptr) };
+        match self.slot {
+            Some(slot) => slot.clear(),
+            // SAFETY: by *Protected* the guard has a reference. It is not the last: by *Counted* the
+            // cell has one, or its retire list, and the cell is borrowed.
+            None => unsafe { P::give_up(self.ptr) },
         }
     }
 }

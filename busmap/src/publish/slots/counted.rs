@@ -42,6 +42,9 @@ pub(crate) unsafe trait Counted: Sized {
     /// As for [`from_raw`](Self::from_raw), and somebody else holds a reference meanwhile.
     unsafe fn give_up(ptr: *mut Self::Target);
 
+    /// The pointer, as [`into_raw`](Self::into_raw) gives it.
+    fn as_ptr(&self) -> *mut Self::Target;
+
     /// Whether this is the only reference.
     fn is_last(&self) -> bool;
 }
@@ -127,9 +130,7 @@ unsafe impl<T> Counted for CountedBox<T> {
     type Target = T;
 
     fn into_raw(self) -> *mut T {
-        let held = self.held;
-        core::mem::forget(self);
-        held.as_ptr().cast()
+        core::mem::ManuallyDrop::new(self).as_ptr()
     }
 
     unsafe fn from_raw(ptr: *mut T) -> Self {
@@ -142,7 +143,8 @@ unsafe impl<T> Counted for CountedBox<T> {
 
     unsafe fn count(ptr: *mut T) {
         let held: *mut Held<T> = ptr.cast();
-        // As `Arc` does: whoever counts has a reference already, or is past the gate: `Relaxed`.
+        // As `Arc` does: whoever counts has a reference already, or a slot, or is inside the gate, and
+        // gives that up later: `Relaxed`.
         // SAFETY: promised by the caller: the value is there.
         unsafe { &(*held).references }.fetch_add(1, Ordering::Relaxed);
     }
@@ -153,6 +155,10 @@ unsafe impl<T> Counted for CountedBox<T> {
         // SAFETY: promised by the caller: the value is there.
         unsafe { &(*held).references }
             .fetch_sub(1, ordering!(Release, "snapshot-give-up" => Relaxed));
+    }
+
+    fn as_ptr(&self) -> *mut T {
+        self.held.as_ptr().cast()
     }
 
     fn is_last(&self) -> bool {

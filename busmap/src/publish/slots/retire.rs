@@ -1,17 +1,23 @@
 //! [`SlotRetireList`]: replaced snapshots, until nobody holds them.
 
-use super::{counted::Counted, gate::Gate};
+use core::array;
+
+use crossbeam_utils::CachePadded;
+
+use super::{counted::Counted, gate::Gate, slot::Slot};
 use crate::{
     stack::{Chain, Node, Stack},
-    sync::mutant,
+    sync::{Ordering, fence, mutant, step_unless},
 };
 
-/// Snapshots that a cell has replaced, and the gate of its loads that use no slot.
+/// Snapshots that a cell has replaced, and all that a sweep looks at before it frees one: the slots
+/// of the cell's loads, and the gate of those that use none.
 ///
 /// # Invariants
 ///
-/// *Gated*: see the [module](super).
-pub(crate) struct SlotRetireList<P> {
+/// *Noted* and *Gated*: see the [module](super).
+pub(crate) struct SlotRetireList<P: Counted, const N: usize> {
+    pub(super) slots: [CachePadded<Slot<P::Target>>; N],
     pub(super) gate: Gate,
     retired: Stack<Retired<P>>,
 }
@@ -22,9 +28,10 @@ struct Retired<P> {
     seen: [bool; 2],
 }
 
-impl<P: Counted> SlotRetireList<P> {
+impl<P: Counted, const N: usize> SlotRetireList<P, N> {
     pub(super) fn new() -> Self {
         Self {
+            slots: array::from_fn(|_| CachePadded::new(Slot::new())),
             gate: Gate::new(),
             retired: Stack::new(),
         }
@@ -44,24 +51,27 @@ impl<P: Counted> SlotRetireList<P> {
     /// What is held is back on the list before anything is dropped, so destructors may use the cell,
     /// and one that unwinds loses nothing.
     pub(crate) fn sweep(&self) {
-        // The entries first, then the gate: what it shows holds of entries that were there before.
+        // First the entries, then the fence, then the gate and the slots: what these show holds of
+        // every entry.
         let too_early = mutant("reclaim-looks-first").then(|| self.gate.look());
         let taken = self.retired.take();
-        let shut = too_early.unwrap_or_else(|| self.gate.look());
+        let unfenced = mutant("reclaim-fence-late").then(|| self.gate.look());
+        // Pairs with the two looks of a load that notes, and with the fence in `Gate::enter`: see the
+        // module.
+        step_unless!("reclaim-fence", fence(Ordering::SeqCst));
+        let shut = too_early.or(unfenced).unwrap_or_else(|| self.gate.look());
         let (mut free, mut held) = (Chain::EMPTY, Chain::EMPTY);
         for mut node in taken {
             let Retired { snapshot, seen } = &mut node.value;
             // INVARIANT (Gated): the counter was zero after the snapshot was replaced.
             seen[0] |= shut[0];
             seen[1] |= shut[1];
-            // New references come from holders only, for nobody is left past the gate; so who finds
-            // itself the last holder stays it.
             let gated = match () {
                 () if mutant("reclaim-ungated") => true,
                 () if mutant("reclaim-half-gated") => seen[0] || seen[1],
                 () => seen[0] && seen[1],
             };
-            if gated && (snapshot.is_last() || mutant("reclaim-held")) {
+            if gated && self.is_unheld(snapshot) {
                 free.push(node);
             } else {
                 held.push(node);
@@ -69,5 +79,23 @@ impl<P: Counted> SlotRetireList<P> {
         }
         self.retired.push_all(held);
         drop(free);
+    }
+
+    /// Whether a retired snapshot that has passed the gate is in no slot, and the list's reference to
+    /// it is the only one.
+    ///
+    /// If so, that remains: by *Noted* it comes into no slot again, and new references are counted by
+    /// holders only.
+    fn is_unheld(&self, snapshot: &P) -> bool {
+        let too_early = mutant("reclaim-counts-first").then(|| snapshot.is_last());
+        // The slots first: a load that counts a reference of its own clears its slot after that, so
+        // where the slot is seen clear, the reference is seen too.
+        let noted = self.is_noted(snapshot.as_ptr()) && !mutant("reclaim-noted");
+        let last = too_early.unwrap_or_else(|| snapshot.is_last()) || mutant("reclaim-held");
+        !noted && last
+    }
+
+    fn is_noted(&self, ptr: *mut P::Target) -> bool {
+        self.slots.iter().any(|slot| slot.noted() == ptr)
     }
 }
