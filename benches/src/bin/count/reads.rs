@@ -15,65 +15,74 @@ use crate::{Scenario, Setting};
 const SEED: u64 = 22;
 
 /// The layouts of which many devices are counted.
-const LARGE: [&str; 3] = ["pages", "large", "random ranges"];
+const MANY: [&str; 3] = ["pages", "large", "random ranges"];
+/// Those whose misses are counted.
+const MISSES: [&str; 2] = ["pages", "random ranges"];
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
-    let mut all = vec![Scenario::new("direct-call", direct_calls)];
-    let hot = |devices| Setting::plain::<Mmio>(Pattern::Hot, devices);
-    all.extend(both::<Mmio>("hot-8", hot(8)));
-    all.push(handle::<Mmio>("hot-4096", hot(4096)));
-    all.push(handle::<Mmio>(
-        "random-8",
-        Setting::plain::<Mmio>(Pattern::Random, 8),
-    ));
-    all.extend(both::<PortRange>("port-hot-8", Setting::hot::<PortRange>()));
-    all.extend(both::<SysRegAddrRange>(
-        "sys-reg-hot-8",
-        Setting::hot::<SysRegAddrRange>(),
-    ));
-    for layout in Mmio::layouts(SEED) {
-        all.extend(of_layout(layout));
+    let direct = Scenario::new("direct-call", direct_calls);
+    let layouts = Mmio::layouts(SEED).into_iter();
+    [direct]
+        .into_iter()
+        .chain(plain())
+        .chain(layouts.flat_map(of_layout))
+        .collect()
+}
+
+/// On the plain layout of each bus.
+fn plain() -> Vec<Scenario> {
+    let mmio = Setting::plain::<Mmio>;
+    vec![
+        by_reference::<Mmio>("hot-8", mmio(Pattern::Hot, 8)),
+        by_handle::<Mmio>("hot-8", mmio(Pattern::Hot, 8)),
+        by_handle::<Mmio>("hot-4096", mmio(Pattern::Hot, 4096)),
+        by_reference::<Mmio>("random-64-pages", mmio(Pattern::Random, 64)),
+        by_reference::<Mmio>("random-1024-pages", mmio(Pattern::Random, 1024)),
+        by_handle::<Mmio>("random-8-pages", mmio(Pattern::Random, 8)),
+        by_reference::<PortRange>("port-hot-8", Setting::hot::<PortRange>()),
+        by_handle::<PortRange>("port-hot-8", Setting::hot::<PortRange>()),
+        by_reference::<SysRegAddrRange>("sys-reg-hot-8", Setting::hot::<SysRegAddrRange>()),
+        by_handle::<SysRegAddrRange>("sys-reg-hot-8", Setting::hot::<SysRegAddrRange>()),
+    ]
+}
+
+/// Random accesses, and misses.
+fn of_layout(layout: Layout) -> Vec<Scenario> {
+    let scenario = |pattern: Pattern, devices| {
+        let name = format!("{} {devices} {}", pattern.name(), layout.name).replace(' ', "-");
+        let setting = Setting {
+            layout,
+            pattern,
+            devices,
+        };
+        (name, setting)
+    };
+    let handle = |(name, setting): (String, _)| by_handle::<Mmio>(&name, setting);
+    let mut all = vec![handle(scenario(Pattern::Random, 64))];
+    if MANY.contains(&layout.name) {
+        all.extend([1024, 4096].map(|devices| handle(scenario(Pattern::Random, devices))));
+    }
+    if MISSES.contains(&layout.name) {
+        for (name, setting) in [Pattern::NearMiss, Pattern::FarMiss].map(|p| scenario(p, 64)) {
+            all.push(by_reference::<Mmio>(&name, setting));
+            all.push(by_handle::<Mmio>(&name, setting));
+        }
     }
     all
 }
 
-/// Random accesses and misses.
-fn of_layout(layout: Layout) -> Vec<Scenario> {
-    let setting = |pattern, devices| Setting {
-        layout,
-        pattern,
-        devices,
-    };
-    let name = |pattern: Pattern, devices| {
-        format!("{} {devices} {}", pattern.name(), layout.name).replace(' ', "-")
-    };
-    let many: &[usize] = if LARGE.contains(&layout.name) {
-        &[64, 1024, 4096]
-    } else {
-        &[64]
-    };
-    let patterns = [Pattern::Random, Pattern::NearMiss, Pattern::FarMiss];
-    let counted = patterns.into_iter().flat_map(|pattern| {
-        many.iter().flat_map(move |&devices| {
-            both::<Mmio>(&name(pattern, devices), setting(pattern, devices))
-        })
-    });
-    counted.collect()
-}
-
-/// By `&self`, and by a vCPU's own handle.
-fn both<R: Bus>(name: &str, setting: Setting) -> [Scenario; 2] {
-    let by_reference = Scenario::new(format!("read-{name}"), move |n| {
+/// By `&self`.
+fn by_reference<R: Bus>(name: &str, setting: Setting) -> Scenario {
+    Scenario::new(format!("read-{name}"), move |n| {
         let registry = setting.registry::<R>();
         setting.count::<R>(n, |addr| {
             black_box(R::read(&registry, addr).unwrap_or(R::FLOATING));
         });
-    });
-    [by_reference, handle::<R>(name, setting)]
+    })
 }
 
 /// By a vCPU's own handle.
-fn handle<R: Bus>(name: &str, setting: Setting) -> Scenario {
+fn by_handle<R: Bus>(name: &str, setting: Setting) -> Scenario {
     Scenario::new(format!("handle-read-{name}"), move |n| {
         let registry = setting.registry::<R>();
         let mut dispatcher = registry.dispatcher();
