@@ -31,7 +31,7 @@ count() {
         some=$(instructions "$binary" "$scenario" 1000)
         more=$(instructions "$binary" "$scenario" 2000)
         awk -v cell="$cell" -v scenario="$scenario" -v n="$((more - some))" \
-            'BEGIN { printf "%-9s %-26s %6.1f\n", cell, scenario, n / 1000 }'
+            'BEGIN { printf "%-9s %-42s %6.1f\n", cell, scenario, n / 1000 }'
     done
 }
 
@@ -55,7 +55,7 @@ awk '
     {
         verdict = !(key in ceiling) ? "has no ceiling" : $3 + 0 <= 0 ? "counted nothing" : \
             $3 > ceiling[key] + 0 ? "exceeds its ceiling" : "ok"
-        printf "%-9s %-26s %6.1f of %6.1f %s\n", $1, $2, $3, ceiling[key], verdict
+        printf "%-9s %-42s %6.1f of %6.1f %s\n", $1, $2, $3, ceiling[key], verdict
         failed = failed || verdict != "ok"
         delete ceiling[key]
     }

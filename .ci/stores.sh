@@ -36,7 +36,7 @@ check() {
 
 for cell in arc-swap slots; do
     count_on "$cell" "$out/$cell"
-    for scenario in handle-read-{hot-8,random-64,port-hot-8,sys-reg-hot-8} handle-write-hot-8; do
+    for scenario in handle-read-{hot-8,random-64-pages,port-hot-8,sys-reg-hot-8} handle-write-hot-8; do
         check "$cell" "$scenario" -eq
     done
     check $cell read-hot-8 -gt

@@ -8,7 +8,8 @@ use std::{alloc::System, env, sync::Barrier, thread, time::Instant};
 
 use axaddrspace::GuestPhysAddrRange;
 use axdevice::SharedVmDevices;
-use axdevice_benches::{Bus, Nothing};
+use axdevice_benches::{Bus, Layout, Nothing};
+use busmap::Span;
 use hdrhistogram::Histogram;
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
@@ -24,18 +25,23 @@ fn live() -> isize {
 /// The devices of a registry before and after the hot-adds that are timed.
 const DEVICES: std::ops::Range<usize> = 8..24;
 
-/// A registry of the devices `0..n`.
-fn registry(n: usize) -> SharedVmDevices {
+/// What they own.
+fn spans() -> Vec<Span> {
+    Layout::plain::<GuestPhysAddrRange>().spans(DEVICES.end)
+}
+
+/// A registry of devices that own these spans.
+fn registry(spans: &[Span]) -> SharedVmDevices {
     let devices = SharedVmDevices::default();
-    (0..n).for_each(|i| GuestPhysAddrRange::add(&devices, Nothing::new(i)));
+    Nothing::all(spans).for_each(|device| GuestPhysAddrRange::add(&devices, device));
     devices
 }
 
 /// Hot-adds to a registry, and notes the time of each.
 fn time_hot_adds(times: &mut Histogram<u64>) {
-    let devices = registry(DEVICES.start);
-    for n in DEVICES {
-        let new = Nothing::new(n);
+    let spans = spans();
+    let devices = registry(&spans[..DEVICES.start]);
+    for new in Nothing::all(&spans).skip(DEVICES.start) {
         let start = Instant::now();
         GuestPhysAddrRange::add(&devices, new);
         times.saturating_record(start.elapsed().as_nanos() as u64);
@@ -44,10 +50,11 @@ fn time_hot_adds(times: &mut Histogram<u64>) {
 
 /// A wave of `alive` threads at once; while they sleep a writer is timed.
 fn wave(devices: &SharedVmDevices, alive: usize, times: &mut Histogram<u64>) {
+    let first = GuestPhysAddrRange::address(spans()[0].first());
     let (dispatched, timed) = (Barrier::new(alive + 1), Barrier::new(alive + 1));
     thread::scope(|scope| {
         let visit = || {
-            let read = GuestPhysAddrRange::read(devices, GuestPhysAddrRange::address(0));
+            let read = GuestPhysAddrRange::read(devices, first);
             dispatched.wait();
             timed.wait();
             read.expect("the device is there");
@@ -66,7 +73,7 @@ fn wave(devices: &SharedVmDevices, alive: usize, times: &mut Histogram<u64>) {
 fn main() {
     // As criterion: `--test` runs everything once, and small.
     let small = env::args().any(|arg| arg == "--test");
-    let devices = registry(1);
+    let devices = registry(&spans()[..1]);
     println!("alive at once | threads in all | bytes left | hot-add p50, p99, max (us)");
     for (alive, threads) in [
         (1, 1_000),

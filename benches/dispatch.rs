@@ -1,20 +1,24 @@
-//! The time of one read of a device that does nothing: by pattern and number of devices, by vCPUs,
-//! by bus.
+//! The time of one read of a device that does nothing: by bus, layout, pattern and number of devices, and by
+//! vCPUs. Writes the seed of the random layouts into cargo's folder for temporary files, as `seed-CELL`.
 
 use std::{
+    fs,
     sync::Barrier,
     thread,
     time::{Duration, Instant},
 };
 
 use axaddrspace::{
-    GuestPhysAddrRange,
+    GuestPhysAddrRange as Mmio,
     device::{PortRange, SysRegAddrRange},
 };
 use axdevice_benches::{
-    Access, Bus, Pattern, Registry, Vcpu, Visitor, accesses, all, dispatch, on_any_bus, repeated,
-    scenario::{self, DEVICES, RUST_VMM, RUST_VMM_PATTERNS, SIZES, Sharing},
+    Access, Bus, CELL, Layout, Pattern, Registry, SEED, Vcpu, Visitor, accesses, all, dispatch,
+    on_any_bus, on_any_layout, repeated,
+    scenario::{self, DEVICES, LINEAR, RUST_VMM, RUST_VMM_PATTERNS, SIZES, Sharing},
+    seed,
 };
+use busmap::Span;
 use criterion::{Criterion, criterion_group, criterion_main};
 
 /// How many accesses a vCPU makes before it is timed: its first ones set things up.
@@ -24,7 +28,9 @@ const WARM_UP: u64 = 1_000;
 struct Timed<'c, R: Bus> {
     criterion: &'c mut Criterion,
     scenario: String,
-    devices: usize,
+    devices: Vec<Span>,
+    /// Whether those that search linearly are timed too.
+    linear: bool,
     /// One list for each vCPU.
     accesses: Vec<Vec<Access<R>>>,
 }
@@ -32,10 +38,10 @@ struct Timed<'c, R: Bus> {
 impl<R: Bus> Visitor<R> for Timed<'_, R> {
     fn visit<T: Registry<R>>(&mut self) {
         let misses = self.accesses[0][0].device.is_none();
-        if misses && !T::MISSES {
+        if (misses && !T::MISSES) || (T::LINEAR && !self.linear) {
             return;
         }
-        let registry = T::with(self.devices);
+        let registry = T::with(&self.devices);
         let mut group = self.criterion.benchmark_group(&self.scenario);
         group.bench_function(T::NAME, |b| match &self.accesses[..] {
             [accesses] => b.iter_custom(|n| alone(&mut registry.vcpu(), accesses, n)),
@@ -75,58 +81,92 @@ fn together<R: Bus, T: Registry<R>>(registry: &T, all: &[Vec<Access<R>>], n: u64
     total / all.len() as u32
 }
 
-fn sweep(criterion: &mut Criterion) {
+/// Accesses of one vCPU to `n` devices of a layout.
+fn timed<'c, R: Bus>(
+    criterion: &'c mut Criterion,
+    scenario: String,
+    layout: &Layout,
+    pattern: Pattern,
+    n: usize,
+) -> Timed<'c, R> {
+    Timed {
+        criterion,
+        scenario,
+        devices: layout.spans(n),
+        linear: n <= LINEAR,
+        accesses: vec![accesses(layout, pattern, n)],
+    }
+}
+
+/// Each pattern and size of a layout.
+fn sweep<R: Bus>(criterion: &mut Criterion, layout: &Layout, visit: impl Fn(Timed<'_, R>)) {
     for pattern in Pattern::ALL {
         for n in SIZES {
-            all(&mut Timed {
-                criterion,
-                scenario: scenario::sweep(pattern, n),
-                devices: n,
-                accesses: vec![accesses::<GuestPhysAddrRange>(pattern, n)],
-            });
+            let scenario = scenario::sweep::<R>(layout, pattern, n);
+            visit(timed(criterion, scenario, layout, pattern, n));
         }
+    }
+}
+
+fn buses(criterion: &mut Criterion) {
+    let seed = seed();
+    println!("The random layouts are those of {SEED}={seed}.");
+    let path = format!("{}/seed-{CELL}", env!("CARGO_TARGET_TMPDIR"));
+    fs::write(&path, seed.to_string()).expect("cargo made the folder");
+    mmio(criterion, &Mmio::layouts(seed));
+    other_bus::<SysRegAddrRange>(criterion, seed);
+    other_bus::<PortRange>(criterion, seed);
+}
+
+fn mmio(criterion: &mut Criterion, layouts: &[Layout]) {
+    sweep(criterion, &layouts[0], |timed| {
+        all(&mut Timed {
+            linear: true,
+            ..timed
+        });
+    });
+    for layout in &layouts[1..] {
+        sweep(criterion, layout, |mut timed| on_any_layout(&mut timed));
+    }
+}
+
+fn other_bus<R: Bus>(criterion: &mut Criterion, seed: u64) {
+    for layout in R::layouts(seed) {
+        sweep::<R>(criterion, &layout, |mut timed| on_any_bus(&mut timed));
     }
 }
 
 fn vcpus(criterion: &mut Criterion) {
+    let layout = Layout::plain::<Mmio>();
     for sharing in Sharing::ALL {
         for n in scenario::vcpu_counts() {
+            let accesses = |vcpu| repeated(&layout, sharing.device(vcpu), DEVICES);
             all(&mut Timed {
                 criterion,
                 scenario: scenario::vcpus(n, sharing),
-                devices: DEVICES,
-                accesses: (0..n).map(|vcpu| repeated(sharing.device(vcpu))).collect(),
+                devices: layout.spans(DEVICES),
+                linear: true,
+                accesses: (0..n).map(accesses).collect(),
             });
         }
     }
-}
-
-fn bus<R: Bus>(criterion: &mut Criterion) {
-    on_any_bus(&mut Timed {
-        criterion,
-        scenario: scenario::on_bus(R::NAME),
-        devices: DEVICES,
-        accesses: vec![accesses::<R>(Pattern::Random, DEVICES)],
-    });
-}
-
-fn buses(criterion: &mut Criterion) {
-    bus::<GuestPhysAddrRange>(criterion);
-    bus::<SysRegAddrRange>(criterion);
-    bus::<PortRange>(criterion);
 }
 
 fn rust_vmm(criterion: &mut Criterion) {
+    let layout = Layout::plain::<Mmio>();
     for pattern in RUST_VMM_PATTERNS {
         for n in RUST_VMM {
-            axdevice_benches::rust_vmm(&mut Timed {
-                criterion,
-                scenario: scenario::rust_vmm(pattern, n),
-                devices: n,
-                accesses: vec![accesses::<GuestPhysAddrRange>(pattern, n)],
-            });
+            let scenario = scenario::rust_vmm(pattern, n);
+            axdevice_benches::rust_vmm(&mut timed(criterion, scenario, &layout, pattern, n));
         }
     }
+}
+
+/// Short: there are more than a thousand.
+fn quick() -> Criterion {
+    config()
+        .warm_up_time(Duration::from_millis(20))
+        .measurement_time(Duration::from_millis(120))
 }
 
 fn config() -> Criterion {
@@ -138,5 +178,6 @@ fn config() -> Criterion {
         .without_plots()
 }
 
-criterion_group!(name = benches; config = config(); targets = sweep, vcpus, buses, rust_vmm);
-criterion_main!(benches);
+criterion_group!(name = layouts; config = quick(); targets = buses);
+criterion_group!(name = others; config = config(); targets = vcpus, rust_vmm);
+criterion_main!(layouts, others);

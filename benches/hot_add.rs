@@ -7,7 +7,9 @@ use std::{
 };
 
 use allocation_counter::measure;
-use axdevice_benches::{ChangeVisitor, Changeable, Nothing, changeable, scenario};
+use axaddrspace::GuestPhysAddrRange;
+use axdevice_benches::{ChangeVisitor, Changeable, Layout, Nothing, changeable, scenario};
+use busmap::Span;
 use criterion::{Criterion, criterion_group, criterion_main};
 
 /// One in so many devices is added before the registry is made anew.
@@ -16,6 +18,8 @@ const GROWTH: usize = 16;
 struct Timed<'c> {
     criterion: &'c mut Criterion,
     devices: usize,
+    /// What those and the new ones own.
+    spans: Vec<Span>,
     /// How many bytes the first hot-add allocated: that of this crate, which is visited first.
     bytes: Option<u64>,
 }
@@ -23,24 +27,26 @@ struct Timed<'c> {
 impl ChangeVisitor for Timed<'_> {
     fn visit<T: Changeable>(&mut self) {
         let devices = self.devices;
-        let registry = T::with(devices);
-        let allocated = measure(|| registry.add(Nothing::new(devices)));
+        let registry = T::with(&self.spans[..devices]);
+        let new = Nothing::new(devices, self.spans[devices]);
+        let allocated = measure(|| registry.add(new));
         self.bytes.get_or_insert(allocated.bytes_total);
         let mut group = self.criterion.benchmark_group(scenario::hot_add(devices));
-        group.bench_function(T::NAME, |b| b.iter_custom(|n| adds::<T>(devices, n)));
+        group.bench_function(T::NAME, |b| {
+            b.iter_custom(|n| adds::<T>(&self.spans, devices, n))
+        });
         group.finish();
     }
 }
 
 /// The time of `n` hot-adds to about so many devices, a few to each of some registries.
-fn adds<T: Changeable>(devices: usize, n: u64) -> Duration {
-    let some = (devices / GROWTH).max(1);
+fn adds<T: Changeable>(spans: &[Span], devices: usize, n: u64) -> Duration {
     let mut left = n as usize;
     let mut time = Duration::ZERO;
     while left > 0 {
-        let registry = T::with(devices);
-        let more = devices..devices + left.min(some);
-        let new: Vec<_> = more.map(Nothing::new).collect();
+        let registry = T::with(&spans[..devices]);
+        let new = Nothing::all(spans).skip(devices).take(left);
+        let new: Vec<_> = new.collect();
         left -= new.len();
         let start = Instant::now();
         new.into_iter().for_each(|device| registry.add(device));
@@ -61,9 +67,11 @@ fn memcpy(criterion: &mut Criterion, devices: usize, bytes: u64) {
 
 fn hot_add(criterion: &mut Criterion) {
     for devices in scenario::HOT_ADD {
+        let growth = (devices / GROWTH).max(1);
         let mut timed = Timed {
             criterion,
             devices,
+            spans: Layout::plain::<GuestPhysAddrRange>().spans(devices + growth),
             bytes: None,
         };
         changeable(&mut timed);

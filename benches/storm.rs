@@ -18,8 +18,9 @@ use std::{
 
 use axaddrspace::GuestPhysAddrRange;
 use axdevice_benches::{
-    Access, CELL, ChangeVisitor, Changeable, Nothing, Pattern, Vcpu, accesses, changeable,
+    Access, CELL, ChangeVisitor, Changeable, Layout, Nothing, Pattern, Vcpu, accesses, changeable,
 };
+use busmap::Span;
 use hdrhistogram::Histogram;
 use quanta::Clock;
 
@@ -101,14 +102,19 @@ fn vcpu<V: Vcpu<GuestPhysAddrRange>>(
     times
 }
 
-/// Adds the devices, each at its time, or only waits for as long.
-fn add<T: Changeable>(registry: &T, stormy: bool, clock: &Clock, times: &mut Times) {
+/// Adds the devices above the first ones, each at its time, or only waits for as long.
+fn add<T: Changeable>(
+    registry: &T,
+    spans: &[Span],
+    stormy: bool,
+    clock: &Clock,
+    times: &mut Times,
+) {
     let mut next = Instant::now();
-    for i in DEVICES..DEVICES + ADDS {
+    for device in Nothing::all(spans).skip(DEVICES) {
         next += PACE;
         thread::sleep(next.saturating_duration_since(Instant::now()));
         if stormy {
-            let device = Nothing::new(i);
             let start = now(clock);
             registry.add(device);
             times.saturating_record(now(clock).saturating_sub(start));
@@ -117,8 +123,10 @@ fn add<T: Changeable>(registry: &T, stormy: bool, clock: &Clock, times: &mut Tim
 }
 
 fn round<T: Changeable>(stormy: bool, vcpus: usize, clock: &Clock, weather: &mut Weather) {
-    let registry = T::with(DEVICES);
-    let accesses = accesses(Pattern::Random, DEVICES);
+    let layout = Layout::plain::<GuestPhysAddrRange>();
+    let spans = layout.spans(DEVICES + ADDS);
+    let registry = T::with(&spans[..DEVICES]);
+    let accesses = accesses(&layout, Pattern::Random, DEVICES);
     let (start, over) = (Barrier::new(vcpus + 1), AtomicBool::new(false));
     thread::scope(|scope| {
         let work = || {
@@ -128,7 +136,7 @@ fn round<T: Changeable>(stormy: bool, vcpus: usize, clock: &Clock, weather: &mut
         };
         let vcpus: Vec<_> = (0..vcpus).map(|_| scope.spawn(work)).collect();
         start.wait();
-        add(&registry, stormy, clock, &mut weather.adds);
+        add(&registry, &spans, stormy, clock, &mut weather.adds);
         over.store(true, Ordering::Relaxed);
         for vcpu in vcpus {
             weather.dispatches += vcpu.join().expect("no vCPU panics");

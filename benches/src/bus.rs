@@ -1,4 +1,4 @@
-//! The buses, where the devices lie on them, and the device that does nothing.
+//! The buses, and the device that does nothing.
 
 use std::{fmt::Debug, sync::Arc};
 
@@ -11,24 +11,46 @@ use axdevice::{Dispatcher, SharedVmDevices};
 use axdevice_0_4_10::AxVmDevices as Published;
 use axdevice_base::BaseDeviceOps;
 use axvmconfig::EmulatedDeviceType;
+use busmap::Span;
 
-/// How wide all accesses are.
-pub(crate) const WIDTH: AccessWidth = AccessWidth::Dword;
+use crate::layout::{Layout, mmio, port, sys_reg};
 
 /// A bus, by the type of its ranges.
 pub trait Bus: DeviceAddrRange<Addr: Send + Sync> + Copy + Debug + Send + Sync + 'static {
     /// The bus's name.
     const NAME: &'static str;
-    /// How far apart two devices are. Each has the first half of that, and nobody the second.
-    const STRIDE: usize;
+    /// How wide all accesses are.
+    const WIDTH: AccessWidth;
+    /// How many addresses that is.
+    const ACCESS: u64;
+    /// The highest address that is accessed.
+    const LAST: u64;
     /// What a read gives where there is no device.
     const FLOATING: usize;
+    /// How many different values devices read as.
+    const VALUES: usize;
 
-    /// The address `offset` above the first device's.
-    fn address(offset: usize) -> Self::Addr;
+    /// Where devices may lie. `seed` chooses those that lie at random.
+    fn layouts(seed: u64) -> Vec<Layout>;
 
-    /// The `len` addresses from there on.
-    fn range(offset: usize, len: usize) -> Self;
+    /// An address by its number.
+    ///
+    /// # Panics
+    ///
+    /// If the bus has no such address.
+    fn address(at: u64) -> Self::Addr;
+
+    /// The addresses of a span.
+    ///
+    /// # Panics
+    ///
+    /// If the bus does not have them.
+    fn range(span: Span) -> Self;
+
+    /// What a device reads as, by its number.
+    fn value(device: usize) -> usize {
+        1 + device % Self::VALUES
+    }
 
     /// Adds a device to this bus.
     fn add(devices: &SharedVmDevices, device: Nothing<Self>);
@@ -56,7 +78,7 @@ macro_rules! calls {
 
         #[inline]
         fn read(devices: &SharedVmDevices, addr: Self::Addr) -> AxResult<usize> {
-            devices.$read(addr, WIDTH)
+            devices.$read(addr, Self::WIDTH)
         }
 
         #[inline]
@@ -64,7 +86,7 @@ macro_rules! calls {
             dispatcher: &mut Dispatcher<&SharedVmDevices>,
             addr: Self::Addr,
         ) -> AxResult<usize> {
-            dispatcher.$read(addr, WIDTH)
+            dispatcher.$read(addr, Self::WIDTH)
         }
 
         fn add_published(devices: &mut Published, device: Nothing<Self>) {
@@ -73,22 +95,29 @@ macro_rules! calls {
 
         #[inline]
         fn read_published(devices: &Published, addr: Self::Addr) -> AxResult<usize> {
-            devices.$read(addr, WIDTH)
+            devices.$read(addr, Self::WIDTH)
         }
     };
 }
 
 impl Bus for GuestPhysAddrRange {
     const NAME: &'static str = "mmio";
-    const STRIDE: usize = 0x2000;
+    const WIDTH: AccessWidth = AccessWidth::Dword;
+    const ACCESS: u64 = 4;
+    const LAST: u64 = (1 << 47) - 1;
     const FLOATING: usize = 0xffff_ffff;
+    const VALUES: usize = 1 << 16;
 
-    fn address(offset: usize) -> GuestPhysAddr {
-        GuestPhysAddr::from_usize(0x1000_0000 + offset)
+    fn layouts(seed: u64) -> Vec<Layout> {
+        mmio::layouts(seed)
     }
 
-    fn range(offset: usize, len: usize) -> Self {
-        Self::from_start_size(Self::address(offset), len)
+    fn address(at: u64) -> GuestPhysAddr {
+        GuestPhysAddr::from_usize(at as usize)
+    }
+
+    fn range(span: Span) -> Self {
+        Self::new(Self::address(span.first()), Self::address(span.last() + 1))
     }
 
     calls!(add_mmio_dev, handle_mmio_read);
@@ -96,15 +125,22 @@ impl Bus for GuestPhysAddrRange {
 
 impl Bus for SysRegAddrRange {
     const NAME: &'static str = "sys_reg";
-    const STRIDE: usize = 0x10;
+    const WIDTH: AccessWidth = AccessWidth::Dword;
+    const ACCESS: u64 = 1;
+    const LAST: u64 = 0x3f_ffff;
     const FLOATING: usize = 0;
+    const VALUES: usize = 1 << 16;
 
-    fn address(offset: usize) -> SysRegAddr {
-        SysRegAddr(0x30_0000 + offset)
+    fn layouts(seed: u64) -> Vec<Layout> {
+        sys_reg::layouts(seed)
     }
 
-    fn range(offset: usize, len: usize) -> Self {
-        Self::new(Self::address(offset), Self::address(offset + len - 1))
+    fn address(at: u64) -> SysRegAddr {
+        SysRegAddr(at as usize)
+    }
+
+    fn range(span: Span) -> Self {
+        Self::new(Self::address(span.first()), Self::address(span.last()))
     }
 
     calls!(add_sys_reg_dev, handle_sys_reg_read);
@@ -112,22 +148,29 @@ impl Bus for SysRegAddrRange {
 
 impl Bus for PortRange {
     const NAME: &'static str = "port";
-    const STRIDE: usize = 0x10;
-    const FLOATING: usize = 0xffff_ffff;
+    const WIDTH: AccessWidth = AccessWidth::Byte;
+    const ACCESS: u64 = 1;
+    const LAST: u64 = 0xffff;
+    const FLOATING: usize = 0xff;
+    const VALUES: usize = 0xfe;
 
-    fn address(offset: usize) -> Port {
-        Port::new(u16::try_from(0x100 + offset).expect("that many devices have ports"))
+    fn layouts(seed: u64) -> Vec<Layout> {
+        port::layouts(seed)
     }
 
-    fn range(offset: usize, len: usize) -> Self {
-        Self::new(Self::address(offset), Self::address(offset + len - 1))
+    fn address(at: u64) -> Port {
+        Port::new(u16::try_from(at).expect("there is such a port"))
+    }
+
+    fn range(span: Span) -> Self {
+        Self::new(Self::address(span.first()), Self::address(span.last()))
     }
 
     calls!(add_port_dev, handle_port_read);
 }
 
-/// A device that does nothing: what remains is the cost of getting there. It reads as its number,
-/// counted from one, from its own memory, as the least of real devices would.
+/// A device that does nothing: what remains is the cost of getting there. It reads as its
+/// [value](Bus::value), from its own memory, as the least of real devices would.
 #[derive(Debug)]
 pub struct Nothing<R> {
     range: R,
@@ -135,12 +178,20 @@ pub struct Nothing<R> {
 }
 
 impl<R: Bus> Nothing<R> {
-    /// Device `i`.
-    pub fn new(i: usize) -> Self {
+    /// Device `i`, which owns the addresses of a span.
+    pub fn new(i: usize, span: Span) -> Self {
         Self {
-            range: R::range(i * R::STRIDE, R::STRIDE / 2),
-            reads_as: i + 1,
+            range: R::range(span),
+            reads_as: R::value(i),
         }
+    }
+
+    /// The devices that own these spans.
+    pub fn all(spans: &[Span]) -> impl Iterator<Item = Self> {
+        spans
+            .iter()
+            .enumerate()
+            .map(|(i, &span)| Self::new(i, span))
     }
 }
 

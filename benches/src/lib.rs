@@ -1,10 +1,11 @@
-//! What the benches share: the devices and the accesses to them, the registries that are compared,
+//! What the benches share: the devices, where they lie, and the accesses to them, the registries that are compared,
 //! and the scenarios.
 
 mod accesses;
 mod bus;
 pub mod guarded;
 mod in_turn;
+mod layout;
 mod ours;
 mod registry;
 mod rivals;
@@ -21,6 +22,7 @@ pub use crate::{
     accesses::{Access, Pattern, accesses, repeated},
     bus::{Bus, Nothing},
     in_turn::in_turn,
+    layout::{Layout, SEED, seed},
     ours::CELL,
     registry::{Changeable, Registry, Search, Vcpu, dispatch},
 };
@@ -46,14 +48,13 @@ pub trait Visitor<R: Bus> {
 
 /// Visits all registries.
 pub fn all(visitor: &mut impl Visitor<GuestPhysAddrRange>) {
-    on_any_bus(visitor);
+    on_any_layout(visitor);
     visitor.visit::<LockedPublished>();
     visitor.visit::<LockedIoManager>();
     visitor.visit::<LockedTree>();
     visitor.visit::<SpinLocked>();
     visitor.visit::<LeftRight>();
     visitor.visit::<Epoch>();
-    visitor.visit::<Cached>();
 }
 
 /// Visits the floor, what this crate replaces, and this crate: the registries that have every bus.
@@ -63,6 +64,12 @@ pub fn on_any_bus<R: Bus>(visitor: &mut impl Visitor<R>) {
     visitor.visit::<Published<R>>();
     visitor.visit::<Shared<R>>();
     visitor.visit::<Dispatched<R>>();
+}
+
+/// Visits the registries that are compared on every layout of MMIO devices.
+pub fn on_any_layout(visitor: &mut impl Visitor<GuestPhysAddrRange>) {
+    on_any_bus(visitor);
+    visitor.visit::<Cached>();
 }
 
 /// Visits the registries that take rust-vmm's devices: rust-vmm's own, and `busmap`.

@@ -4,6 +4,7 @@ use std::marker::PhantomData;
 
 use axaddrspace::GuestPhysAddrRange;
 use axdevice::{Dispatcher, SharedVmDevices, Unmapped};
+use busmap::Span;
 
 use crate::{
     bus::{Bus, Nothing},
@@ -26,9 +27,9 @@ impl<R: Bus> Registry<R> for Shared<R> {
 
     type Vcpu<'r> = &'r Self;
 
-    fn with(n: usize) -> Self {
+    fn with(spans: &[Span]) -> Self {
         let devices = SharedVmDevices::default().with_unmapped(Unmapped::Float);
-        (0..n).for_each(|i| R::add(&devices, Nothing::new(i)));
+        Nothing::all(spans).for_each(|device| R::add(&devices, device));
         Self(devices, PhantomData)
     }
 
@@ -61,8 +62,8 @@ impl<R: Bus> Registry<R> for Dispatched<R> {
 
     type Vcpu<'r> = Handle<'r, R>;
 
-    fn with(n: usize) -> Self {
-        Self(Shared::with(n))
+    fn with(spans: &[Span]) -> Self {
+        Self(Shared::with(spans))
     }
 
     fn vcpu(&self) -> Handle<'_, R> {

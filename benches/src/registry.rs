@@ -3,6 +3,7 @@
 use std::hint::black_box;
 
 use axaddrspace::{GuestPhysAddrRange, device::DeviceAddrRange};
+use busmap::Span;
 
 use crate::{
     accesses::Access,
@@ -15,6 +16,8 @@ pub trait Registry<R: Bus>: Sync + Sized {
     const NAME: &'static str;
     /// Whether it is this crate's.
     const OURS: bool = false;
+    /// Whether a search takes a step for each device.
+    const LINEAR: bool = false;
     /// Whether an access that no device owns can be made: 0.4.10 panics.
     const MISSES: bool = true;
 
@@ -23,8 +26,8 @@ pub trait Registry<R: Bus>: Sync + Sized {
     where
         Self: 'r;
 
-    /// A registry of the devices `0..n`.
-    fn with(n: usize) -> Self;
+    /// A registry of devices that own these spans.
+    fn with(spans: &[Span]) -> Self;
 
     /// What the calling thread, a vCPU's, dispatches through.
     fn vcpu(&self) -> Self::Vcpu<'_>;
@@ -94,63 +97,72 @@ mod tests {
     use crate::{
         ChangeVisitor, Visitor,
         accesses::{Pattern, accesses},
-        all, changeable, on_any_bus, rust_vmm,
+        all, changeable,
+        layout::{Layout, SEED, seed},
+        on_any_bus, rust_vmm,
     };
 
-    const DEVICES: usize = 37;
-
-    fn check<R: Bus, T: Registry<R>>(registry: &T, n: usize) {
+    fn check<R: Bus, T: Registry<R>>(registry: &T, layout: &Layout, n: usize) {
         let mut vcpu = registry.vcpu();
-        for pattern in Pattern::ALL {
-            if pattern == Pattern::Miss && !T::MISSES {
-                continue;
-            }
-            for access in accesses(pattern, n).into_iter().take(500) {
+        let patterns = Pattern::ALL.into_iter();
+        for pattern in patterns.filter(|pattern| T::MISSES || !pattern.is_miss()) {
+            for access in accesses(layout, pattern, n).into_iter().take(300) {
                 let target = vcpu.aim(access);
+                let (name, layout) = (T::NAME, layout.name);
                 assert_eq!(
                     vcpu.read(target),
                     access.reads_as(),
-                    "{} {access:?}",
-                    T::NAME
+                    "{name}, {n} of {layout}: {access:?}"
                 );
             }
         }
     }
 
-    struct Check;
+    /// The seed of random layouts.
+    struct Check(u64);
 
     impl<R: Bus> Visitor<R> for Check {
         fn visit<T: Registry<R>>(&mut self) {
-            check(&T::with(DEVICES), DEVICES);
+            for layout in R::layouts(self.0) {
+                for n in [1, 2, 37, 150] {
+                    check(&T::with(&layout.spans(n)), &layout, n);
+                }
+            }
         }
     }
 
     #[test]
     fn every_registry_finds_every_device_and_no_other() {
-        all(&mut Check);
-        on_any_bus::<SysRegAddrRange>(&mut Check);
-        on_any_bus::<PortRange>(&mut Check);
-        rust_vmm(&mut Check);
+        let seed = seed();
+        println!("{SEED}={seed}");
+        all(&mut Check(seed));
+        on_any_bus::<SysRegAddrRange>(&mut Check(seed));
+        on_any_bus::<PortRange>(&mut Check(seed));
+        rust_vmm(&mut Check(seed));
     }
 
-    impl ChangeVisitor for Check {
+    struct Grow;
+
+    impl ChangeVisitor for Grow {
         fn visit<T: Changeable>(&mut self) {
-            let registry = T::with(1);
+            let layout = Layout::plain::<GuestPhysAddrRange>();
+            let spans = layout.spans(37);
+            let registry = T::with(&spans[..1]);
             let mut vcpu = registry.vcpu();
-            for i in 1..DEVICES {
-                registry.add(Nothing::new(i));
-                let there = accesses(Pattern::Random, i + 1).into_iter().take(100);
-                for access in there {
+            for (i, &span) in spans.iter().enumerate().skip(1) {
+                registry.add(Nothing::new(i, span));
+                let there = accesses(&layout, Pattern::Random, i + 1).into_iter();
+                for access in there.take(100) {
                     let target = vcpu.aim(access);
                     assert_eq!(vcpu.read(target), access.reads_as(), "{}", T::NAME);
                 }
             }
-            check(&registry, DEVICES);
+            check(&registry, &layout, spans.len());
         }
     }
 
     #[test]
     fn every_vcpu_finds_what_is_added() {
-        changeable(&mut Check);
+        changeable(&mut Grow);
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axaddrspace::{GuestPhysAddr, GuestPhysAddrRange};
 use busmap::{
-    Vcpu,
+    Span, Vcpu,
     rust_vmm::{IoManager, vm_device::bus::MmioAddress},
 };
 
@@ -23,9 +23,9 @@ impl Registry<GuestPhysAddrRange> for Shared {
 
     type Vcpu<'r> = &'r Self;
 
-    fn with(n: usize) -> Self {
+    fn with(spans: &[Span]) -> Self {
         let devices = IoManager::new();
-        for device in (0..n).map(Nothing::new) {
+        for device in Nothing::all(spans) {
             let added = devices.register_mmio(range_of(&device), Arc::new(device));
             added.expect("the devices do not overlap");
         }
@@ -58,8 +58,8 @@ impl Registry<GuestPhysAddrRange> for Handled {
 
     type Vcpu<'r> = Handle<'r>;
 
-    fn with(n: usize) -> Self {
-        Self(Shared::with(n))
+    fn with(spans: &[Span]) -> Self {
+        Self(Shared::with(spans))
     }
 
     fn vcpu(&self) -> Handle<'_> {

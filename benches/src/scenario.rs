@@ -1,17 +1,20 @@
 //! What is measured, and under which name: for the benches and the report.
 
-use crate::Pattern;
+use crate::{Bus, Layout, Pattern};
 
 /// The sizes of the sweep, in devices.
-pub const SIZES: [usize; 6] = [1, 8, 64, 256, 1024, 4096];
+pub const SIZES: [usize; 5] = [1, 8, 64, 1024, 4096];
 /// How many devices there are where that is not swept.
 pub const DEVICES: usize = 64;
 /// How many there are before a hot-add that is timed.
 pub const HOT_ADD: [usize; 4] = [8, 64, 1024, 4096];
 
-/// One point of the sweep.
-pub fn sweep(pattern: Pattern, n: usize) -> String {
-    format!("{} of {n}", pattern.name())
+/// Up to how many devices a registry that searches linearly is swept, but for the plain layout.
+pub const LINEAR: usize = 64;
+
+/// One point of the sweep of a bus.
+pub fn sweep<R: Bus>(layout: &Layout, pattern: Pattern, n: usize) -> String {
+    format!("{} {}, {} of {n}", R::NAME, layout.name, pattern.name())
 }
 
 /// Whether the vCPUs access one device or each its own.
@@ -56,35 +59,14 @@ pub fn vcpu_counts() -> Vec<usize> {
     powers.chain([cores]).collect()
 }
 
-/// Random accesses on one bus.
-pub fn on_bus(bus: &str) -> String {
-    format!("on {bus}")
-}
-
 /// The sizes with which registries of rust-vmm's devices are compared.
 pub const RUST_VMM: [usize; 3] = [8, 64, 1024];
 /// The accesses with which they are compared.
-pub const RUST_VMM_PATTERNS: [Pattern; 3] = [Pattern::Hot, Pattern::Random, Pattern::Miss];
+pub const RUST_VMM_PATTERNS: [Pattern; 3] = [Pattern::Hot, Pattern::Random, Pattern::NearMiss];
 
 /// Accesses to `n` of rust-vmm's devices.
 pub fn rust_vmm(pattern: Pattern, n: usize) -> String {
     format!("rust-vmm {} of {n}", pattern.name())
-}
-
-/// The sizes of the tables whose index is tried.
-pub const INDEXED: [usize; 5] = [1, 8, 64, 1024, 4096];
-/// The candidates for the index.
-pub const INDEXES: [&str; 5] = [
-    "partition_point",
-    "linear count",
-    "Eytzinger",
-    "table of pages",
-    "table of all ports",
-];
-
-/// Lookups among `n` devices.
-pub fn index(n: usize) -> String {
-    format!("index of {n}")
 }
 
 /// Hot-adds to about `n` devices.

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use axaddrspace::{GuestPhysAddr, GuestPhysAddrRange};
 use axdevice_base::BaseDeviceOps;
+use busmap::Span;
 
-use crate::bus::{Bus, Nothing, WIDTH};
+use crate::bus::{Bus, Nothing};
 
 /// A device object as the rivals hold it.
 pub(crate) type Device<R> = dyn BaseDeviceOps<R> + Send + Sync;
@@ -22,10 +23,10 @@ struct Entry {
 pub(crate) struct Table(Vec<Entry>);
 
 impl Table {
-    /// A table of the devices `0..n`.
-    pub(crate) fn with(n: usize) -> Self {
+    /// A table of devices that own these spans.
+    pub(crate) fn with(spans: &[Span]) -> Self {
         let mut table = Self::default();
-        (0..n).for_each(|i| table.insert(Arc::new(Nothing::new(i))));
+        Nothing::all(spans).for_each(|device| table.insert(Arc::new(device)));
         table
     }
 
@@ -64,7 +65,7 @@ impl Table {
         match below.map(|at| &self.0[at]) {
             Some(entry) if addr.as_usize() <= entry.last => entry
                 .device
-                .handle_read(addr, WIDTH)
+                .handle_read(addr, GuestPhysAddrRange::WIDTH)
                 .unwrap_or(GuestPhysAddrRange::FLOATING),
             _ => GuestPhysAddrRange::FLOATING,
         }

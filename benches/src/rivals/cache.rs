@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Cache};
 use axaddrspace::{GuestPhysAddr, GuestPhysAddrRange};
+use busmap::Span;
 
 use crate::{
     bus::Nothing,
@@ -21,8 +22,8 @@ impl Registry<GuestPhysAddrRange> for Cached {
 
     type Vcpu<'r> = Vcpu<'r>;
 
-    fn with(n: usize) -> Self {
-        Self(ArcSwap::from_pointee(Table::with(n)))
+    fn with(spans: &[Span]) -> Self {
+        Self(ArcSwap::from_pointee(Table::with(spans)))
     }
 
     fn vcpu(&self) -> Vcpu<'_> {

@@ -1,10 +1,11 @@
 //! The floor: a virtual call of a device that is known already.
 
+use busmap::Span;
 use std::sync::Arc;
 
 use crate::{
     accesses::Access,
-    bus::{Bus, Nothing, WIDTH},
+    bus::{Bus, Nothing},
     registry::{Registry, Vcpu},
     table::Device,
 };
@@ -17,8 +18,8 @@ impl<R: Bus> Registry<R> for Direct<R> {
 
     type Vcpu<'r> = Devices<'r, R>;
 
-    fn with(n: usize) -> Self {
-        let devices = (0..n).map(|i| Arc::new(Nothing::new(i)) as Arc<Device<R>>);
+    fn with(spans: &[Span]) -> Self {
+        let devices = Nothing::all(spans).map(|device| Arc::new(device) as Arc<Device<R>>);
         Self(devices.collect())
     }
 
@@ -40,6 +41,6 @@ impl<'r, R: Bus> Vcpu<R> for Devices<'r, R> {
 
     #[inline]
     fn read(&mut self, (device, addr): Self::Target) -> usize {
-        device.handle_read(addr, WIDTH).unwrap_or(R::FLOATING)
+        device.handle_read(addr, R::WIDTH).unwrap_or(R::FLOATING)
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use axaddrspace::{GuestPhysAddr, GuestPhysAddrRange};
+use busmap::Span;
 use crossbeam_epoch::{Atomic, Guard, LocalHandle, Owned, Shared, default_collector, pin};
 
 use crate::{
@@ -47,9 +48,9 @@ impl Registry<GuestPhysAddrRange> for Epoch {
 
     type Vcpu<'r> = Pinning<'r>;
 
-    fn with(n: usize) -> Self {
+    fn with(spans: &[Span]) -> Self {
         // INVARIANT: not null.
-        Self(Atomic::new(Table::with(n)))
+        Self(Atomic::new(Table::with(spans)))
     }
 
     fn vcpu(&self) -> Pinning<'_> {

@@ -4,6 +4,7 @@ use std::sync::{Arc, RwLock};
 
 use axaddrspace::{GuestPhysAddr, GuestPhysAddrRange};
 use axdevice_base::BaseDeviceOps;
+use busmap::Span;
 use vm_device::{
     DeviceMmio,
     bus::{MmioAddress, MmioAddressOffset, MmioRange},
@@ -11,7 +12,7 @@ use vm_device::{
 };
 
 use crate::{
-    bus::{Bus, Nothing, WIDTH},
+    bus::{Bus, Nothing},
     registry::{Changeable, Registry, Search},
 };
 
@@ -19,7 +20,7 @@ impl DeviceMmio for Nothing<GuestPhysAddrRange> {
     fn mmio_read(&self, base: MmioAddress, offset: MmioAddressOffset, data: &mut [u8]) {
         let addr = GuestPhysAddr::from_usize((base.0 + offset) as usize);
         let value = self
-            .handle_read(addr, WIDTH)
+            .handle_read(addr, GuestPhysAddrRange::WIDTH)
             .unwrap_or(GuestPhysAddrRange::FLOATING);
         data.copy_from_slice(&value.to_le_bytes()[..data.len()]);
     }
@@ -41,9 +42,9 @@ impl Registry<GuestPhysAddrRange> for LockedIoManager {
 
     type Vcpu<'r> = &'r Self;
 
-    fn with(n: usize) -> Self {
+    fn with(spans: &[Span]) -> Self {
         let devices = Self(RwLock::default());
-        (0..n).for_each(|i| devices.add(Nothing::new(i)));
+        Nothing::all(spans).for_each(|device| devices.add(device));
         devices
     }
 

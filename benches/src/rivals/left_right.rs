@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex};
 
 use axaddrspace::{GuestPhysAddr, GuestPhysAddrRange};
+use busmap::Span;
 use left_right::{Absorb, ReadHandle, ReadHandleFactory, WriteHandle};
 
 use crate::{
@@ -39,8 +40,8 @@ impl Registry<GuestPhysAddrRange> for LeftRight {
 
     type Vcpu<'r> = ReadHandle<Table>;
 
-    fn with(n: usize) -> Self {
-        let (writer, reader) = left_right::new_from_empty(Table::with(n));
+    fn with(spans: &[Span]) -> Self {
+        let (writer, reader) = left_right::new_from_empty(Table::with(spans));
         let readers = reader.factory();
         let writer = Mutex::new(writer);
         Self { writer, readers }

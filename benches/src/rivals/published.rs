@@ -4,6 +4,7 @@ use std::{marker::PhantomData, sync::RwLock};
 
 use axaddrspace::{GuestPhysAddr, GuestPhysAddrRange};
 use axdevice_0_4_10::{AxVmDeviceConfig, AxVmDevices};
+use busmap::Span;
 
 use crate::{
     bus::{Bus, Nothing},
@@ -38,15 +39,16 @@ impl<R: Bus> Published<R> {
 
 impl<R: Bus> Registry<R> for Published<R> {
     const NAME: &'static str = "0.4.10";
+    const LINEAR: bool = true;
     const MISSES: bool = false;
 
     type Vcpu<'r> = &'r Self;
 
-    fn with(n: usize) -> Self {
+    fn with(spans: &[Span]) -> Self {
         // INVARIANT: no devices.
         let empty = AxVmDevices::new(AxVmDeviceConfig::new(vec![]));
         let mut devices = Self(empty, PhantomData);
-        (0..n).for_each(|i| devices.add(Nothing::new(i)));
+        Nothing::all(spans).for_each(|device| devices.add(device));
         devices
     }
 
@@ -69,12 +71,13 @@ pub(crate) struct LockedPublished(RwLock<Published<GuestPhysAddrRange>>);
 
 impl Registry<GuestPhysAddrRange> for LockedPublished {
     const NAME: &'static str = "0.4.10 in RwLock";
+    const LINEAR: bool = true;
     const MISSES: bool = false;
 
     type Vcpu<'r> = &'r Self;
 
-    fn with(n: usize) -> Self {
-        Self(RwLock::new(Published::with(n)))
+    fn with(spans: &[Span]) -> Self {
+        Self(RwLock::new(Published::with(spans)))
     }
 
     fn vcpu(&self) -> &Self {

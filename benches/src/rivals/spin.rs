@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axaddrspace::{GuestPhysAddr, GuestPhysAddrRange};
+use busmap::Span;
 use spin::RwLock;
 
 use crate::{
@@ -18,8 +19,8 @@ impl Registry<GuestPhysAddrRange> for SpinLocked {
 
     type Vcpu<'r> = &'r Self;
 
-    fn with(n: usize) -> Self {
-        Self(RwLock::new(Table::with(n)))
+    fn with(spans: &[Span]) -> Self {
+        Self(RwLock::new(Table::with(spans)))
     }
 
     fn vcpu(&self) -> &Self {

@@ -8,9 +8,10 @@ use std::{
 
 use axaddrspace::{GuestPhysAddr, GuestPhysAddrRange};
 use axdevice_base::BaseDeviceOps;
+use busmap::Span;
 
 use crate::{
-    bus::{Bus, Nothing, WIDTH},
+    bus::{Bus, Nothing},
     registry::{Changeable, Registry, Search},
     table::Device,
 };
@@ -39,9 +40,9 @@ impl Registry<GuestPhysAddrRange> for LockedTree {
 
     type Vcpu<'r> = &'r Self;
 
-    fn with(n: usize) -> Self {
+    fn with(spans: &[Span]) -> Self {
         let devices = Self(RwLock::default());
-        (0..n).for_each(|i| devices.add(Nothing::new(i)));
+        Nothing::all(spans).for_each(|device| devices.add(device));
         devices
     }
 
@@ -60,7 +61,7 @@ impl Search for &LockedTree {
         };
         let device = device.lock().expect("nobody panics");
         device
-            .handle_read(addr, WIDTH)
+            .handle_read(addr, GuestPhysAddrRange::WIDTH)
             .unwrap_or(GuestPhysAddrRange::FLOATING)
     }
 }

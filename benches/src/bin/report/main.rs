@@ -2,9 +2,14 @@
 //! rewrites the part of the README there between its markers, and the plots beside it.
 
 mod lines;
+mod lost;
+mod markdown;
+mod others;
 mod plots;
+mod ratios;
 mod results;
 mod tables;
+mod times;
 
 use std::{env, fs, path::Path};
 

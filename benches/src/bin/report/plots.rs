@@ -3,8 +3,9 @@
 use std::{fmt::Write, fs, path::Path};
 
 use anyhow::Result;
+use axaddrspace::GuestPhysAddrRange;
 use axdevice_benches::{
-    Pattern,
+    Layout, Pattern,
     scenario::{self, HOT_ADD, SIZES, Sharing},
 };
 
@@ -27,10 +28,14 @@ pub(crate) fn draw(results: &Results, folder: &Path) -> Result<String> {
         y: "ns",
     };
 
+    let layout = Layout::plain::<GuestPhysAddrRange>();
     for pattern in Pattern::ALL {
         let title = format!("Time of a read, {}, one vCPU", pattern.name());
-        let lines = timed(results, &SIZES, |n| scenario::sweep(pattern, n));
-        draw(pattern.name(), devices(title), lines)?;
+        let lines = timed(results, &SIZES, |n| {
+            scenario::sweep::<GuestPhysAddrRange>(&layout, pattern, n)
+        });
+        let name = pattern.name().replace(' ', "-");
+        draw(&name, devices(title), lines)?;
     }
     let lines = timed(results, &HOT_ADD, scenario::hot_add);
     draw("hot-add", devices("Time of a hot-add".into()), lines)?;

@@ -1,7 +1,7 @@
 //! What the benches left behind: criterion's estimates, and the storm's tables.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     fs,
     path::{Path, PathBuf},
 };
@@ -12,7 +12,13 @@ use axdevice_benches::{Registry, Visitor, all, rust_vmm};
 use serde_json::Value;
 
 /// The cells, as the runs' baselines are called.
-pub(crate) const CELLS: [&str; 2] = ["arc-swap", "slots"];
+pub(crate) const CELLS: [&str; 2] = ["arc-swap", SLOTS];
+pub(crate) const SLOTS: &str = "slots";
+
+/// Registries by name.
+pub(crate) const DISPATCHER: &str = "Dispatcher";
+pub(crate) const PLAIN_RIVAL: &str = "arc-swap Cache";
+pub(crate) const PUBLISHED: &str = "0.4.10";
 
 /// A row of a table, a line of a plot.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -72,14 +78,17 @@ pub(crate) struct Results {
     pub(crate) contestants: Vec<Contestant>,
     /// Those that take rust-vmm's devices.
     pub(crate) rust_vmm: Vec<Contestant>,
+    /// The seeds of the random layouts: one, unless the runs had different ones.
+    pub(crate) seeds: String,
 }
 
 impl Results {
     pub(crate) fn read(target: &Path) -> Result<Self> {
         let mut storms = HashMap::new();
+        let mut seeds = BTreeSet::new();
         for cell in CELLS {
-            let path = target.join(format!("tmp/storm-{cell}.csv"));
-            let csv = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+            seeds.insert(read(&target.join(format!("tmp/seed-{cell}")))?);
+            let csv = read(&target.join(format!("tmp/storm-{cell}.csv")))?;
             for line in csv.lines().skip(1) {
                 let (registry, weather, percentiles) = storm(line).context("a row of a storm")?;
                 storms.insert((registry, cell, weather), percentiles);
@@ -93,6 +102,7 @@ impl Results {
             storms,
             contestants: names.0,
             rust_vmm: of_rust_vmm.0,
+            seeds: Vec::from_iter(seeds).join(", "),
         })
     }
 
@@ -117,6 +127,10 @@ impl Results {
         let key = (contestant.registry.into(), contestant.cell, weather.into());
         self.storms.get(&key).copied()
     }
+}
+
+fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| path.display().to_string())
 }
 
 fn storm(line: &str) -> Option<(String, String, Percentiles)> {

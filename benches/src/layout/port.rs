@@ -1,0 +1,44 @@
+//! Layouts of ports.
+
+use busmap::Span;
+use rand::{RngExt, rngs::SmallRng};
+
+use crate::layout::{
+    Layout,
+    cursor::{Cursor, evenly},
+    mmio::RANDOM,
+    scattered::{scattered, sizes},
+};
+
+const BASE: u64 = 0x100;
+/// A few ports at the end stay unused.
+const ROOM: u64 = 0xf000 - BASE;
+
+/// The most ports of a device.
+const MOST: u64 = 16;
+
+/// All of them.
+pub(crate) fn layouts(seed: u64) -> Vec<Layout> {
+    vec![
+        Layout::new("blocks", |n, _| evenly(BASE, 4, 8, n)),
+        Layout::new("sizes of 1 to 16", mixed),
+        Layout::new(RANDOM, random_ranges).seeded(seed),
+    ]
+}
+
+/// From one port to sixteen, few between them.
+fn mixed(n: usize, rng: &mut SmallRng) -> Vec<Span> {
+    let mut cursor = Cursor::at(BASE);
+    let sizes = sizes(MOST, n, rng);
+    let mut gap = || rng.random_range(0..4);
+    sizes
+        .into_iter()
+        .map(|size| cursor.skip(gap()).take(size))
+        .collect()
+}
+
+/// From one port to sixteen, anywhere.
+fn random_ranges(n: usize, rng: &mut SmallRng) -> Vec<Span> {
+    let sizes = sizes(MOST, n, rng);
+    scattered(BASE, ROOM, &sizes, rng)
+}
