@@ -251,7 +251,7 @@ mod tests {
     /// A cache whose hint is the device at the port.
     fn warm(devices: &Registry<Named>, port: u64) -> Cache<Named> {
         let mut cache = Cache::of(&devices.tables);
-        renew(&mut cache, &devices);
+        renew(&mut cache, devices);
         assert_eq!(find(&mut cache, port), Span::new(port, port));
         assert_eq!(hinted(&cache), Span::new(port, port));
         cache
