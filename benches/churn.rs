@@ -8,7 +8,7 @@ use std::{alloc::System, env, sync::Barrier, thread, time::Instant};
 
 use axaddrspace::GuestPhysAddrRange;
 use axdevice::SharedVmDevices;
-use axdevice_benches::{Bus, Layout, Nothing};
+use axdevice_benches::{Bus, Nothing};
 use busmap::Span;
 use hdrhistogram::Histogram;
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
@@ -27,7 +27,7 @@ const DEVICES: std::ops::Range<usize> = 8..24;
 
 /// What they own.
 fn spans() -> Vec<Span> {
-    Layout::plain::<GuestPhysAddrRange>().spans(DEVICES.end)
+    GuestPhysAddrRange::plain().spans(DEVICES.end)
 }
 
 /// A registry of devices that own these spans.

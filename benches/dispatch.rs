@@ -137,7 +137,7 @@ fn other_bus<R: Bus>(criterion: &mut Criterion, seed: u64) {
 }
 
 fn vcpus(criterion: &mut Criterion) {
-    let layout = Layout::plain::<Mmio>();
+    let layout = Mmio::plain();
     for sharing in Sharing::ALL {
         for n in scenario::vcpu_counts() {
             let accesses = |vcpu| repeated(&layout, sharing.device(vcpu), DEVICES);
@@ -153,7 +153,7 @@ fn vcpus(criterion: &mut Criterion) {
 }
 
 fn rust_vmm(criterion: &mut Criterion) {
-    let layout = Layout::plain::<Mmio>();
+    let layout = Mmio::plain();
     for pattern in RUST_VMM_PATTERNS {
         for n in RUST_VMM {
             let scenario = scenario::rust_vmm(pattern, n);

@@ -8,7 +8,7 @@ use std::{
 
 use allocation_counter::measure;
 use axaddrspace::GuestPhysAddrRange;
-use axdevice_benches::{ChangeVisitor, Changeable, Layout, Nothing, changeable, scenario};
+use axdevice_benches::{Bus, ChangeVisitor, Changeable, Nothing, changeable, scenario};
 use busmap::Span;
 use criterion::{Criterion, criterion_group, criterion_main};
 
@@ -71,7 +71,7 @@ fn hot_add(criterion: &mut Criterion) {
         let mut timed = Timed {
             criterion,
             devices,
-            spans: Layout::plain::<GuestPhysAddrRange>().spans(devices + growth),
+            spans: GuestPhysAddrRange::plain().spans(devices + growth),
             bytes: None,
         };
         changeable(&mut timed);

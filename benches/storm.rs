@@ -18,7 +18,7 @@ use std::{
 
 use axaddrspace::GuestPhysAddrRange;
 use axdevice_benches::{
-    Access, CELL, ChangeVisitor, Changeable, Layout, Nothing, Pattern, Vcpu, accesses, changeable,
+    Access, Bus, CELL, ChangeVisitor, Changeable, Nothing, Pattern, Vcpu, accesses, changeable,
 };
 use busmap::Span;
 use hdrhistogram::Histogram;
@@ -123,7 +123,7 @@ fn add<T: Changeable>(
 }
 
 fn round<T: Changeable>(stormy: bool, vcpus: usize, clock: &Clock, weather: &mut Weather) {
-    let layout = Layout::plain::<GuestPhysAddrRange>();
+    let layout = GuestPhysAddrRange::plain();
     let spans = layout.spans(DEVICES + ADDS);
     let registry = T::with(&spans[..DEVICES]);
     let accesses = accesses(&layout, Pattern::Random, DEVICES);

@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn patterns_are_what_they_are_called() {
-        let pages = Layout::plain::<Mmio>();
+        let pages = Mmio::plain();
         let hot = counts(&pages, Pattern::Hot, 8);
         assert_eq!(hot, [0, 0, 0, 0, 0, 0, 0, ACCESSES]);
         let random = counts(&pages, Pattern::Random, 8);

@@ -33,6 +33,11 @@ pub trait Bus: DeviceAddrRange<Addr: Send + Sync> + Copy + Debug + Send + Sync +
     /// Where devices may lie. `seed` chooses those that lie at random.
     fn layouts(seed: u64) -> Vec<Layout>;
 
+    /// The layout where layouts are not compared. Its first devices stay where they are, however many there are.
+    fn plain() -> Layout {
+        Self::layouts(0)[0]
+    }
+
     /// An address by its number.
     ///
     /// # Panics
@@ -210,5 +215,55 @@ impl<R: Bus> BaseDeviceOps<R> for Nothing<R> {
 
     fn handle_write(&self, _: R::Addr, _: AccessWidth, _: usize) -> AxResult {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::{SEED, seed};
+
+    /// The devices lie on the bus, apart from each other, and an access fits into each.
+    fn check<R: Bus>(layout: &Layout, n: usize) {
+        let mut spans = layout.spans(n);
+        assert_eq!(spans, layout.spans(n), "{layout:?}");
+        assert_eq!(spans.len(), n, "{layout:?}");
+        spans.sort_by_key(|span| span.first());
+        let apart = |pair: &[Span]| pair[0].last() < pair[1].first();
+        assert!(spans.windows(2).all(apart), "{layout:?} of {n}");
+        let fits = |span: &Span| span.last() - span.first() >= R::ACCESS - 1;
+        assert!(spans.iter().all(fits), "{layout:?} of {n}");
+        assert!(spans[0].first() > 0 && spans[n - 1].last() < R::LAST);
+    }
+
+    fn check_all<R: Bus>() {
+        let seed = seed();
+        println!("{}: {SEED}={seed}", R::NAME);
+        for layout in R::layouts(seed) {
+            for n in [1, 8, 64, 1024, 4096] {
+                check::<R>(&layout, n);
+            }
+        }
+        let plain = R::plain();
+        assert_eq!(plain.spans(64)[..8], plain.spans(8));
+    }
+
+    #[test]
+    fn each_layout_places_as_many_as_are_asked_for_and_none_twice() {
+        check_all::<GuestPhysAddrRange>();
+        check_all::<SysRegAddrRange>();
+        check_all::<PortRange>();
+    }
+
+    #[test]
+    fn random_ranges_are_those_of_their_seed() {
+        let spans = |seed| {
+            let layouts = GuestPhysAddrRange::layouts(seed).into_iter();
+            let random = layouts.filter(|layout| layout.name == "random ranges");
+            random.map(|layout| layout.spans(8)).collect::<Vec<_>>()
+        };
+        assert_eq!(spans(1).len(), 1);
+        assert_eq!(spans(1), spans(1));
+        assert_ne!(spans(1), spans(2));
     }
 }

@@ -145,7 +145,7 @@ mod tests {
 
     impl ChangeVisitor for Grow {
         fn visit<T: Changeable>(&mut self) {
-            let layout = Layout::plain::<GuestPhysAddrRange>();
+            let layout = GuestPhysAddrRange::plain();
             let spans = layout.spans(37);
             let registry = T::with(&spans[..1]);
             let mut vcpu = registry.vcpu();

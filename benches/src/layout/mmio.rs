@@ -9,9 +9,6 @@ use crate::layout::{
     virt::virt,
 };
 
-/// The name of the layout that a seed chooses.
-pub(crate) const RANDOM: &str = "random ranges";
-
 const PAGE: u64 = 0x1000;
 const LARGE: u64 = 16 << 20;
 const BASE: u64 = 0x1000_0000;
@@ -25,7 +22,7 @@ pub(crate) fn layouts(seed: u64) -> Vec<Layout> {
         Layout::new("redistributors", redistributors),
         Layout::new("odd", odd),
         Layout::new("powers of two", powers_of_two),
-        Layout::new(RANDOM, random_ranges).seeded(seed),
+        Layout::random(random_ranges, seed),
         Layout::new("virt", |n, _| virt(n)),
     ]
 }

@@ -6,7 +6,6 @@ use rand::{RngExt, rngs::SmallRng};
 use crate::layout::{
     Layout,
     cursor::{Cursor, evenly},
-    mmio::RANDOM,
     scattered::{scattered, sizes},
 };
 
@@ -22,7 +21,7 @@ pub(crate) fn layouts(seed: u64) -> Vec<Layout> {
     vec![
         Layout::new("blocks", |n, _| evenly(BASE, 4, 8, n)),
         Layout::new("sizes of 1 to 16", mixed),
-        Layout::new(RANDOM, random_ranges).seeded(seed),
+        Layout::random(random_ranges, seed),
     ]
 }
 

@@ -6,7 +6,6 @@ use rand::rngs::SmallRng;
 use crate::layout::{
     Layout,
     cursor::evenly,
-    mmio::RANDOM,
     scattered::{scattered, sizes},
 };
 
@@ -18,7 +17,7 @@ pub(crate) fn layouts(seed: u64) -> Vec<Layout> {
     vec![
         Layout::new("blocks", |n, _| evenly(BASE, 8, 16, n)),
         Layout::new("single registers", |n, _| evenly(BASE, 1, 2, n)),
-        Layout::new(RANDOM, random_ranges).seeded(seed),
+        Layout::random(random_ranges, seed),
     ]
 }
 

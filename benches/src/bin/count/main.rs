@@ -38,7 +38,7 @@ impl Setting {
 
     fn plain<R: Bus>(pattern: Pattern, devices: usize) -> Self {
         Self {
-            layout: Layout::plain::<R>(),
+            layout: R::plain(),
             pattern,
             devices,
         }

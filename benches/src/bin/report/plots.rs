@@ -5,7 +5,7 @@ use std::{fmt::Write, fs, path::Path};
 use anyhow::Result;
 use axaddrspace::GuestPhysAddrRange;
 use axdevice_benches::{
-    Layout, Pattern,
+    Bus, Pattern,
     scenario::{self, HOT_ADD, SIZES, Sharing},
 };
 
@@ -28,7 +28,7 @@ pub(crate) fn draw(results: &Results, folder: &Path) -> Result<String> {
         y: "ns",
     };
 
-    let layout = Layout::plain::<GuestPhysAddrRange>();
+    let layout = GuestPhysAddrRange::plain();
     for pattern in Pattern::ALL {
         let title = format!("Time of a read, {}, one vCPU", pattern.name());
         let lines = timed(results, &SIZES, |n| {

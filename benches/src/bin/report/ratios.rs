@@ -99,7 +99,11 @@ impl Ratio {
             }
         };
         let (pattern, over, at_most) = (self.pattern.name(), self.over.name(), self.at_most);
-        format!("{pattern}{sizes}, over {over}: {at_most}")
+        let of_large = match self.sizes {
+            FEW => format!(" (large: {FEW_AND_LARGE})"),
+            _ => String::new(),
+        };
+        format!("{pattern}{sizes}, over {over}: {at_most}{of_large}")
     }
 
     fn at_most(&self, layout: &Layout) -> f64 {
