@@ -223,9 +223,13 @@ impl<D: ?Sized> Table<D> {
     /// The row that owns `addr`, if it is certain by a [guess](Self::guess) whether there is one.
     #[inline(always)]
     pub(crate) fn holder(&self, guess: usize, addr: u64) -> Option<Option<&Row<D>>> {
-        let nearest = self.rows.get(guess);
-        self.is_nearest(guess, addr)
-            .then(|| nearest.filter(|row| addr <= row.span.last()))
+        if self.is_nearest(guess, addr) {
+            let nearest = self.rows.get(guess);
+            return Some(nearest.filter(|row| addr <= row.span.last()));
+        }
+        // The index tells nothing of addresses below all others.
+        let lowest = self.firsts.first();
+        lowest.is_none_or(|&lowest| addr < lowest).then_some(None)
     }
 
     /// Whether the row at an index, or no row for [`NONE`], starts nearest below `addr` or at it.
