@@ -16,8 +16,8 @@ use crate::{
     registry::VmDevices,
 };
 
-/// A vCPU's own handle of a registry: it keeps the tables from one dispatch to the next, and
-/// remembers where in them it found the devices.
+/// A vCPU's own handle of a registry: it keeps the tables from one dispatch to the next, and tries the device
+/// first that it accesses most.
 ///
 /// It dispatches as the registry's methods of the same names do, but for these differences:
 ///

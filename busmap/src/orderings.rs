@@ -35,9 +35,10 @@
 //!
 //! | operation | ordering | mutants | pairs with, and why |
 //! |---|---|---|---|
+//! | publish: announce it in the version | Relaxed | `begin-late` | first, so that a thread that has seen the publication sees the announcement (coherence) |
 //! | publish: the next version | Release | `version-release` | *renew*: the publication comes before |
 //! | renew: look at the version | Acquire | `hold-acquire`, `hold-version-late` | the same; and first, so that a later publication shows |
-//! | look whether the version is the same | Relaxed | `hold-stale` | only compared: versions only grow |
+//! | look whether the version is the same | Relaxed | `hold-stale`, `hold-unsettled` | only compared: versions only grow |
 //!
 //! ## The registry
 //!

@@ -61,8 +61,8 @@ const NONE: usize = usize::MAX;
 
 /// The rows of one bus, sorted by address.
 ///
-/// Pure data: it knows of no other thread. Searching takes O(log n) steps over the spans' first
-/// addresses, which lie side by side.
+/// Pure data: it knows of no other thread. An [`Index`] says with which of the spans' first addresses, which lie
+/// side by side, an address has to be compared.
 ///
 /// # Invariants
 ///

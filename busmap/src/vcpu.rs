@@ -16,8 +16,8 @@ use crate::{
     tallies::Tallies,
 };
 
-/// A vCPU's own handle of a registry: it keeps the tables from one dispatch to the next, and
-/// remembers where in them it found the devices.
+/// A vCPU's own handle of a registry: it keeps the tables from one dispatch to the next, and tries the device
+/// first that it accesses most.
 ///
 /// It dispatches as [`Registry::dispatch`] does, but for these differences:
 ///
@@ -73,7 +73,7 @@ mod sealed {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BusCounters {
-    /// Accesses whose device was the one of the last access, and remembered.
+    /// Accesses whose device was tried first, without a look-up.
     pub hits: u64,
     /// Accesses whose device was looked up in the tables.
     pub searches: u64,
@@ -398,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn what_runs_past_the_end_of_a_span_is_a_miss_remembered_or_not() {
+    fn what_runs_past_the_end_of_a_span_is_a_miss_whether_it_is_tried_first_or_not() {
         let devices = registry();
         devices.add::<Port>(named("two"), span(0x20, 0x2f)).unwrap();
         let mut vcpu = devices.vcpu();
