@@ -36,10 +36,9 @@ use crate::{
 ///
 /// # Memory ordering
 ///
-/// As for the registry: when a method that changes the registry has returned, the dispatches of
-/// every vCPU that learns of it by any synchronisation are by the new tables, with or without a
-/// `refresh`. Before it returns, a vCPU that has seen the change by the registry itself may find
-/// that its handle still goes by the old tables, but for one thing: no access is a miss by old ones.
+/// As for the registry: when a method that changes the registry has returned, the dispatches of every vCPU that
+/// learns of it by any synchronisation are by the new tables, with or without a `refresh`. Also before it returns,
+/// a vCPU that has seen the change, by the registry itself or by another vCPU, finds it by its handle.
 ///
 /// # Examples
 ///

@@ -239,7 +239,7 @@ fn a_handles_first_uses_after_a_withdrawal() {
 /// A vCPU has seen a device by the registry itself, before the addition has ended.
 #[test]
 fn what_a_vcpu_has_seen_its_handle_does_not_miss() {
-    check("see, handle, add", 1_000, Preemptions(5), || {
+    check("see, handle, add", 1_000, Preemptions(3), || {
         let devices = registry(&[]);
         let other = devices.clone();
         let mut vcpu = Vcpu::new(other.clone());
@@ -255,6 +255,27 @@ fn what_a_vcpu_has_seen_its_handle_does_not_miss() {
             }
         });
         add(&devices, 1);
+        vcpu.join().expect("the vCPU panicked");
+    });
+}
+
+/// A vCPU has seen by the registry itself that a device is gone, before the removal has ended.
+#[test]
+fn what_a_vcpu_has_seen_gone_its_handle_does_not_find() {
+    check("see, handle, remove", 1_000, Preemptions(4), || {
+        let devices = Arc::new(Registry::new());
+        let id = add(&devices, 1);
+        let other = devices.clone();
+        let mut vcpu = Vcpu::new(other.clone());
+        let vcpu = thread::spawn(move || {
+            // Perhaps while the removal is under way.
+            vcpu.refresh();
+            if read(&other, 1).is_err() {
+                let found = read_by(&mut vcpu, 1);
+                assert_eq!(found, Err(Miss::Nobody), "a device that was gone is found");
+            }
+        });
+        drop(devices.remove(id).unwrap());
         vcpu.join().expect("the vCPU panicked");
     });
 }

@@ -22,11 +22,13 @@ use crate::{
 ///
 /// # Invariants
 ///
-/// *Hinted*: a hint has no row; or its version is the hold's, and its row is one of the held tables.
+/// *Hinted*: a hint's version is [`NEVER`], and it has no row; or it is the hold's, whose tables are
+/// [sure](Self::is_sure) to be the current ones while it is the cell's, and its row is one of them.
 pub(crate) struct Cache<F: Handlers> {
     hold: Hold<Tables<F>>,
-    /// Whether an access that the held tables have no device for is a miss, as long as the cell's version is theirs.
-    tells_misses: bool,
+    /// The hold's version, if as long as it is the cell's the held tables are the current ones for sure, and stand
+    /// in for no others. [`NEVER`] otherwise.
+    sure: u64,
     hints: PerBus<HintOf<F>>,
 }
 
@@ -61,7 +63,7 @@ impl<D: ?Sized> Hint<D> {
         row: NonNull::dangling(),
     };
 
-    /// Makes a row of the held tables, which are of this version, the hint.
+    /// Makes a row of the held tables, which are of this version, the hint; none if it is [`NEVER`].
     fn set(&mut self, row: &Row<D>, version: u64) {
         // INVARIANT (Hinted): as the caller says.
         self.version = version;
@@ -74,7 +76,7 @@ impl<F: Handlers> Cache<F> {
     pub(crate) fn of(cell: &SnapshotCell<Tables<F>>) -> Self {
         Self {
             hold: Hold::parked(cell, Tables::new()),
-            tells_misses: false,
+            sure: NEVER,
             hints: PerBus {
                 mmio: Hint::NONE,
                 sys_reg: Hint::NONE,
@@ -133,16 +135,16 @@ impl<F: Handlers> Cache<F> {
         let tables = self.hold.snapshot();
         let row = tables.of::<K>().guessed(guess, at, beyond)?;
         if tallies.count::<K>(row.index, direction) {
-            K::of_mut(&mut self.hints).set(row, self.hold.version());
+            K::of_mut(&mut self.hints).set(row, self.sure);
         }
         Some(Hit { row, tables })
     }
 
-    /// Why an access is a miss that is not for the row at a [guess](Self::guess), if it is one for sure.
+    /// Why an access that is not for the row at a [guess](Self::guess) is a miss by the held tables, if the guess tells.
     #[inline(always)]
     pub(crate) fn miss<K: Bus>(&self, guess: usize, at: u64) -> Option<Miss> {
         let holder = self.tables().of::<K>().holder(guess, at)?;
-        self.tells_misses.then(|| Miss::at(holder))
+        Some(Miss::at(holder))
     }
 
     /// The row of the held tables that owns all of `at ..= at + beyond`. Counts the access, as
@@ -161,7 +163,7 @@ impl<F: Handlers> Cache<F> {
         let tables = self.hold.snapshot();
         let row = tables.of::<K>().search(at, beyond)?;
         if tallies.count::<K>(row.index, direction) {
-            K::of_mut(&mut self.hints).set(row, self.hold.version());
+            K::of_mut(&mut self.hints).set(row, self.sure);
         }
         Ok(Hit { row, tables })
     }
@@ -173,28 +175,16 @@ impl<F: Handlers> Cache<F> {
         K::of_mut(&mut self.hints).version = NEVER;
     }
 
-    /// Whether the held tables are those of version `latest`, which [`latest`](Self::latest) gave.
+    /// Whether the held tables are the current ones for sure, and stand in for no others, where
+    /// [`latest`](Self::latest) gave `latest`.
     #[inline(always)]
-    pub(crate) fn is_at(&self, latest: u64) -> bool {
-        self.hold.version() == latest
-    }
-
-    /// Whether an access that the held tables have no device for is a miss: they are the cell's current ones for
-    /// sure, and do not stand in for others.
-    #[inline]
-    pub(crate) fn tells_misses(&self, cell: &SnapshotCell<Tables<F>>) -> bool {
-        self.tells_misses && !self.is_outdated(cell)
-    }
-
-    /// Whether a row of the held tables owns all of `at ..= at + beyond`.
-    pub(crate) fn owns<K: Bus>(&self, at: u64, beyond: u64) -> bool {
-        let table = self.tables().of::<K>();
-        table.search(at, beyond).is_ok()
+    pub(crate) fn is_sure(&self, latest: u64) -> bool {
+        self.sure == latest
     }
 
     /// Whether the held tables were replaced, as far as the version tells.
     pub(crate) fn is_outdated(&self, cell: &SnapshotCell<Tables<F>>) -> bool {
-        !self.hold.is_of(cell) || !self.is_at(self.latest())
+        !self.hold.is_of(cell) || self.hold.version() != self.latest()
     }
 
     /// Whether the held tables are the current ones.
@@ -208,7 +198,8 @@ impl<F: Handlers> Cache<F> {
         self.unhint_all();
         let old = self.hold.renew(cell);
         let tables = self.hold.snapshot();
-        self.tells_misses = self.hold.is_settled() && tables.withdrawal().is_none();
+        let is_sure = self.hold.is_settled() && tables.withdrawal().is_none();
+        self.sure = if is_sure { self.hold.version() } else { NEVER };
         tables.for_each_new(&old, |index, id| tallies.attribute(index, id));
     }
 
@@ -216,6 +207,7 @@ impl<F: Handlers> Cache<F> {
     pub(crate) fn park(&mut self) {
         // INVARIANT (Hinted): none has a row.
         self.unhint_all();
+        self.sure = NEVER;
         self.hold.park();
     }
 
@@ -335,15 +327,32 @@ mod tests {
     }
 
     #[test]
-    fn misses_are_told_by_current_tables_alone() {
+    fn what_was_replaced_is_not_sure() {
         let devices = registry(&[5]);
         let mut cache = warm(&devices, 5);
-        let miss = |cache: &Cache<Named>, at| cache.miss::<Port>(cache.guess::<Port>(at), at);
-        assert_eq!(miss(&cache, 6), Some(Miss::Nobody));
-        assert!(cache.tells_misses(&devices.tables));
+        let is_sure = |cache: &Cache<Named>| cache.is_sure(cache.latest());
+        assert!(is_sure(&cache));
+        assert_eq!(
+            cache.miss::<Port>(cache.guess::<Port>(6), 6),
+            Some(Miss::Nobody)
+        );
         add(&devices, 6);
-        assert!(!cache.tells_misses(&devices.tables));
+        assert!(!is_sure(&cache));
+        renew(&mut cache, &devices);
+        assert!(is_sure(&cache));
         cache.park();
-        assert_eq!(miss(&cache, 7), None);
+        assert!(!is_sure(&cache));
+    }
+
+    #[test]
+    fn what_stands_in_for_others_is_not_sure() {
+        let mut devices = registry(&[5]);
+        let withdrawn = devices.withdraw();
+        let mut cache = Cache::of(&devices.tables);
+        renew(&mut cache, &devices);
+        assert!(!cache.is_outdated(&devices.tables) && !cache.is_sure(cache.latest()));
+        devices.restore(&withdrawn).unwrap();
+        renew(&mut cache, &devices);
+        assert!(cache.is_sure(cache.latest()));
     }
 }

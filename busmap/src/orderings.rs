@@ -43,7 +43,7 @@
 //! ## The registry
 //!
 //! The mutants that are no orderings: `rcu-unchecked`, `removed-early`, `move-by-way-of`,
-//! `update-in-steps`, `handle-misses`; of changes that are told to a listener, whose turns a lock orders,
+//! `update-in-steps`, `handle-trusts`; of changes that are told to a listener, whose turns a lock orders,
 //! `turns-at-once`, `told-late`, `told-behind`.
 //!
 //! ## Elsewhere

@@ -198,7 +198,8 @@ impl Tallies {
         self.past.rest()
     }
 
-    /// Counts from zero again, but for [`counted`](Self::counted).
+    /// Counts from zero again, but for what [`counted_hot`](Self::counted_hot) and
+    /// [`counted_others`](Self::counted_others) give.
     pub(crate) fn clear(&mut self) {
         self.settle();
         self.devices.fill(Accesses::NONE);

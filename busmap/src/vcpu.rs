@@ -38,10 +38,9 @@ use crate::{
 ///
 /// # Memory ordering
 ///
-/// As for the registry: when a method that changes the registry has returned, the dispatches of
-/// every vCPU that learns of it by any synchronisation are by the new tables, with or without a
-/// `refresh`. Before it returns, a vCPU that has seen the change by the registry itself may find
-/// that its handle still goes by the old tables, but for one thing: no access is a miss by old ones.
+/// As for the registry: when a method that changes the registry has returned, the dispatches of every vCPU that
+/// learns of it by any synchronisation are by the new tables, with or without a `refresh`. Also before it returns,
+/// a vCPU that has seen the change, by the registry itself or by another vCPU, finds it by its handle.
 pub struct Vcpu<V: Deref<Target: RegistryLike>> {
     cache: Cache<<V::Target as RegistryLike>::Handlers>,
     tallies: Tallies,
@@ -241,7 +240,7 @@ impl<F: Handlers, V: Deref<Target = Registry<F>>> Vcpu<V> {
             self.cache.unhint::<K>();
         }
         let guess = self.cache.guess::<K>(at);
-        if self.cache.is_at(latest) {
+        if self.cache.is_sure(latest) {
             let tallies = &mut self.tallies;
             if let Some(hit) = self
                 .cache
@@ -279,8 +278,8 @@ impl<F: Handlers, V: Deref<Target = Registry<F>>> Vcpu<V> {
         at: u64,
         beyond: u64,
     ) -> Result<Hit<'_, F, K>, Miss> {
-        if !self.cache.tells_misses(&self.registry.tables) {
-            self.renew::<K>(at, beyond)?;
+        if !self.cache.is_sure(self.cache.latest()) {
+            self.renew::<K>()?;
         }
         let found = (self.cache).search::<K>(&mut self.tallies, direction, at, beyond);
         found.map_err(|holder| {
@@ -289,32 +288,25 @@ impl<F: Handlers, V: Deref<Target = Registry<F>>> Vcpu<V> {
         })
     }
 
-    /// Takes hold of the current tables, as far as the access needs them: the held ones were replaced, or
-    /// a publication is under way, or they stand in for others.
+    /// Takes hold of the current tables, for an access on bus `K`.
     ///
-    /// What the version tells is not enough for a miss while a publication is under way: a vCPU may have seen a
-    /// device by other ways before the version tells of it, and must not miss it then.
+    /// While a publication is under way, the version does not tell when it is made. A vCPU may have seen it by
+    /// other ways, and must not find older tables by its handle: so the cell itself is looked at.
     ///
     /// # Errors
     ///
     /// [`Miss::Withdrawn`]: what becomes of the access is not known yet. It will come again, and is not counted.
-    fn renew<K: Bus>(&mut self, at: u64, beyond: u64) -> Result<(), Miss> {
+    fn renew<K: Bus>(&mut self) -> Result<(), Miss> {
         let cell = &self.registry.tables;
-        let mut refreshed = self.cache.is_outdated(cell);
-        if refreshed {
-            self.cache.renew(cell, &mut self.tallies);
-        }
-        if !self.cache.owns::<K>(at, beyond)
-            && !mutant("handle-misses")
-            && !self.cache.is_current(cell)
-        {
-            refreshed = true;
+        let is_outdated = self.cache.is_outdated(cell)
+            || !mutant("handle-trusts") && !self.cache.is_current(cell);
+        if is_outdated {
             self.cache.renew(cell, &mut self.tallies);
         }
         if self.cache.tables().withdrawal().is_some() {
             return Err(Miss::Withdrawn);
         }
-        *K::of_mut(&mut self.refreshes) += u64::from(refreshed);
+        *K::of_mut(&mut self.refreshes) += u64::from(is_outdated);
         Ok(())
     }
 }
