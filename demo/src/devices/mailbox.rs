@@ -1,6 +1,7 @@
 //! The port device by which guests report what they checked, and are told what to do.
 
-use std::{
+use alloc::boxed::Box;
+use core::{
     fmt,
     sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
 };
