@@ -11,7 +11,11 @@ fn main() {
         _ => &["riscv64.ld"],
     };
     // Where the guest's memory is in the host's.
-    let load = if arch == "aarch64" { "0x60000000" } else { "0xa0000000" };
+    let load = if arch == "aarch64" {
+        "0x60000000"
+    } else {
+        "0xa0000000"
+    };
     println!("cargo::rustc-link-search={folder}");
     for script in hypervisor {
         println!("cargo::rustc-link-arg-bin=hypervisor=-T{script}");

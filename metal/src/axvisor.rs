@@ -103,7 +103,10 @@ impl TimeIf for Time {
         nanos
     }
 
-    fn register_timer(_deadline: TimeValue, _callback: Box<dyn FnOnce(TimeValue) + Send + 'static>) -> CancelToken {
+    fn register_timer(
+        _deadline: TimeValue,
+        _callback: Box<dyn FnOnce(TimeValue) + Send + 'static>,
+    ) -> CancelToken {
         panic!("a timer for a guest that sets none")
     }
 

@@ -7,8 +7,10 @@ use core::sync::atomic::Ordering;
 use axdevice::{Dispatcher, SharedVmDevices};
 
 use crate::{
+    arch,
     belts::{FullBelt, Gone, LooseBelt, Step},
     contract::{MAX_SLOTS, SLOTS},
+    cpu::{Cpu, Doing},
     devices::Slot,
     options::Sabotage,
     removals::Removals,
@@ -18,8 +20,8 @@ use crate::{
 /// From one hot-add to the next, in nanoseconds. It grows with the length of the run where there is not room enough.
 const ADD_PERIOD: u64 = 40_000_000;
 /// From one change to the next, in nanoseconds.
-const CHANGE_PERIOD: u64 = 4_000_000;
-/// One in so many changes goes with the order to a guest to move its own device.
+const CHANGE_PERIOD: u64 = 2_000_000;
+/// One in so many changes goes with the order to a guest to move its own device, and with an interrupt of its.
 const CHANGES_PER_ORDER: u64 = 4;
 /// The most devices that are hot-added.
 const MOST: u32 = MAX_SLOTS / 4;
@@ -101,18 +103,21 @@ impl Changer {
     ///
     /// If the registry refuses one.
     pub(crate) fn change(&mut self, now: u64) {
+        let cpu = Cpu::current();
         if self.adds.is_due(now) && self.added() < MOST {
-            self.add();
+            cpu.while_doing(Doing::Change, || self.add());
         }
         if self.changes.is_due(now) {
-            self.move_on();
+            cpu.while_doing(Doing::Change, || self.move_on());
         }
-        self.removals.look();
+        self.look();
     }
 
     /// Looks whether what was removed is quiescent.
     pub(crate) fn look(&mut self) {
-        self.removals.look();
+        if self.removals.pending() > 0 {
+            Cpu::current().while_doing(Doing::Change, || self.removals.look());
+        }
     }
 
     /// How many devices were hot-added.
@@ -146,7 +151,10 @@ impl Changer {
         let sabotage = self.vm.options.sabotage.filter(|_| index == 0);
         let slot = Arc::new(Slot::new(index, self.vm.vcpus, sabotage));
         if !(self.vm.sabotages(Sabotage::Unseen) && index == 20) {
-            self.vm.devices.add_mmio_dev(slot.clone()).expect("a free slot");
+            self.vm
+                .devices
+                .add_mmio_dev(slot.clone())
+                .expect("a free slot");
         }
         self.slots.push(slot);
         if !self.vm.sabotages(Sabotage::Unseen) {
@@ -157,8 +165,9 @@ impl Changer {
     fn move_on(&mut self) {
         let total = self.made.total();
         if total.is_multiple_of(CHANGES_PER_ORDER) {
-            let vcpu = total / CHANGES_PER_ORDER % u64::from(self.vm.vcpus);
+            let vcpu = (total / CHANGES_PER_ORDER % u64::from(self.vm.vcpus)) as u32;
             self.vm.mailbox.order_move(vcpu as usize);
+            arch::chip::interrupt(&self.vm.devices, vcpu);
         }
         if self.vm.sabotages(Sabotage::Held) && total == 100 {
             let mut held = self.vm.devices.dispatcher();

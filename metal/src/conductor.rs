@@ -3,15 +3,7 @@
 
 use spin::Mutex;
 
-use crate::{
-    arch,
-    changer::Changer,
-    console::line,
-    cpu::{Cpu, Doing},
-    options::Sabotage,
-    report,
-    vm::Vm,
-};
+use crate::{arch, changer::Changer, console::line, cpu::Cpu, options::Sabotage, report, vm::Vm};
 
 /// How long the vCPUs may take, at the end, to see the devices that were added last, and then to halt and to leave what
 /// was removed, in nanoseconds. There may be many CPUs on each core of the host.
@@ -51,7 +43,7 @@ pub(crate) fn prepare(vm: &'static Vm) {
 /// What CPU 0 does between two exits of its guest.
 pub(crate) fn conduct() {
     if let Some(conductor) = CONDUCTOR.lock().as_mut() {
-        Cpu::current().while_doing(Doing::Change, || conductor.go_on());
+        conductor.go_on();
     }
 }
 
@@ -103,7 +95,10 @@ impl Conductor {
             }
             Phase::Settling(since) => {
                 self.changer.look();
-                if self.changer.all_seen() || now - since > SETTLING || self.vm.sabotages(Sabotage::Unseen) {
+                if self.changer.all_seen()
+                    || now - since > SETTLING
+                    || self.vm.sabotages(Sabotage::Unseen)
+                {
                     self.vm.mailbox.stop();
                     self.phase = Phase::Stopping;
                 }

@@ -36,6 +36,10 @@ pub(crate) const CALL_PANIC: u64 = 0x50_41_4e_49;
 /// The pattern of the system register CONTEXTIDR_EL1 of each vCPU is made from this.
 pub(crate) const SYS_LATCH_SEED: u32 = 0x5a5a_1234;
 
+/// A guest uses its interrupt controller once in so many rounds: that may have a fair lock, and on a host with fewer cores
+/// than vCPUs the next in its queue is often one that does not run, for which all others wait.
+pub(crate) const ROUNDS_PER_CHIP: u32 = 128;
+
 /// Guest physical address of the GICv3 distributor, and of the host's.
 pub(crate) const GICD: u32 = 0x0800_0000;
 /// Its length.
@@ -48,9 +52,10 @@ pub(crate) const PLIC: u32 = 0x0c00_0000;
 /// Its length.
 pub(crate) const PLIC_LENGTH: u32 = 0x60_0000;
 
-const _: () = assert!(GUEST_STACKS + MAX_VCPUS * GUEST_STACK_SIZE <= GUEST_MEMORY + GUEST_MEMORY_SIZE);
+const _: () =
+    assert!(GUEST_STACKS + MAX_VCPUS * GUEST_STACK_SIZE <= GUEST_MEMORY + GUEST_MEMORY_SIZE);
 
-/// The first PLIC context of `vcpu`'s: that of its S mode, on a machine whose harts have an M mode too.
+/// The PLIC context of `vcpu`'s S mode, on a machine whose harts have a context for M mode too, before it.
 pub(crate) const fn plic_context(vcpu: u32) -> u32 {
     2 * vcpu + 1
 }

@@ -3,8 +3,7 @@
 use spin::Mutex;
 
 use crate::{
-    arch,
-    conductor,
+    arch, conductor,
     contract::{CALL_HALT, CALL_PANIC, MAX_VCPUS},
     cpu::Cpu,
     vcpu::Vcpu,
@@ -12,7 +11,8 @@ use crate::{
 };
 
 /// By CPU. Each is its CPU's alone, and not its interrupt handler's.
-static VCPUS: [Mutex<Option<Vcpu>>; MAX_VCPUS as usize] = [const { Mutex::new(None) }; MAX_VCPUS as usize];
+static VCPUS: [Mutex<Option<Vcpu>>; MAX_VCPUS as usize] =
+    [const { Mutex::new(None) }; MAX_VCPUS as usize];
 
 /// Makes the vCPU of this CPU.
 pub(crate) fn begin(vm: &'static Vm) {

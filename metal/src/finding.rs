@@ -42,7 +42,11 @@ impl Finding {
 /// The first.
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [address, got, expected] = [0, 1, 2].map(|i: usize| self.first[i].load(Ordering::Relaxed));
-        write!(f, "MMIO {address:#x} read as {got:#x}, not as {expected:#x}")
+        let [address, got, expected] =
+            [0, 1, 2].map(|i: usize| self.first[i].load(Ordering::Relaxed));
+        write!(
+            f,
+            "MMIO {address:#x} read as {got:#x}, not as {expected:#x}"
+        )
     }
 }

@@ -47,8 +47,10 @@ impl PagingHandler for Frames {
 
 /// Makes page tables that translate the guest's memory and nothing else.
 pub(crate) fn guest_memory() -> AddrSpace<Frames> {
-    let mut space = AddrSpace::new_empty(3, GuestPhysAddr::from_usize(0), SPACE).expect("page tables");
-    let flags = MappingFlags::READ | MappingFlags::WRITE | MappingFlags::EXECUTE | MappingFlags::USER;
+    let mut space =
+        AddrSpace::new_empty(3, GuestPhysAddr::from_usize(0), SPACE).expect("page tables");
+    let flags =
+        MappingFlags::READ | MappingFlags::WRITE | MappingFlags::EXECUTE | MappingFlags::USER;
     let mapped = space.map_linear(
         GuestPhysAddr::from_usize(GUEST_MEMORY as usize),
         PhysAddr::from_usize(MEMORY + GUEST),

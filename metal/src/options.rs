@@ -88,7 +88,8 @@ impl Options {
                 }
                 Some(("sabotage", wanted)) => {
                     let found = Sabotage::ALL.iter().find(|(name, _)| *name == wanted);
-                    let found = found.unwrap_or_else(|| panic!("no sabotage has the name {wanted}"));
+                    let found =
+                        found.unwrap_or_else(|| panic!("no sabotage has the name {wanted}"));
                     options.sabotage = Some(found.1);
                 }
                 _ => panic!("{word} is no option"),

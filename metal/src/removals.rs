@@ -40,7 +40,10 @@ impl Removals {
 
     /// Poisons the cards that are quiescent by now.
     pub(crate) fn look(&mut self) {
-        for gone in self.pending.extract_if(.., |gone| gone.removed.is_quiescent()) {
+        for gone in self
+            .pending
+            .extract_if(.., |gone| gone.removed.is_quiescent())
+        {
             gone.card.poison();
             self.poisoned.push_back(gone.card);
         }

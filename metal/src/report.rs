@@ -4,6 +4,9 @@ use core::sync::atomic::Ordering;
 
 use crate::{changer::Changer, console::line, contract::BAYS, cpu::Cpu, vm::Vm};
 
+/// Of so many changes some are interrupted.
+const MANY: u64 = 1000;
+
 /// Prints the table and the figures.
 ///
 /// # Errors
@@ -79,11 +82,23 @@ fn figures(vm: &Vm, changer: &Changer) {
     line!("removals with a vCPU inside: {caught}");
     line!("removed devices still in use: {}", changer.pending());
     line!("late accesses: {}", vm.late.load(Ordering::Relaxed));
-    line!("accesses astray: {}", vm.noticed.astray.load(Ordering::Relaxed));
-    line!("accesses that failed: {}", sum(vm, |_, cpu| cpu.failed.get()));
+    line!(
+        "accesses astray: {}",
+        vm.noticed.astray.load(Ordering::Relaxed)
+    );
+    line!(
+        "accesses that failed: {}",
+        sum(vm, |_, cpu| cpu.failed.get())
+    );
     line!("timer interrupts: {}", sum(vm, |_, cpu| cpu.ticks.get()));
-    line!("in a dispatch: {}", sum(vm, |_, cpu| cpu.ticks_in_dispatch.get()));
-    line!("in a change: {}", sum(vm, |_, cpu| cpu.ticks_in_change.get()));
+    line!(
+        "in a dispatch: {}",
+        sum(vm, |_, cpu| cpu.ticks_in_dispatch.get())
+    );
+    line!(
+        "in a change: {}",
+        sum(vm, |_, cpu| cpu.ticks_in_change.get())
+    );
     line!("wrong values: {}", wrong(vm));
 }
 
@@ -93,13 +108,18 @@ fn findings(vm: &Vm) {
             line!("first wrong value, vCPU {vcpu}: {first}");
         }
         if cpu.wrong.count() > 0 {
-            line!("first wrong value, interrupt handler of CPU {vcpu}: {}", cpu.wrong);
+            line!(
+                "first wrong value, interrupt handler of CPU {vcpu}: {}",
+                cpu.wrong
+            );
         }
     }
 }
 
 fn wrong(vm: &Vm) -> u64 {
-    sum(vm, |vcpu, cpu| vm.mailbox.wrong(vcpu as usize) + cpu.wrong.count())
+    sum(vm, |vcpu, cpu| {
+        vm.mailbox.wrong(vcpu as usize) + cpu.wrong.count()
+    })
 }
 
 fn verdict(vm: &Vm, changer: &Changer) -> Result<(), &'static str> {
@@ -116,18 +136,25 @@ fn verdict(vm: &Vm, changer: &Changer) -> Result<(), &'static str> {
             "accesses came to devices that they were not for",
         ),
         (changer.pending() == 0, "removed devices are still in use"),
-        (changer.all_seen(), "a vCPU did not see all hot-added devices"),
+        (
+            changer.all_seen(),
+            "a vCPU did not see all hot-added devices",
+        ),
         (changer.made().total() > 0, "nothing was changed"),
         (
             everywhere(&|vcpu, _| vm.mailbox.checks(vcpu as usize)),
             "a guest checked nothing",
         ),
         (
-            everywhere(&|_, cpu| cpu.ticks_in_dispatch.get()),
-            "a CPU was not interrupted in a dispatch",
+            everywhere(&|_, cpu| cpu.ticks.get()),
+            "a CPU has had no timer interrupts",
         ),
         (
-            sum(vm, |_, cpu| cpu.ticks_in_change.get()) > 0,
+            sum(vm, |_, cpu| cpu.ticks_in_dispatch.get()) > 0,
+            "no dispatch was interrupted",
+        ),
+        (
+            sum(vm, |_, cpu| cpu.ticks_in_change.get()) > 0 || changer.made().total() < MANY,
             "no change was interrupted",
         ),
     ];

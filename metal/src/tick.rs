@@ -10,7 +10,9 @@ use crossbeam_utils::CachePadded;
 
 use crate::{
     arch,
-    contract::{BAYS, BEATS, Belt, FLOATING, MAX_VCPUS, SLOT_BANK, SLOT_STRIDE, SLOTS, TAG_BITS, id, tag},
+    contract::{
+        BAYS, BEATS, Belt, FLOATING, MAX_VCPUS, SLOT_BANK, SLOT_STRIDE, SLOTS, TAG_BITS, id, tag,
+    },
     cpu::{Cpu, Doing},
     options::Sabotage,
     vm::Vm,
@@ -18,7 +20,7 @@ use crate::{
 };
 
 /// From one interrupt to the next, in nanoseconds.
-pub(crate) const PERIOD: u64 = 2_000_000;
+pub(crate) const PERIOD: u64 = 1_000_000;
 
 /// What a CPU's handler has seen, for itself (`Relaxed`).
 struct Seen {
@@ -77,7 +79,8 @@ impl Tick {
         let value = next + u32::from(self.vm.sabotages(Sabotage::Beat) && next == 8);
         let address = GuestPhysAddr::from_usize(at as usize);
         let device = self.vm.devices.find_mmio_dev(address);
-        let written = device.map(|device| device.handle_write(address, AccessWidth::Dword, value as usize));
+        let written =
+            device.map(|device| device.handle_write(address, AccessWidth::Dword, value as usize));
         if !matches!(written, Some(Ok(()))) {
             self.cpu.wrong.note(at, FLOATING, next);
         }
@@ -114,7 +117,10 @@ impl Tick {
 
     fn read(&self, at: u32) -> u32 {
         let address = GuestPhysAddr::from_usize(at as usize);
-        let read = self.vm.devices.handle_mmio_read(address, AccessWidth::Dword);
+        let read = self
+            .vm
+            .devices
+            .handle_mmio_read(address, AccessWidth::Dword);
         read.map_or(FLOATING, |value| value as u32)
     }
 

@@ -25,6 +25,10 @@ pub(crate) struct Vcpu {
 enum Target {
     Mmio(GuestPhysAddr),
     Port(Port),
+    #[cfg_attr(
+        target_arch = "riscv64",
+        expect(dead_code, reason = "none is trapped there")
+    )]
     SysReg(SysRegAddr),
 }
 
@@ -68,7 +72,11 @@ impl Vcpu {
     /// Answers a write of a trapped system register.
     #[cfg(target_arch = "aarch64")]
     pub(crate) fn write_sys_reg(&mut self, address: usize, value: usize) {
-        self.write(Target::SysReg(SysRegAddr(address)), AccessWidth::Qword, value);
+        self.write(
+            Target::SysReg(SysRegAddr(address)),
+            AccessWidth::Qword,
+            value,
+        );
     }
 
     /// Drops the reference to older tables.

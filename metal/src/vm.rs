@@ -50,21 +50,26 @@ impl Vm {
     }
 
     fn new(vcpus: u32, options: Options) -> Self {
-        let config = AxVmDeviceConfig::new(arch::chip::config());
+        let config = AxVmDeviceConfig::new(arch::chip::config(vcpus, options.sabotage));
         let builder = SharedVmDevices::builder().config(config);
-        let devices = arch::chip::builder(builder).unmapped(Unmapped::Float).build();
+        let devices = arch::chip::builder(builder)
+            .unmapped(Unmapped::Float)
+            .build();
         let devices = Arc::new(devices.unwrap_or_else(|error| panic!("{error}")));
-        if options.sabotage != Some(Sabotage::Chip) {
-            arch::chip::assign(&devices, vcpus);
-        }
+        arch::chip::set_up(&devices, vcpus, options.sabotage);
 
         let mailbox = Arc::new(Mailbox::new(vcpus));
         let added = "a free range";
-        devices.add_mmio_dev(Arc::new(Latch::new(vcpus))).expect(added);
-        devices.add_port_dev(Arc::new(Latch::new(vcpus))).expect(added);
+        devices
+            .add_mmio_dev(Arc::new(Latch::new(vcpus)))
+            .expect(added);
+        devices
+            .add_port_dev(Arc::new(Latch::new(vcpus)))
+            .expect(added);
         devices.add_port_dev(mailbox.clone()).expect(added);
-        devices.add_mmio_dev(Arc::new(Beat::new(vcpus))).expect(added);
-        arch::chip::add_devices(&devices, vcpus, options.sabotage);
+        devices
+            .add_mmio_dev(Arc::new(Beat::new(vcpus)))
+            .expect(added);
 
         let mut bars = Vec::new();
         for vcpu in 0..vcpus {

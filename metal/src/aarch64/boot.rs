@@ -50,9 +50,11 @@ fn affinity() -> usize {
 ///
 /// If the firmware refuses.
 pub(crate) fn start_cpu(index: usize, id: usize) {
-    let stack = Box::leak(Box::new(Stack::<STACK_PAGES>::new()));
+    // SAFETY: a stack of zeros is one.
+    let stack = Box::leak(unsafe { Box::<Stack<STACK_PAGES>>::new_zeroed().assume_init() });
     // SAFETY: the stack is this CPU's, for ever. All memory is in the initial page tables.
-    let started = unsafe { start_core::<Smc, _, STACK_PAGES>(id as u64, stack, move || crate::run(index)) };
+    let started =
+        unsafe { start_core::<Smc, _, STACK_PAGES>(id as u64, stack, move || crate::run(index)) };
     started.expect("a CPU that starts");
 }
 

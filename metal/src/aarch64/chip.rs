@@ -19,7 +19,7 @@ use crate::{
 const CONTEXTIDR_EL1: SysRegAddr = SysRegAddr(0x32_3400);
 
 /// The devices that the crate builds itself.
-pub(crate) fn config() -> Vec<EmulatedDeviceConfig> {
+pub(crate) fn config(_vcpus: u32, _sabotage: Option<Sabotage>) -> Vec<EmulatedDeviceConfig> {
     vec![EmulatedDeviceConfig {
         name: "gicd".into(),
         base_gpa: GICD as usize,
@@ -31,7 +31,9 @@ pub(crate) fn config() -> Vec<EmulatedDeviceConfig> {
 }
 
 /// And those that it builds without an entry.
-pub(crate) fn builder(builder: VmDevicesBuilder<'_, ThreadSafe>) -> VmDevicesBuilder<'_, ThreadSafe> {
+pub(crate) fn builder(
+    builder: VmDevicesBuilder<'_, ThreadSafe>,
+) -> VmDevicesBuilder<'_, ThreadSafe> {
     builder.with_virtual_timer()
 }
 
@@ -40,8 +42,10 @@ pub(crate) fn builder(builder: VmDevicesBuilder<'_, ThreadSafe>) -> VmDevicesBui
 /// # Panics
 ///
 /// If there is no distributor.
-pub(crate) fn assign(devices: &SharedVmDevices, vcpus: u32) {
-    let device = devices.find_mmio_dev((GICD as usize).into()).expect("a distributor");
+fn assign(devices: &SharedVmDevices, vcpus: u32) {
+    let device = devices
+        .find_mmio_dev((GICD as usize).into())
+        .expect("a distributor");
     let device: Arc<dyn axdevice_base::BaseMmioDeviceOps> = device;
     let assign = |gicd: &VGicD| {
         for vcpu in 0..vcpus {
@@ -52,11 +56,19 @@ pub(crate) fn assign(devices: &SharedVmDevices, vcpus: u32) {
     assigned.expect("a VGicD").expect("no vCPU is in it");
 }
 
-/// Adds devices that are not in a configuration.
-pub(crate) fn add_devices(devices: &SharedVmDevices, vcpus: u32, sabotage: Option<Sabotage>) {
+/// Sets up the devices of the configuration, and adds those that are not in it.
+pub(crate) fn set_up(devices: &SharedVmDevices, vcpus: u32, sabotage: Option<Sabotage>) {
+    if sabotage != Some(Sabotage::Chip) {
+        assign(devices, vcpus);
+    }
     let latch = SysLatch::new(CONTEXTIDR_EL1, vcpus, sabotage == Some(Sabotage::SysReg));
-    devices.add_sys_reg_dev(Arc::new(latch)).expect("a free register");
+    devices
+        .add_sys_reg_dev(Arc::new(latch))
+        .expect("a free register");
 }
+
+/// Raises an interrupt of `vcpu`'s: here none, since those of this distributor are the machine's own.
+pub(crate) fn interrupt(_devices: &SharedVmDevices, _vcpu: u32) {}
 
 struct Arch;
 

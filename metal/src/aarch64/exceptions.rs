@@ -107,7 +107,12 @@ impl Exit {
             self.syndrome,
             self.address
         );
-        let width = [AccessWidth::Byte, AccessWidth::Word, AccessWidth::Dword, AccessWidth::Qword][self.field(22, 2)];
+        let width = [
+            AccessWidth::Byte,
+            AccessWidth::Word,
+            AccessWidth::Dword,
+            AccessWidth::Qword,
+        ][self.field(22, 2)];
         let register = self.field(16, 5);
         if writes == 1 {
             let value = get(state, register);

@@ -32,7 +32,8 @@ fn with_gic<T>(cpus: usize, work: impl FnOnce(&mut GicV3<'static>) -> T) -> T {
 
 fn open(cpus: usize) -> GicV3<'static> {
     let distributor = NonNull::new(with_exposed_provenance_mut(GICD as usize)).expect("an address");
-    let redistributors = NonNull::new(with_exposed_provenance_mut::<GicrSgi>(GICR)).expect("an address");
+    let redistributors =
+        NonNull::new(with_exposed_provenance_mut::<GicrSgi>(GICR)).expect("an address");
     // SAFETY: the registers are there. The virtual distributor, too, accesses some, of interrupts that the hypervisor does
     // not use, and each access is a volatile one.
     let distributor = unsafe { UniqueMmioPointer::new(distributor) };

@@ -12,8 +12,8 @@ use aarch64_cpu::{
     asm::{barrier, wfi},
     registers::{
         CNTFRQ_EL0, CNTHCTL_EL2, CNTHP_CTL_EL2, CNTPCT_EL0, DAIF, ELR_EL2, HCR_EL2, MPIDR_EL1,
-        ReadWriteable, Readable, SCTLR_EL1, SP_EL1, SPSR_EL2, TPIDR_EL2, VMPIDR_EL2, VTCR_EL2, VTTBR_EL2,
-        Writeable,
+        ReadWriteable, Readable, SCTLR_EL1, SP_EL1, SPSR_EL2, TPIDR_EL2, VMPIDR_EL2, VTCR_EL2,
+        VTTBR_EL2, Writeable,
     },
 };
 use qemu_exit::QEMUExit as _;
@@ -82,7 +82,9 @@ pub(crate) fn start_timer(period: u64) {
 fn set_timer(period: u64) {
     let ticks = CNTFRQ_EL0.get() * period / 1_000_000_000;
     // SAFETY: this register of the timer's, which aarch64-cpu lacks, affects no memory.
-    unsafe { asm!("msr CNTHP_TVAL_EL2, {}", in(reg) ticks, options(nomem, nostack, preserves_flags)) }
+    unsafe {
+        asm!("msr CNTHP_TVAL_EL2, {}", in(reg) ticks, options(nomem, nostack, preserves_flags))
+    }
 }
 
 /// Does something with interrupts enabled. They are masked before and afterwards.

@@ -54,7 +54,10 @@ impl Slot {
     /// The bank that `addr` is in, and how far.
     fn bank(&self, addr: GuestPhysAddr) -> (&Bank, u32) {
         let offset = addr.as_usize() as u32 - self.base();
-        (&self.banks[(offset / SLOT_BANK) as usize], offset % SLOT_BANK)
+        (
+            &self.banks[(offset / SLOT_BANK) as usize],
+            offset % SLOT_BANK,
+        )
     }
 
     fn read_scratch(&self, bank: &Bank, offset: u32) -> AxResult<usize> {

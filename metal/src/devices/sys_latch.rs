@@ -46,7 +46,11 @@ impl BaseDeviceOps<SysRegAddrRange> for SysLatch {
     }
 
     fn handle_write(&self, _: SysRegAddr, _: AccessWidth, val: usize) -> AxResult {
-        let kept = if self.sabotaged { val as u32 as usize } else { val };
+        let kept = if self.sabotaged {
+            val as u32 as usize
+        } else {
+            val
+        };
         self.own().store(kept, Ordering::Relaxed);
         Ok(())
     }

@@ -95,7 +95,9 @@ impl Guest<'_> {
     /// The part of a round that only this architecture has.
     pub(super) fn special(&mut self) {
         self.system_registers();
-        self.distributor();
+        if self.uses_chip() {
+            self.distributor();
+        }
     }
 
     fn sys_pattern(&self) -> u64 {

@@ -116,6 +116,11 @@ impl Guest<'_> {
         self.beat = self.beat.max(beat);
     }
 
+    /// Whether this is a round in which the guest uses its interrupt controller.
+    pub(super) fn uses_chip(&self) -> bool {
+        (self.rounds + self.vcpu * ROUNDS_PER_CHIP / MAX_VCPUS).is_multiple_of(ROUNDS_PER_CHIP)
+    }
+
     /// Reports.
     fn report(&mut self) {
         self.tell(CHECKS, self.checks);
