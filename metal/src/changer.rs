@@ -47,6 +47,8 @@ pub(crate) struct Changer {
     vm: &'static Vm,
     adds: Schedule,
     changes: Schedule,
+    /// The most devices that are hot-added.
+    most: u32,
     slots: Vec<Arc<Slot>>,
     full: FullBelt,
     loose: LooseBelt,
@@ -88,6 +90,11 @@ impl Changer {
                 period: CHANGE_PERIOD,
                 next: 0,
             },
+            most: if vm.sabotages(Sabotage::Unseen) {
+                6
+            } else {
+                MOST
+            },
             slots: Vec::new(),
             full: FullBelt::new(vm),
             loose: LooseBelt::new(vm),
@@ -104,7 +111,7 @@ impl Changer {
     /// If the registry refuses one.
     pub(crate) fn change(&mut self, now: u64) {
         let cpu = Cpu::current();
-        if self.adds.is_due(now) && self.added() < MOST {
+        if self.adds.is_due(now) && self.added() < self.most {
             cpu.while_doing(Doing::Change, || self.add());
         }
         if self.changes.is_due(now) {
@@ -150,16 +157,12 @@ impl Changer {
         let index = self.added();
         let sabotage = self.vm.options.sabotage.filter(|_| index == 0);
         let slot = Arc::new(Slot::new(index, self.vm.vcpus, sabotage));
-        if !(self.vm.sabotages(Sabotage::Unseen) && index == 20) {
-            self.vm
-                .devices
-                .add_mmio_dev(slot.clone())
-                .expect("a free slot");
+        self.slots.push(slot.clone());
+        if self.vm.sabotages(Sabotage::Unseen) && self.added() == self.most {
+            return;
         }
-        self.slots.push(slot);
-        if !self.vm.sabotages(Sabotage::Unseen) {
-            self.vm.added.store(index + 1, Ordering::Release);
-        }
+        self.vm.devices.add_mmio_dev(slot).expect("a free slot");
+        self.vm.added.store(index + 1, Ordering::Release);
     }
 
     fn move_on(&mut self) {
@@ -169,7 +172,7 @@ impl Changer {
             self.vm.mailbox.order_move(vcpu as usize);
             arch::chip::interrupt(&self.vm.devices, vcpu);
         }
-        if self.vm.sabotages(Sabotage::Held) && total == 100 {
+        if self.vm.sabotages(Sabotage::Held) && total == 10 {
             let mut held = self.vm.devices.dispatcher();
             // So that it holds them.
             let read = held.handle_mmio_read((SLOTS as usize).into(), axdevice::AccessWidth::Dword);

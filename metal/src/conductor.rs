@@ -53,11 +53,13 @@ pub(crate) fn finish() -> ! {
     let Conductor { vm, changer, .. } = conductor.as_mut().expect("a conductor");
     let since = arch::nanos();
     let halted = || (0..vm.vcpus).all(|vcpu| Cpu::at(vcpu as usize).is_halted());
-    while !halted() || changer.pending() > 0 {
+    let limit = if vm.sabotages(Sabotage::Held) {
+        SETTLING / 20
+    } else {
+        SETTLING
+    };
+    while (!halted() || changer.pending() > 0) && arch::nanos() - since < limit {
         changer.look();
-        if arch::nanos() - since > SETTLING {
-            break;
-        }
     }
     let verdict = match halted() {
         true => report::print(vm, changer),

@@ -55,10 +55,10 @@ fn run(index: usize) -> ! {
     arch::init_cpu(index, vm);
     let deaf = vm.sabotages(Sabotage::Deaf) && index as u32 == vm.vcpus - 1;
     if !deaf {
-        arch::start_timer(tick::PERIOD);
+        arch::start_timer(tick::period());
     }
     exits::begin(vm);
-    arch::enter_guest(index)
+    arch::enter_guest(index, vm.sabotages(Sabotage::Guest))
 }
 
 #[panic_handler]

@@ -22,9 +22,10 @@ pub(crate) enum Sabotage {
     Poison,
     /// Devices that are to move themselves stay where they are.
     Bar,
-    /// The interrupt controller is not told which interrupts are the guest's, or does not keep what it is told.
+    /// The interrupt controller does not know the guest's interrupts, or has too few contexts.
     Chip,
-    /// The system register keeps something else.
+    /// The system register loses its upper half.
+    #[cfg(target_arch = "aarch64")]
     SysReg,
     /// The beat is written twice.
     Beat,
@@ -44,17 +45,18 @@ pub(crate) enum Sabotage {
     Panic,
     /// A guest panics.
     Guest,
-    /// No CPU does anything any more.
+    /// CPU 0 does nothing any more.
     Silence,
 }
 
 impl Sabotage {
-    const ALL: [(&'static str, Self); 16] = [
+    const ALL: &'static [(&'static str, Self)] = &[
         ("slot", Self::Slot),
         ("shift", Self::Shift),
         ("poison", Self::Poison),
         ("bar", Self::Bar),
         ("chip", Self::Chip),
+        #[cfg(target_arch = "aarch64")]
         ("sysreg", Self::SysReg),
         ("beat", Self::Beat),
         ("stray", Self::Stray),

@@ -41,7 +41,7 @@ fn table(vm: &Vm, changer: &Changer) {
         "ticks",
         "in dispatch",
         "in change",
-        "checks",
+        "checked",
         "wrong"
     );
     line!(
@@ -125,8 +125,8 @@ fn wrong(vm: &Vm) -> u64 {
 fn verdict(vm: &Vm, changer: &Changer) -> Result<(), &'static str> {
     let everywhere = |of: &dyn Fn(u32, &Cpu) -> u64| cpus(vm).all(|(vcpu, cpu)| of(vcpu, cpu) > 0);
     let checks = [
-        (wrong(vm) == 0, "wrong values were read"),
         (sum(vm, |_, cpu| cpu.failed.get()) == 0, "devices failed"),
+        (wrong(vm) == 0, "wrong values were read"),
         (
             vm.late.load(Ordering::Relaxed) == 0,
             "vCPUs were inside devices that should have been out of use",

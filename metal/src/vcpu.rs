@@ -13,11 +13,16 @@ use crate::{
     vm::Vm,
 };
 
+/// How many accesses go the same way.
+const TURN: u32 = 8;
+
 /// The vCPU of a CPU.
 pub(crate) struct Vcpu {
     cpu: &'static Cpu,
     devices: Dispatcher<&'static SharedVmDevices>,
     by_handle: bool,
+    /// Accesses to come that go this way.
+    left: u32,
 }
 
 /// What an access is made to.
@@ -50,6 +55,7 @@ impl Vcpu {
             cpu: Cpu::current(),
             devices: vm.devices.dispatcher(),
             by_handle: true,
+            left: TURN,
         }
     }
 
@@ -130,8 +136,21 @@ impl Vcpu {
             Target::Port(_) => self.cpu.port.add_one(),
             Target::SysReg(_) => self.cpu.sys_reg.add_one(),
         }
-        self.by_handle = !self.by_handle;
+        self.left -= 1;
+        if self.left == 0 {
+            self.turn();
+        }
         self.by_handle
+    }
+
+    /// Goes the other way. While a change is made the registry itself tells of it first: the handle is refreshed, so that
+    /// the guest does not see it undone.
+    fn turn(&mut self) {
+        self.by_handle = !self.by_handle;
+        if self.by_handle {
+            self.devices.refresh();
+        }
+        self.left = TURN;
     }
 
     /// Notes how an access was answered. A device that fails does not end the vCPU.

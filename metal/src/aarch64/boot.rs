@@ -58,9 +58,9 @@ pub(crate) fn start_cpu(index: usize, id: usize) {
     started.expect("a CPU that starts");
 }
 
-/// Returns from an exception that was not, with a number for the guest. Its registers that matter are set.
-pub(super) fn enter(number: u64) -> ! {
+/// Returns from an exception that was not, with arguments for the guest. Its registers that matter are set.
+pub(super) fn enter(index: u64, panics: u64) -> ! {
     // SAFETY: ELR_EL2 and SPSR_EL2 are those of the guest, which has memory of its own. Nothing on this stack is needed
     // any more: the next exception begins below.
-    unsafe { asm!("isb", "eret", in("x0") number, options(noreturn)) }
+    unsafe { asm!("isb", "eret", in("x0") index, in("x1") panics, options(noreturn)) }
 }

@@ -7,7 +7,7 @@ use axaddrspace::device::AccessWidth;
 use super::{gic, set_timer, with_interrupts};
 use crate::{
     exits,
-    tick::{PERIOD, tick},
+    tick::{period, tick},
 };
 
 exception_handlers!(Exceptions);
@@ -50,7 +50,7 @@ fn interrupt() {
     gic::handle(|| {
         tick();
         // From now, so that a CPU that has little time comes to do something else too.
-        set_timer(PERIOD);
+        set_timer(period());
     });
 }
 

@@ -100,8 +100,8 @@ pub(crate) fn wait() {
     wfi();
 }
 
-/// Enters the guest at its start.
-pub(crate) fn enter_guest(index: usize) -> ! {
+/// Enters the guest at its start, with its number and whether it is to panic.
+pub(crate) fn enter_guest(index: usize, panics: bool) -> ! {
     ELR_EL2.set(GUEST_MEMORY.into());
     SP_EL1.set(guest_stack(index as u32).into());
     // As after a reset: no translation, little-endian.
@@ -113,7 +113,7 @@ pub(crate) fn enter_guest(index: usize) -> ! {
             + SPSR_EL2::I::Masked
             + SPSR_EL2::F::Masked,
     );
-    boot::enter(index as u64)
+    boot::enter(index as u64, panics.into())
 }
 
 /// Ends the machine.

@@ -135,12 +135,14 @@ impl<'seen> Guest<'seen> {
     }
 }
 
-/// Where each vCPU starts, on its own stack, without address translation of its own.
+/// Where each vCPU starts, with its number and whether it is to panic, on its own stack, without address translation of
+/// its own.
 // SAFETY: no other symbol of this name is linked.
 #[unsafe(no_mangle)]
 // SAFETY: the linker script puts the section where code is.
 #[unsafe(link_section = ".text.entry")]
-extern "C" fn guest_entry(vcpu: u64) -> ! {
+extern "C" fn guest_entry(vcpu: u64, panics: u64) -> ! {
+    assert_eq!(panics, 0);
     let mut seen = Seen::default();
     Guest::new(vcpu as u32, &mut seen).run();
     arch::call(CALL_HALT)

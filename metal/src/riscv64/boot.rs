@@ -84,7 +84,7 @@ pub(crate) fn start_cpu(index: usize, id: usize) {
 }
 
 /// Returns from a trap that was not, to the start of the guest. Where that returns to is set already, in part.
-pub(super) fn enter(index: usize) -> ! {
+pub(super) fn enter(index: usize, panics: usize) -> ! {
     // SAFETY: the next return is to supervisor mode, of the guest, as `hstatus` says.
     unsafe { sstatus::set_spp(SPP::Supervisor) };
     // SAFETY: the guest has memory of its own. Nothing on this stack is needed any more: the next trap from the guest
@@ -99,6 +99,7 @@ pub(super) fn enter(index: usize) -> ! {
             top = in(reg) TOPS[index].load(Ordering::Relaxed),
             stack = in(reg) guest_stack(index as u32) as usize,
             in("a0") index,
+            in("a1") panics,
             options(noreturn)
         )
     }

@@ -90,9 +90,9 @@ pub(crate) fn wait() {
     riscv::asm::wfi();
 }
 
-/// Enters the guest at its start.
-pub(crate) fn enter_guest(index: usize) -> ! {
-    boot::enter(index)
+/// Enters the guest at its start, with its number and whether it is to panic.
+pub(crate) fn enter_guest(index: usize, panics: bool) -> ! {
+    boot::enter(index, panics.into())
 }
 
 /// Ends the machine.

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     exits,
-    tick::{PERIOD, tick},
+    tick::{period, tick},
     vm::Vm,
 };
 
@@ -109,7 +109,7 @@ extern "C" fn trap(frame: &mut Frame) {
         assert_eq!(exit.cause, TIMER, "an interrupt");
         tick();
         // From now, so that a CPU that has little time comes to do something else too.
-        set_timer(PERIOD);
+        set_timer(period());
     } else if from_guest {
         with_interrupts(|| exit.answer(frame));
     } else {
