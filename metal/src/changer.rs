@@ -9,7 +9,7 @@ use axdevice::{Dispatcher, SharedVmDevices};
 use crate::{
     arch,
     belts::{FullBelt, Gone, LooseBelt, Step},
-    contract::{MAX_SLOTS, SLOTS},
+    contract::{MAX_CARDS, MAX_SLOTS, SLOTS},
     cpu::{Cpu, Doing},
     devices::Slot,
     options::Sabotage,
@@ -17,10 +17,10 @@ use crate::{
     vm::Vm,
 };
 
-/// From one hot-add to the next, in nanoseconds. It grows with the length of the run where there is not room enough.
+/// From one hot-add to the next, in nanoseconds. It grows where there is not room enough.
 const ADD_PERIOD: u64 = 40_000_000;
-/// From one change to the next, in nanoseconds.
-const CHANGE_PERIOD: u64 = 2_000_000;
+/// From one change to the next, in nanoseconds. It grows where there are not numbers enough for the cards.
+const CHANGE_PERIOD: u64 = 1_000_000;
 /// One in so many changes goes with the order to a guest to move its own device, and with an interrupt of its.
 const CHANGES_PER_ORDER: u64 = 4;
 /// The most devices that are hot-added.
@@ -87,7 +87,7 @@ impl Changer {
                 next: 0,
             },
             changes: Schedule {
-                period: CHANGE_PERIOD,
+                period: CHANGE_PERIOD.max(length / u64::from(MAX_CARDS)),
                 next: 0,
             },
             most: if vm.sabotages(Sabotage::Unseen) {

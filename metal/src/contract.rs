@@ -36,9 +36,11 @@ pub(crate) const CALL_PANIC: u64 = 0x50_41_4e_49;
 /// The pattern of the system register CONTEXTIDR_EL1 of each vCPU is made from this.
 pub(crate) const SYS_LATCH_SEED: u32 = 0x5a5a_1234;
 
-/// A guest uses its interrupt controller once in so many rounds: that may have a fair lock, and on a host with fewer cores
-/// than vCPUs the next in its queue is often one that does not run, for which all others wait.
+/// A guest uses its interrupt controller once in so many rounds.
 pub(crate) const ROUNDS_PER_CHIP: u32 = 128;
+/// How many vCPUs use the GICv3 distributor. That has a fair lock, and on a host with fewer cores than vCPUs the next in its
+/// queue is often one that does not run, for which all others wait.
+pub(crate) const GICD_VCPUS: u32 = 4;
 
 /// Guest physical address of the GICv3 distributor, and of the host's.
 pub(crate) const GICD: u32 = 0x0800_0000;

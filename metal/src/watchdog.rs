@@ -6,7 +6,7 @@ use crate::{arch, contract::MAX_VCPUS, cpu::Cpu, vm::Vm};
 
 /// How long a vCPU may make no access, in nanoseconds for each CPU and besides: there may be many CPUs on each core of the
 /// host.
-const PATIENCE: (u64, u64) = (1_000_000_000, 20_000_000_000);
+const PATIENCE: (u64, u64) = (1_500_000_000, 10_000_000_000);
 
 /// The accesses of each vCPU when that was last another number, and when that was.
 static LAST: [(AtomicU64, AtomicU64); MAX_VCPUS as usize] =

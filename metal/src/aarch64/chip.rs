@@ -10,7 +10,7 @@ use axvisor_api::{arch::ArchIf, memory::PhysAddr, vmm::InterruptVector};
 use axvmconfig::{EmulatedDeviceConfig, EmulatedDeviceType};
 
 use crate::{
-    contract::{FIRST_SPI, GICD, GICD_LENGTH},
+    contract::{FIRST_SPI, GICD, GICD_LENGTH, GICD_VCPUS},
     devices::SysLatch,
     options::Sabotage,
 };
@@ -37,7 +37,7 @@ pub(crate) fn builder(
     builder.with_virtual_timer()
 }
 
-/// Gives each vCPU a shared interrupt.
+/// Gives each vCPU that uses the distributor a shared interrupt.
 ///
 /// # Panics
 ///
@@ -48,7 +48,7 @@ fn assign(devices: &SharedVmDevices, vcpus: u32) {
         .expect("a distributor");
     let device: Arc<dyn axdevice_base::BaseMmioDeviceOps> = device;
     let assign = |gicd: &VGicD| {
-        for vcpu in 0..vcpus {
+        for vcpu in 0..vcpus.min(GICD_VCPUS) {
             gicd.assign_irq(FIRST_SPI + vcpu, 0, (0, 0, 0, 0));
         }
     };

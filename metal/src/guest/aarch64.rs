@@ -95,7 +95,7 @@ impl Guest<'_> {
     /// The part of a round that only this architecture has.
     pub(super) fn special(&mut self) {
         self.system_registers();
-        if self.uses_chip() {
+        if self.vcpu < GICD_VCPUS && self.uses_chip() {
             self.distributor();
         }
     }
