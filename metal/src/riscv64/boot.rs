@@ -3,11 +3,13 @@
 use alloc::boxed::Box;
 use core::{
     arch::{asm, naked_asm},
+    hint::spin_loop,
     sync::atomic::{AtomicUsize, Ordering},
 };
 
 use riscv::register::sstatus::{self, SPP};
 
+use super::nanos;
 use crate::contract::{GUEST_MEMORY, MAX_VCPUS, guest_stack};
 
 /// A CPU's stack. At its top is the CPU's number, below which a trap from the guest begins.
@@ -16,6 +18,9 @@ struct Stack {
     _below: [u8; 0x1_0000],
     top: [usize; 2],
 }
+
+/// How long a CPU may be refused, in nanoseconds.
+const PATIENCE: u64 = 10_000_000_000;
 
 /// Where the tops of the CPUs' stacks are. Starting a CPU publishes its own (`Relaxed`).
 static TOPS: [AtomicUsize; MAX_VCPUS as usize] =
@@ -79,8 +84,14 @@ pub(crate) fn start_cpu(index: usize, id: usize) {
     stack.top[0] = index;
     let top = (&raw mut stack.top).expose_provenance();
     TOPS[index].store(top, Ordering::Relaxed);
-    let started = sbi_rt::hart_start(id, entry_of_another as *const () as usize, top);
-    assert!(started.is_ok(), "CPU {index} does not start: {started:?}");
+    let entry = entry_of_another as *const () as usize;
+    let since = nanos();
+    // On a loaded host OpenSBI 1.1 has been seen to refuse a CPU, as started already: it is asked again.
+    while let Err(why) = sbi_rt::hart_start(id, entry, top).into_result() {
+        let waited = nanos() - since;
+        assert!(waited < PATIENCE, "CPU {index} does not start: {why:?}");
+        spin_loop();
+    }
 }
 
 /// Returns from a trap that was not, to the start of the guest. Where that returns to is set already, in part.
