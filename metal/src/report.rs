@@ -5,7 +5,7 @@ use core::sync::atomic::Ordering;
 use crate::{changer::Changer, console::line, contract::BAYS, cpu::Cpu, vm::Vm};
 
 /// Of so many changes some are interrupted.
-const MANY: u64 = 1000;
+const MANY: u64 = 3000;
 
 /// Prints the table and the figures.
 ///
