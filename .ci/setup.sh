@@ -16,16 +16,17 @@ command -v cargo-fuzz >/dev/null || cargo install cargo-fuzz --version 0.13.2 --
 rustup target add aarch64-unknown-linux-gnu riscv64gc-unknown-linux-gnu \
     aarch64-unknown-none-softfloat riscv64gc-unknown-none-elf x86_64-unknown-none
 
-# The emulators and linkers of .ci/emulated.sh, the disassembler of .ci/objects.sh, the counter of
+# The emulators and linkers of .ci/emulated.sh, the machines of .ci/metal.sh, the disassembler of .ci/objects.sh, the counter of
 # .ci/instructions.sh, the compiler for libFuzzer, and the interpreter of .ci/modules.sh.
 missing=
 for tool in qemu-aarch64-static aarch64-linux-gnu-gcc aarch64-linux-gnu-objdump \
-    qemu-riscv64-static riscv64-linux-gnu-gcc valgrind c++ python3; do
+    qemu-riscv64-static riscv64-linux-gnu-gcc qemu-system-aarch64 qemu-system-riscv64 valgrind c++ python3; do
     command -v "$tool" >/dev/null || missing=yes
 done
 if [ -n "$missing" ]; then
     sudo=$([ "$(id -u)" -eq 0 ] || echo sudo)
     $sudo apt-get update -qq
     $sudo apt-get install -y -qq --no-install-recommends qemu-user-static \
-        gcc-aarch64-linux-gnu libc6-dev-arm64-cross gcc-riscv64-linux-gnu libc6-dev-riscv64-cross valgrind g++ python3
+        gcc-aarch64-linux-gnu libc6-dev-arm64-cross gcc-riscv64-linux-gnu libc6-dev-riscv64-cross \
+        qemu-system-arm qemu-system-misc opensbi valgrind g++ python3
 fi

@@ -121,6 +121,7 @@ fn on<B: DeviceBound, R: BusRange>() {
     compile!(VmDevices<B>: move_to::<R>, map::<R>, unmap::<R>);
     compile!(Batch<'_, B>: move_to::<R>, map::<R>, unmap::<R>);
     compile!(Serialized<Idle>: get_mut, into_inner);
+    let _ = black_box(Serialized::new(Idle).enter(|_| ()));
     compile!(AddError<B::Dev<R>>: refusal, into_device);
     black_box(<AddError<B::Dev<R>> as fmt::Display>::fmt as *const ());
 }

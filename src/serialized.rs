@@ -90,6 +90,29 @@ impl<D> Serialized<D> {
         }
     }
 
+    /// Calls `work` with the device, which no vCPU is in meanwhile, as when an embedder sets the device up that
+    /// [`find_mmio_dev`](crate::VmDevices::find_mmio_dev) gives.
+    ///
+    /// # Errors
+    ///
+    /// [`ResourceBusy`](ax_errno::AxError::ResourceBusy) if the calling context is inside the device already.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::cell::Cell;
+    ///
+    /// use axdevice::Serialized;
+    ///
+    /// let counter = Serialized::new(Cell::new(7));
+    /// counter.enter(|counter| counter.set(8))?;
+    /// assert_eq!(counter.into_inner().get(), 8);
+    /// # Ok::<(), ax_errno::AxError>(())
+    /// ```
+    pub fn enter<T>(&self, work: impl FnOnce(&D) -> T) -> AxResult<T> {
+        self.device.enter().map(|device| work(&device))
+    }
+
     /// The device, which nobody else can be in.
     pub fn get_mut(&mut self) -> &mut D {
         self.device.get_mut()

@@ -2,6 +2,9 @@
 //! every VM exit, and meanwhile devices are hot-added, where the guests already look for them, moved
 //! and removed. The guests check every value that they read, and the devices that nobody comes late.
 
+// Some devices and the contract are `metal`'s too, which has no standard library.
+extern crate alloc;
+
 mod adder;
 mod arrivals;
 mod belts;
@@ -15,6 +18,7 @@ mod kvm;
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
 #[path = "no_kvm.rs"]
 mod kvm;
+mod names;
 mod options;
 mod plot;
 mod profiles;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use axdevice::{Accesses, BusId, Profile, ProfileRow, Span};
 
-use crate::{contract::name_at, vm::Vm};
+use crate::{names::name_at, vm::Vm};
 
 /// What the guests' accesses were for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -58,6 +58,17 @@ fn threads_lose_no_update_of_a_device_that_is_not_sync() {
 }
 
 #[test]
+fn the_embedder_enters_alone_too_and_not_twice() {
+    let counter = Serialized::new(Cell::new(7));
+    let again = counter.enter(|count| {
+        count.set(8);
+        counter.enter(|_| ())
+    });
+    assert_eq!(again, Ok(Err(AxError::ResourceBusy)));
+    assert_eq!(counter.enter(Cell::get), Ok(8));
+}
+
+#[test]
 fn an_access_waits_for_the_one_before_it() {
     const ROUNDS: usize = if cfg!(miri) { 1 } else { 50 };
     const LINGERS: usize = if cfg!(miri) { 2 } else { 2_000 };

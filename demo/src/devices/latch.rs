@@ -1,5 +1,7 @@
 //! A device that was there from the start: one register for each vCPU, on either bus.
 
+use alloc::boxed::Box;
+
 use ax_errno::AxResult;
 use axaddrspace::{
     GuestPhysAddr, GuestPhysAddrRange,

@@ -1,9 +1,7 @@
 //! A device that knows when it should be out of use.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering},
-};
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use ax_errno::AxResult;
 use axaddrspace::device::{AccessWidth, DeviceAddrRange};

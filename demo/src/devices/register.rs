@@ -1,6 +1,6 @@
 //! A register of four bytes, read and written in pieces.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use axaddrspace::device::AccessWidth;
 

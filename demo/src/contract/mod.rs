@@ -3,10 +3,9 @@
 
 mod bars;
 mod belts;
-mod names;
 mod shapes;
 
-pub(crate) use self::{bars::*, belts::*, names::*, shapes::*};
+pub(crate) use self::{bars::*, belts::*, shapes::*};
 
 /// How many vCPUs there can be: each has registers of its own in every device.
 pub(crate) const MAX_VCPUS: u32 = 64;

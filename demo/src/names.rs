@@ -2,7 +2,7 @@
 
 use axdevice::BusId;
 
-use super::{
+use crate::contract::{
     BARS, Belt, MAILBOX, MAX_VCPUS, MMIO_LATCH, PLACES, PORT_LATCH, QUEUE, QUEUE_BANK, SLOT_SHIFT,
     SLOTS, UART, crossing,
 };

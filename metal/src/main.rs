@@ -1,0 +1,68 @@
+//! A tiny SMP hypervisor for QEMU's `virt` machines: one VM with a vCPU on each CPU, whose exits one `SharedVmDevices`
+//! answers, while CPU 0 changes its devices, and a timer interrupt on every CPU dispatches by the same registry.
+
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+#[cfg_attr(target_arch = "aarch64", path = "aarch64/mod.rs")]
+#[cfg_attr(target_arch = "riscv64", path = "riscv64/mod.rs")]
+mod arch;
+mod axvisor;
+mod belts;
+mod changer;
+mod conductor;
+mod console;
+#[expect(dead_code, reason = "the guest's part of it")]
+mod contract;
+mod count;
+mod cpu;
+mod devices;
+mod exits;
+mod finding;
+mod heap;
+mod machine;
+mod memory;
+mod options;
+mod removals;
+mod report;
+mod tick;
+mod vcpu;
+mod vm;
+mod watchdog;
+
+use core::panic::PanicInfo;
+
+use crate::{console::line, machine::Machine, options::Sabotage, vm::Vm};
+
+/// Where CPU 0 starts, with the address of the device tree and the id that the firmware has for it.
+fn start(tree: usize, boot_cpu: usize) -> ! {
+    heap::init();
+    let machine = Machine::read(tree, boot_cpu);
+    line!("{} CPUs, {:?}", machine.cpus.len(), machine.options);
+    let vm = Vm::make(&machine);
+    conductor::prepare(vm);
+    for (index, id) in machine.cpus.iter().enumerate().skip(1) {
+        arch::start_cpu(index, *id);
+    }
+    run(0)
+}
+
+/// Where each CPU comes to: it runs its guest, with its timer on.
+fn run(index: usize) -> ! {
+    let vm = Vm::the();
+    arch::init_cpu(index, vm);
+    let deaf = vm.sabotages(Sabotage::Deaf) && index as u32 == vm.vcpus - 1;
+    if !deaf {
+        arch::start_timer(tick::period());
+    }
+    exits::begin(vm);
+    arch::enter_guest(index, vm.sabotages(Sabotage::Guest))
+}
+
+#[panic_handler]
+fn panic(info: &PanicInfo<'_>) -> ! {
+    console::print_at_last(format_args!("FAILED: CPU {}: {info}", arch::cpu_index()));
+    arch::exit(false)
+}

@@ -1,0 +1,117 @@
+//! The start of the CPUs.
+
+use alloc::boxed::Box;
+use core::{
+    arch::{asm, naked_asm},
+    hint::spin_loop,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use riscv::register::sstatus::{self, SPP};
+
+use super::nanos;
+use crate::contract::{GUEST_MEMORY, MAX_VCPUS, guest_stack};
+
+/// A CPU's stack. At its top is the CPU's number, below which a trap from the guest begins.
+#[repr(C, align(16))]
+struct Stack {
+    _below: [u8; 0x1_0000],
+    top: [usize; 2],
+}
+
+/// How long a CPU may be refused, in nanoseconds.
+const PATIENCE: u64 = 10_000_000_000;
+
+/// Where the tops of the CPUs' stacks are. Starting a CPU publishes its own (`Relaxed`).
+static TOPS: [AtomicUsize; MAX_VCPUS as usize] =
+    [const { AtomicUsize::new(0) }; MAX_VCPUS as usize];
+
+/// Where OpenSBI jumps to on the CPU that boots, with its id and the address of the device tree.
+// SAFETY: no other symbol of this name is linked.
+#[unsafe(no_mangle)]
+// SAFETY: the linker script puts this section first.
+#[unsafe(link_section = ".text.entry")]
+#[unsafe(naked)]
+extern "C" fn entry() -> ! {
+    naked_asm!(
+        "la t0, bss_begin",
+        "la t1, bss_end",
+        "0: bgeu t0, t1, 1f",
+        "sd zero, 0(t0)",
+        "addi t0, t0, 8",
+        "j 0b",
+        "1: la sp, boot_stack_end",
+        "addi sp, sp, -16",
+        "sd zero, 0(sp)",
+        "mv tp, zero",
+        "csrw sscratch, zero",
+        "mv a2, sp",
+        "tail {boot}",
+        boot = sym boot,
+    )
+}
+
+extern "C" fn boot(id: usize, tree: usize, top: usize) -> ! {
+    TOPS[0].store(top, Ordering::Relaxed);
+    crate::start(tree, id)
+}
+
+/// Where OpenSBI jumps to on another CPU, with its id and the top of its stack.
+#[unsafe(naked)]
+extern "C" fn entry_of_another() -> ! {
+    naked_asm!(
+        "mv sp, a1",
+        "ld a0, 0(sp)",
+        "mv tp, a0",
+        "csrw sscratch, zero",
+        "tail {boot}",
+        boot = sym boot_another,
+    )
+}
+
+extern "C" fn boot_another(index: usize) -> ! {
+    crate::run(index)
+}
+
+/// Starts the CPU with this id under a number.
+///
+/// # Panics
+///
+/// If the firmware refuses.
+pub(crate) fn start_cpu(index: usize, id: usize) {
+    // SAFETY: a stack of zeros is one.
+    let stack = Box::leak(unsafe { Box::<Stack>::new_zeroed().assume_init() });
+    stack.top[0] = index;
+    let top = (&raw mut stack.top).expose_provenance();
+    TOPS[index].store(top, Ordering::Relaxed);
+    let entry = entry_of_another as *const () as usize;
+    let since = nanos();
+    // On a loaded host OpenSBI 1.1 has been seen to refuse a CPU, as started already: it is asked again.
+    while let Err(why) = sbi_rt::hart_start(id, entry, top).into_result() {
+        let waited = nanos() - since;
+        assert!(waited < PATIENCE, "CPU {index} does not start: {why:?}");
+        spin_loop();
+    }
+}
+
+/// Returns from a trap that was not, to the start of the guest. Where that returns to is set already, in part.
+pub(super) fn enter(index: usize, panics: usize) -> ! {
+    // SAFETY: the next return is to supervisor mode, of the guest, as `hstatus` says.
+    unsafe { sstatus::set_spp(SPP::Supervisor) };
+    // SAFETY: the guest has memory of its own. Nothing on this stack is needed any more: the next trap from the guest
+    // begins below its top.
+    unsafe {
+        asm!(
+            "csrw sepc, {start}",
+            "csrw sscratch, {top}",
+            "mv sp, {stack}",
+            "sret",
+            start = in(reg) GUEST_MEMORY as usize,
+            top = in(reg) TOPS[index].load(Ordering::Relaxed),
+            stack = in(reg) guest_stack(index as u32) as usize,
+            in("a0") index,
+            in("a1") panics,
+            options(noreturn)
+        )
+    }
+}
