@@ -143,13 +143,9 @@ impl Vcpu {
         self.by_handle
     }
 
-    /// Goes the other way. While a change is made the registry itself tells of it first: the handle is refreshed, so that
-    /// the guest does not see it undone.
+    /// Goes the other way. The handle finds each change that the registry has shown, also while it is made.
     fn turn(&mut self) {
         self.by_handle = !self.by_handle;
-        if self.by_handle {
-            self.devices.refresh();
-        }
         self.left = TURN;
     }
 
