@@ -57,7 +57,7 @@ fn methods<B: DeviceBound>() {
     let record = |batch: &mut Batch<'_, B>| batch.remove(black_box(None).ok_or(Refusal::NoMemory)?);
     drop(black_box(VmDevices::<B>::default().update(record)));
     compile!(Snapshot<B>: mmio, sys_reg, port, ivc);
-    compile!(ProfileTable: profile);
+    compile!(ProfileTable: profile, rows);
     black_box(<ProfileTable as fmt::Debug>::fmt as *const ());
     black_box(<ProfileTable as fmt::Display>::fmt as *const ());
     compile!(AxVmDeviceConfig: new);
