@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs the tiny hypervisor of metal/ in QEMU, on both architectures, and shows that each of its checks sees what goes wrong.
+# Runs the tiny hypervisor of metal/ in QEMU, on both architectures, and shows that each of its checks sees what goes wrong:
+# on aarch64, and on riscv64 too where runs take more than 10 seconds.
 #
 # usage: .ci/metal.sh [SECONDS [CPUS...]]   of a run, 10, and how many CPUs, 4; sabotaged runs have 3, for 2 seconds
 set -euo pipefail
@@ -59,6 +60,8 @@ for arch in aarch64 riscv64; do
     for cpus in "$@"; do
         metal/run.sh "$arch" --cpus "$cpus" --seconds "$seconds"
     done
+    # In short runs aarch64 alone is sabotaged.
+    [ "$arch" = aarch64 ] || [ "$seconds" -gt 10 ] || continue
     for entry in "${sabotages[@]}"; do
         sabotage "$arch" "${entry%% *}" "${entry#* }"
     done
