@@ -225,13 +225,14 @@ fn a_handles_first_uses_after_a_withdrawal() {
         let mut devices = registry(&[1]);
         let lent = Arc::get_mut(&mut devices).expect("nobody else has it");
         let withdrawn = Arc::new(lent.withdraw());
-        let read_or_restore = |devices: Arc<Devices>, withdrawn: &[Withdrawn<Ports>]| {
-            let mut vcpu = Vcpu::new(devices.clone());
-            restored(&devices, withdrawn, || read_by(&mut vcpu, 1))
+        let read_or_restore = |vcpu: &mut Vcpu<Arc<Devices>>, withdrawn: &[Withdrawn<Ports>]| {
+            let devices = vcpu.registry().clone();
+            restored(&devices, withdrawn, || read_by(vcpu, 1))
         };
-        let (other, theirs) = (devices.clone(), withdrawn.clone());
-        let vcpu = thread::spawn(move || assert_eq!(read_or_restore(other, &theirs), Ok(1)));
-        assert_eq!(read_or_restore(devices, &withdrawn), Ok(1));
+        let (mut vcpu, theirs) = (Vcpu::new(devices.clone()), withdrawn.clone());
+        let mut other = Vcpu::new(devices);
+        let vcpu = thread::spawn(move || assert_eq!(read_or_restore(&mut vcpu, &theirs), Ok(1)));
+        assert_eq!(read_or_restore(&mut other, &withdrawn), Ok(1));
         vcpu.join().expect("the vCPU panicked");
     });
 }
