@@ -191,11 +191,7 @@ impl Index {
         };
         // INVARIANT (Counted): it is below all leaves that come after its own.
         self.below[leaf + 1..].iter_mut().for_each(|n| *n += 1);
-        self.crowded += match self.starts(leaf) {
-            0 | 1 => 0,
-            2 => 2,
-            _ => 1,
-        };
+        self.crowded += self.crowded_by_one(leaf);
         if self.lifetime == 0 || self.crowded > self.tolerated {
             return self.rebuild(firsts, top);
         }
@@ -213,11 +209,7 @@ impl Index {
         let Some(leaf) = self.counted_leaf(first) else {
             return self.rebuild(firsts, top);
         };
-        self.crowded -= match self.starts(leaf) {
-            0 | 1 => 0,
-            2 => 2,
-            _ => 1,
-        };
+        self.crowded -= self.crowded_by_one(leaf);
         // INVARIANT (Counted): it was below all leaves that come after its own.
         self.below[leaf + 1..].iter_mut().for_each(|n| *n -= 1);
         if self.lifetime == 0 || firsts.is_empty() {
@@ -231,6 +223,15 @@ impl Index {
     fn counted_leaf(&self, addr: u64) -> Option<usize> {
         let leaf = self.leaf(addr).filter(|_| addr >= self.root.base)?;
         (leaf + 1 < self.below.len()).then_some(leaf)
+    }
+
+    /// How many more spans start in crowded leaves for one of those that start in this leaf.
+    fn crowded_by_one(&self, leaf: usize) -> usize {
+        match self.starts(leaf) {
+            0 | 1 => 0,
+            2 => 2,
+            _ => 1,
+        }
     }
 
     /// How many spans start in a leaf.
