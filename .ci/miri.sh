@@ -89,7 +89,7 @@ else
     torture '' -Zmiri-permissive-provenance 2 serialized::
 fi
 # These have one thread.
-sweep slot-cell -Zmiri-strict-provenance 2 "$busmap --lib" 62 table:: tables:: registrations:: cache:: registry:: \
+sweep slot-cell -Zmiri-strict-provenance 2 "$busmap --lib" 72 index:: table:: tables:: registrations:: cache:: registry:: \
     removed:: vcpu:: withdraw:: a_destructor_that_unwinds neighbouring_stacks \
     --skip loom_tests::
 echo "-- $seeds seeds from $first on, in $SECONDS s"

@@ -1,7 +1,7 @@
 //! [`Access`]: one access of a guest, what it does in the device that it is for, and what the registry
 //! does with it where there is none.
 
-use core::fmt;
+use core::{fmt, hint};
 
 use ax_errno::{AxError, AxResult};
 use axaddrspace::device::AccessWidth;
@@ -88,6 +88,7 @@ impl<R: BusRange> Access<R> {
     fn trace<B: DeviceBound>(self, hit: Hit<'_, B::Handlers, R::Bus>) {
         // What the level is compared with first is all that an access costs that is not logged.
         if Level::Trace <= STATIC_MAX_LEVEL && Level::Trace <= log::max_level() {
+            hint::cold_path();
             Self::log::<B>(self.addr, self.width, self.direction, hit);
         }
     }

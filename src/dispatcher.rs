@@ -215,6 +215,9 @@ impl<B: DeviceBound, V: Deref<Target = VmDevices<B>>> Dispatcher<V> {
             access.beyond(),
             move |found| match found {
                 Ok(hit) => Access::<A::Range>::read(addr, width).read_from::<B>(hit),
+                Err((vcpu, miss)) if vcpu.registry().0.floats_unlogged(miss) => {
+                    Ok(A::Range::floating(width))
+                }
                 Err((vcpu, miss)) => Self::read_missed(vcpu, addr, width, miss),
             },
         )
@@ -262,6 +265,7 @@ impl<B: DeviceBound, V: Deref<Target = VmDevices<B>>> Dispatcher<V> {
             access.beyond(),
             move |found| match found {
                 Ok(hit) => Access::<A::Range>::write(addr, width).write_to::<B>(hit, val),
+                Err((vcpu, miss)) if vcpu.registry().0.floats_unlogged(miss) => Ok(()),
                 Err((vcpu, miss)) => Self::write_missed(vcpu, addr, width, val, miss),
             },
         )

@@ -529,6 +529,7 @@ impl<B: DeviceBound> VmDevices<B> {
         self.core()
             .dispatch_with(access.at(), access.beyond(), move |found| match found {
                 Ok(hit) => Access::<A::Range>::read(addr, width).read_from::<B>(hit),
+                Err(miss) if self.floats_unlogged(miss) => Ok(A::Range::floating(width)),
                 Err(miss) => self.read_missed(addr, width, miss),
             })
     }
@@ -556,6 +557,7 @@ impl<B: DeviceBound> VmDevices<B> {
         self.core()
             .dispatch_with(access.at(), access.beyond(), move |found| match found {
                 Ok(hit) => Access::<A::Range>::write(addr, width).write_to::<B>(hit, val),
+                Err(miss) if self.floats_unlogged(miss) => Ok(()),
                 Err(miss) => self.write_missed(addr, width, val, miss),
             })
     }
@@ -585,6 +587,13 @@ impl<B: DeviceBound> VmDevices<B> {
     pub(crate) fn restore_for<R: BusRange>(&self, access: Access<R>) -> AxResult {
         let restored = self.devices.restored();
         restored.map_or_else(|_| Err(access.undecided(&self.misses)), |_| Ok(()))
+    }
+
+    /// Whether a miss is certain, and all that happens is that the access floats.
+    #[inline(always)]
+    pub(crate) fn floats_unlogged(&self, miss: Miss) -> bool {
+        let is_certain = !matches!(miss, Miss::Withdrawn);
+        is_certain && matches!(self.unmapped, Unmapped::Float) && !LimitedLog::is_enabled()
     }
 
     /// Does with an access that no device answers as the policy says. `Ok` means: it floats.

@@ -5,7 +5,6 @@ use core::ptr::NonNull;
 use crate::{
     bus::{Bus, Family, Handlers, On, PerBus},
     direction::Direction,
-    miss::Miss,
     publish::{Hold, NEVER, SnapshotCell},
     registry::Hit,
     table::Row,
@@ -114,45 +113,13 @@ impl<F: Handlers> Cache<F> {
         Some(unsafe { hint.row.as_ref() })
     }
 
-    /// Where in the held tables the row may be that owns `at`: see [`guessed`](Self::guessed) and
-    /// [`search`](Self::search).
-    #[inline(always)]
-    pub(crate) fn guess<K: Bus>(&self, at: u64) -> usize {
-        self.hold.snapshot().of::<K>().guess(at)
-    }
-
-    /// The row of the held tables at a [guess](Self::guess), if it owns all of `at ..= at + beyond`. Counts the access;
-    /// now and then the row becomes the hint.
-    #[inline(always)]
-    pub(crate) fn guessed<K: Bus>(
-        &mut self,
-        tallies: &mut Tallies,
-        direction: Direction,
-        guess: usize,
-        at: u64,
-        beyond: u64,
-    ) -> Option<Hit<'_, F, K>> {
-        let tables = self.hold.snapshot();
-        let row = tables.of::<K>().guessed(guess, at, beyond)?;
-        if tallies.count::<K>(row.index, direction) {
-            K::of_mut(&mut self.hints).set(row, self.sure);
-        }
-        Some(Hit { row, tables })
-    }
-
-    /// Why an access that is not for the row at a [guess](Self::guess) is a miss by the held tables, if the guess tells.
-    #[inline(always)]
-    pub(crate) fn miss<K: Bus>(&self, guess: usize, at: u64) -> Option<Miss> {
-        let holder = self.tables().of::<K>().holder(guess, at)?;
-        Some(Miss::at(holder))
-    }
-
-    /// The row of the held tables that owns all of `at ..= at + beyond`. Counts the access, as
-    /// [`guessed`](Self::guessed) does.
+    /// The row of the held tables that owns all of `at ..= at + beyond`. Counts the access; now and then the row
+    /// becomes the hint.
     ///
     /// # Errors
     ///
     /// The row that owns `at`, if there is one.
+    #[inline(always)]
     pub(crate) fn search<K: Bus>(
         &mut self,
         tallies: &mut Tallies,
@@ -254,9 +221,8 @@ mod tests {
     }
 
     fn find_of(cache: &mut Cache<Named>, tallies: &mut Tallies, port: u64) -> Option<Span> {
-        let guess = cache.guess::<Port>(port);
-        let hit = cache.guessed::<Port>(tallies, Direction::Read, guess, port, 0);
-        hit.map(|hit| hit.row.span)
+        let hit = cache.search::<Port>(tallies, Direction::Read, port, 0);
+        hit.ok().map(|hit| hit.row.span)
     }
 
     fn renew(cache: &mut Cache<Named>, devices: &Registry<Named>) {
@@ -332,10 +298,6 @@ mod tests {
         let mut cache = warm(&devices, 5);
         let is_sure = |cache: &Cache<Named>| cache.is_sure(cache.latest());
         assert!(is_sure(&cache));
-        assert_eq!(
-            cache.miss::<Port>(cache.guess::<Port>(6), 6),
-            Some(Miss::Nobody)
-        );
         add(&devices, 6);
         assert!(!is_sure(&cache));
         renew(&mut cache, &devices);

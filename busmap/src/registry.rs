@@ -8,7 +8,7 @@ use crate::{
     device::{DeviceId, DeviceIds},
     listener::Listening,
     miss::Miss,
-    publish::{SnapshotCell, SnapshotGuard},
+    publish::SnapshotCell,
     span::Span,
     sync::Arc,
     table::Row,
@@ -127,19 +127,16 @@ impl<F: Handlers> Registry<F> {
         answer: impl FnOnce(Result<Hit<'_, F, K>, Miss>) -> T,
     ) -> T {
         let tables = self.tables.load();
-        let guess = tables.of::<K>().guess(at);
-        if let Some(row) = tables.of::<K>().guessed(guess, at, beyond) {
-            let tables = &*tables;
-            return answer(Ok(Hit { row, tables }));
-        }
-        match tables.of::<K>().holder(guess, at) {
-            Some(holder) if tables.withdrawal().is_none() => {
-                let miss = Miss::at(holder);
-                drop(tables);
-                answer(Err(miss))
+        let miss = match tables.of::<K>().search(at, beyond) {
+            Ok(row) => {
+                let tables = &*tables;
+                return answer(Ok(Hit { row, tables }));
             }
-            _ => search_and_answer(tables, at, beyond, answer),
-        }
+            Err(_) if tables.withdrawal().is_some() => Miss::Withdrawn,
+            Err(holder) => Miss::at(holder),
+        };
+        drop(tables);
+        answer(Err(miss))
     }
 
     /// The device that owns `at`, and what an access to it calls, with a count of the caller's own.
@@ -168,27 +165,6 @@ impl<F: Handlers> Registry<F> {
     pub fn reclaim(&self) {
         self.tables.reclaim();
     }
-}
-
-/// Dispatches an access where the guess does not tell.
-#[cold]
-#[inline(never)]
-fn search_and_answer<F: Handlers, K: Bus, T>(
-    tables: SnapshotGuard<'_, Tables<F>>,
-    at: u64,
-    beyond: u64,
-    answer: impl FnOnce(Result<Hit<'_, F, K>, Miss>) -> T,
-) -> T {
-    let miss = match tables.of::<K>().search(at, beyond) {
-        Ok(row) => {
-            let tables = &*tables;
-            return answer(Ok(Hit { row, tables }));
-        }
-        Err(_) if tables.withdrawal().is_some() => Miss::Withdrawn,
-        Err(holder) => Miss::at(holder),
-    };
-    drop(tables);
-    answer(Err(miss))
 }
 
 impl<F: Handlers> Default for Registry<F> {

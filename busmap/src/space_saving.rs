@@ -5,8 +5,9 @@ use crate::missed::{LISTED, Missed, MissedAddress};
 /// Up to so many addresses all are entered in the list.
 const EXACT: u64 = 4_096;
 
-/// Of how many addresses beyond [`EXACT`] one is entered, for all of them. A power of two.
-const SAMPLED: u64 = 16;
+/// Of the addresses beyond [`EXACT`] one is entered, for all since the one before: by chance the next, or one of so many
+/// after it less one. A power of two.
+const GAPS: u64 = 32;
 
 /// Counts the most frequent addresses, as [`Missed`] says, without allocating.
 ///
@@ -18,8 +19,11 @@ const SAMPLED: u64 = 16;
 /// - *Sorted*: the first `len` entries are in use, by descending count, each with an address of its own.
 /// - *Whole*: their counts are together how many addresses were entered, each as often as it counts.
 pub(crate) struct SpaceSaving {
-    /// How many addresses there were.
-    total: u64,
+    /// The number of addresses up to the next that is entered, including it.
+    scheduled: u64,
+    /// How many of them are still to come, and how many there were when the last was entered.
+    left: u64,
+    gap: u64,
     /// The last pseudo-random number.
     random: u64,
     len: usize,
@@ -29,41 +33,52 @@ pub(crate) struct SpaceSaving {
 impl SpaceSaving {
     pub(crate) fn new() -> Self {
         Self {
-            total: 0,
+            scheduled: 1,
+            left: 1,
+            gap: 1,
             random: 0,
             len: 0,
             entries: [MissedAddress::default(); LISTED],
         }
     }
 
-    /// How many addresses were counted.
+    /// The number of addresses that were counted.
     pub(crate) const fn total(&self) -> u64 {
-        self.total
+        self.scheduled - self.left
     }
 
     /// Counts an address once more.
     #[inline(always)]
     pub(crate) fn count(&mut self, address: u64) {
-        self.total += 1;
-        if self.total <= EXACT {
-            self.enter(address, 1);
-        } else if self.is_chosen() {
-            self.enter(address, SAMPLED);
+        self.left -= 1;
+        if self.left == 0 {
+            self.enter_scheduled(address);
         }
     }
 
-    /// Whether the next of the addresses beyond [`EXACT`] is the one of [`SAMPLED`], which a guest that accesses in
-    /// turn cannot avoid.
-    #[inline(always)]
-    fn is_chosen(&mut self) -> bool {
+    /// Enters the address that was scheduled, and schedules another.
+    #[cold]
+    #[inline(never)]
+    fn enter_scheduled(&mut self, address: u64) {
+        self.enter(address, self.gap);
+        self.gap = if self.scheduled < EXACT {
+            1
+        } else {
+            self.random_gap()
+        };
+        self.left = self.gap;
+        self.scheduled += self.gap;
+    }
+
+    /// A number that a guest cannot foresee by accesses in a rhythm.
+    fn random_gap(&mut self) -> u64 {
         // Knuth's MMIX generator, whose high bits are good.
         let next = self.random.wrapping_mul(6_364_136_223_846_793_005);
         self.random = next.wrapping_add(1_442_695_040_888_963_407);
-        self.random >> (u64::BITS - SAMPLED.ilog2()) == 0
+        1 + (self.random >> (u64::BITS - GAPS.ilog2()))
     }
 
     /// Enters an address in the list, `weight` times.
-    #[inline(never)]
     fn enter(&mut self, address: u64, weight: u64) {
         let at = self.place_of(address);
         let count = self.entries[at].count + weight;
@@ -101,7 +116,7 @@ impl SpaceSaving {
         // The last one that took another's place is still there, with an error.
         let were_all_listed = used.iter().all(|of| of.error == 0);
         Missed {
-            total: self.total,
+            total: self.total(),
             addresses: used.to_vec(),
             unlisted: match used.last() {
                 Some(least) if !were_all_listed => least.count,

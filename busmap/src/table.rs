@@ -56,33 +56,26 @@ impl<D: ?Sized> Row<D> {
     }
 }
 
-/// The index of no row.
-const NONE: usize = usize::MAX;
-
 /// The rows of one bus, sorted by address.
 ///
-/// Pure data: it knows of no other thread. An [`Index`] says with which of the spans' first addresses, which lie
-/// side by side, an address has to be compared.
+/// Pure data: it knows of no other thread. An [`Index`] of the spans' first addresses finds the one row that can own an
+/// address: the nearest that does not start above it.
 ///
 /// # Invariants
 ///
-/// - *Sorted*: `firsts` ascends, `firsts[i] == rows[i].span.first()`, and one `u64::MAX` follows, unless both are
-///   empty.
+/// - *Sorted*: the rows ascend, and the index has the first address of each, at the same position.
 /// - *Disjoint*: no two spans overlap.
 /// - *Owned*: the registrations beside the table have, at the index of each row, one with an `Arc` of
 ///   the row's handler. [`Tables`](crate::tables::Tables) sees to it: a row is made of a registration
 ///   that is there, and goes with it at the latest.
 pub(crate) struct Table<D: ?Sized> {
-    firsts: Vec<u64>,
     rows: Vec<Row<D>>,
-    /// Of `firsts`.
     index: Index,
 }
 
 impl<D: ?Sized> Table<D> {
     pub(crate) const fn new() -> Self {
         Self {
-            firsts: Vec::new(),
             rows: Vec::new(),
             index: Index::new(),
         }
@@ -94,17 +87,11 @@ impl<D: ?Sized> Table<D> {
     ///
     /// [`Refusal::NoMemory`].
     pub(crate) fn try_clone(&self, more: usize) -> Result<Self, Refusal> {
-        let mut firsts = reserved(self.rows.len() + more + 1)?;
         let mut rows = reserved(self.rows.len() + more)?;
-        firsts.extend_from_slice(&self.firsts);
         // INVARIANT (all): the same rows in the same order.
         rows.extend(self.rows.iter().map(Row::copied));
-        let index = self.index.try_clone()?;
-        Ok(Self {
-            firsts,
-            rows,
-            index,
-        })
+        let index = self.index.try_clone(more)?;
+        Ok(Self { rows, index })
     }
 
     /// Adds a row.
@@ -115,24 +102,18 @@ impl<D: ?Sized> Table<D> {
     ///
     /// An overlap is no error: the lowest row that the new one would overlap is given, and the table is unchanged.
     pub(crate) fn insert(&mut self, row: Row<D>) -> Result<Option<&Row<D>>, Refusal> {
-        let at = self.rank(row.span.first());
+        let at = self.index.nearest(row.span.first()).wrapping_add(1);
         let mut neighbours = at.saturating_sub(1)..self.rows.len().min(at + 1);
         if let Some(i) = neighbours.find(|&i| self.rows[i].span.overlaps(row.span)) {
             return Ok(Some(&self.rows[i]));
         }
-        reserve(&mut self.firsts, 2)?;
         reserve(&mut self.rows, 1)?;
-        if self.rows.is_empty() {
-            self.firsts.clear();
-            self.firsts.push(u64::MAX);
-        }
         // INVARIANT (Sorted, Disjoint): everything below `at` starts at or below the new span's first
         // address and, not overlapping it, ends below it; everything from `at` on starts above its
         // last.
         let first = row.span.first();
-        self.firsts.insert(at, first);
         self.rows.insert(at, row);
-        self.index_row(Index::inserted, first)?;
+        self.index.insert(at, first, self.top())?;
         Ok(None)
     }
 
@@ -143,7 +124,7 @@ impl<D: ?Sized> Table<D> {
     ///
     /// [`Refusal::NoMemory`]: the table is of no more use then.
     pub(crate) fn remove(&mut self, index: usize, span: Span) -> Result<bool, Refusal> {
-        let at = self.nearest(span.first());
+        let at = self.index.nearest(span.first());
         let found = (self.rows.get(at)).is_some_and(|row| row.index == index && row.span == span);
         if found {
             self.remove_at(at)?;
@@ -168,19 +149,13 @@ impl<D: ?Sized> Table<D> {
 
     fn remove_at(&mut self, at: usize) -> Result<(), Refusal> {
         // INVARIANT (all): the rest stays in order.
-        let first = self.firsts.remove(at);
         self.rows.remove(at);
-        self.index_row(Index::removed, first)
+        self.index.remove(at, self.top())
     }
 
-    /// Tells the index of a row that was inserted or removed.
-    fn index_row(
-        &mut self,
-        tell: impl Fn(&mut Index, u64, &[u64], u64) -> Result<(), Refusal>,
-        first: u64,
-    ) -> Result<(), Refusal> {
-        let top = self.rows.last().map_or(0, |row| row.span.last());
-        tell(&mut self.index, first, &self.firsts[..self.rows.len()], top)
+    /// The highest address that a row owns; zero if there are no rows.
+    fn top(&self) -> u64 {
+        self.rows.last().map_or(0, |row| row.span.last())
     }
 
     /// The row whose span holds `addr`.
@@ -188,67 +163,21 @@ impl<D: ?Sized> Table<D> {
         self.search(addr, 0).ok()
     }
 
-    /// The index of the row that starts nearest below `addr` or at it, if the index knows with one comparison. If it does
-    /// not, any other index; if there is no such row, one out of range.
-    #[inline(always)]
-    pub(crate) fn guess(&self, addr: u64) -> usize {
-        if let Some(below) = self.index.below(addr)
-            && let Some(&next) = self.firsts.get(below)
-        {
-            return below.wrapping_sub(usize::from(addr < next));
-        }
-        NONE
-    }
-
-    /// The row at an index that [`guess`](Self::guess) gave, if its span holds all of `addr ..= addr + beyond`.
-    #[inline(always)]
-    pub(crate) fn guessed(&self, guess: usize, addr: u64, beyond: u64) -> Option<&Row<D>> {
-        let row = self.rows.get(guess)?;
-        row.span.holds(addr, beyond).then_some(row)
-    }
-
     /// The row whose span holds all of `addr ..= addr + beyond`.
     ///
     /// # Errors
     ///
     /// The row whose span holds `addr`, if there is one.
+    #[inline(always)]
     pub(crate) fn search(&self, addr: u64, beyond: u64) -> Result<&Row<D>, Option<&Row<D>>> {
-        let nearest = self.rows.get(self.nearest(addr));
-        match nearest {
-            Some(row) if row.span.holds(addr, beyond) => Ok(row),
-            nearest => Err(nearest.filter(|row| row.span.contains(addr))),
+        let nearest = self.rows.get(self.index.nearest(addr)).ok_or(None)?;
+        // It does not start above the address (Sorted).
+        let left = nearest.span.last().checked_sub(addr).ok_or(None)?;
+        if left >= beyond {
+            Ok(nearest)
+        } else {
+            Err(Some(nearest))
         }
-    }
-
-    /// The row that owns `addr`, if it is certain by a [guess](Self::guess) whether there is one.
-    #[inline(always)]
-    pub(crate) fn holder(&self, guess: usize, addr: u64) -> Option<Option<&Row<D>>> {
-        if self.is_nearest(guess, addr) {
-            let nearest = self.rows.get(guess);
-            return Some(nearest.filter(|row| addr <= row.span.last()));
-        }
-        // The index tells nothing of addresses below all others.
-        let lowest = self.firsts.first();
-        lowest.is_none_or(|&lowest| addr < lowest).then_some(None)
-    }
-
-    /// Whether the row at an index, or no row for [`NONE`], starts nearest below `addr` or at it.
-    #[inline(always)]
-    fn is_nearest(&self, index: usize, addr: u64) -> bool {
-        let next = self.firsts.get(index.wrapping_add(1));
-        let starts = index == NONE || self.firsts.get(index).is_some_and(|&first| first <= addr);
-        starts && next.is_some_and(|&next| addr < next)
-    }
-
-    /// The index of the one row that can hold `addr`: the last that starts at or below it. If there
-    /// is none, [`NONE`].
-    fn nearest(&self, addr: u64) -> usize {
-        self.rank(addr).wrapping_sub(1)
-    }
-
-    /// How many rows start at or below `addr`.
-    fn rank(&self, addr: u64) -> usize {
-        self.index.rank(&self.firsts[..self.rows.len()], addr)
     }
 
     /// The rows by address.

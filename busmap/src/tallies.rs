@@ -1,7 +1,7 @@
 //! [`Tallies`]: how often a vCPU has accessed each device, in memory of its own.
 
 use alloc::vec::Vec;
-use core::mem;
+use core::{hint, mem};
 
 use crate::{
     accesses::Accesses,
@@ -19,8 +19,30 @@ const MORE: usize = 8;
 /// a device which is not hot, and costs a branch that was predicted wrong, is rarely taken for it.
 const SELDOM: u64 = 64;
 
-/// No device's index.
+/// What an access adds to [`Hot::round`], which overflows once in [`SELDOM`] accesses.
+const STEP: u8 = (256 / SELDOM) as u8;
+
+/// No device's index, and the place of no count.
 const NOWHERE: usize = usize::MAX;
+
+/// The place of the count of a device's accesses in one direction.
+#[inline(always)]
+const fn place(index: usize, direction: Direction) -> usize {
+    match direction {
+        Direction::Read => 2 * index,
+        Direction::Write => 2 * index + 1,
+    }
+}
+
+/// One access, to the device and in the direction whose place it is.
+fn one_at(place: usize) -> Accesses {
+    let (reads, writes) = if place.is_multiple_of(2) {
+        (1, 0)
+    } else {
+        (0, 1)
+    };
+    Accesses { reads, writes }
+}
 
 /// How often each device was accessed, by its [index](crate::Hit::index).
 ///
@@ -37,10 +59,13 @@ const NOWHERE: usize = usize::MAX;
 /// device by new tables is counted.
 pub(crate) struct Tallies {
     hot: PerBus<HotOf>,
-    /// By index, as many as there is room for.
-    devices: Vec<Accesses>,
-    /// Whose those are.
+    /// By [place](place), for as many devices as there is room for.
+    counts: Vec<u64>,
+    /// The devices' ids, by index.
     ids: Vec<Option<DeviceId>>,
+    /// The place of the last access that was not to a hot device. It is not in `counts` yet, but one access late: a
+    /// processor knows by then where that is, and makes no later load wait for it.
+    latest: usize,
     /// Of devices for which there was no room.
     others: Accesses,
     /// Of devices whose index is another device's now.
@@ -62,8 +87,10 @@ struct Hot {
     accesses: Accesses,
     /// Those that are counted at the devices' indices.
     settled: Accesses,
-    /// How many accesses there were on this bus that were not counted as the hot device's.
-    others: u64,
+    /// The number of rounds that have begun, of [`SELDOM`] accesses on this bus to other devices.
+    rounds: u64,
+    /// How far the round is, in units of [`STEP`]. The first access of a round makes it zero.
+    round: u8,
 }
 
 impl Hot {
@@ -71,7 +98,8 @@ impl Hot {
         index: NOWHERE,
         accesses: Accesses::NONE,
         settled: Accesses::NONE,
-        others: 0,
+        rounds: 0,
+        round: STEP.wrapping_neg(),
     };
 
     /// The accesses to the device that are not counted at its index.
@@ -90,8 +118,9 @@ impl Tallies {
                 port: Hot::NONE,
                 sys_reg: Hot::NONE,
             },
-            devices: Vec::new(),
+            counts: Vec::new(),
             ids: Vec::new(),
+            latest: NOWHERE,
             others: Accesses::NONE,
             past: Past::new(),
         }
@@ -103,19 +132,33 @@ impl Tallies {
         K::of_mut(&mut self.hot).accesses.count(direction);
     }
 
-    /// Counts an access on bus `K` to the device at `index`, whether it is the hot one or not. Tells whether it is
+    /// Counts an access on bus `K` to the device at `index`, whether it is the hot one or not. Returns whether it is
     /// the hot one from now on.
     #[inline(always)]
     pub(crate) fn count<K: Bus>(&mut self, index: usize, direction: Direction) -> bool {
-        let device = self.devices.get_mut(index).unwrap_or(&mut self.others);
-        device.count(direction);
+        self.count_latest();
+        self.latest = place(index, direction);
         let hot = K::of_mut(&mut self.hot);
-        hot.others += 1;
-        let becomes_hot = hot.others % SELDOM == 1;
-        if becomes_hot {
+        let (round, begins) = hot.round.overflowing_add(STEP);
+        hot.round = round;
+        if begins {
+            hint::cold_path();
+            hot.rounds += 1;
             self.make_hot::<K>(index);
         }
-        becomes_hot
+        begins
+    }
+
+    #[inline(always)]
+    fn count_latest(&mut self) {
+        let latest = mem::replace(&mut self.latest, NOWHERE);
+        if let Some(count) = self.counts.get_mut(latest) {
+            // A count of one by one does not overflow in this universe's time.
+            *count = count.wrapping_add(1);
+        } else if latest != NOWHERE {
+            hint::cold_path();
+            self.others.add(one_at(latest));
+        }
     }
 
     /// How many accesses on bus `K` were [counted as the hot device's](Self::count_hot) since the tallies were made.
@@ -125,7 +168,11 @@ impl Tallies {
 
     /// How many others were [counted](Self::count) on bus `K` since the tallies were made.
     pub(crate) fn counted_others<K: Bus>(&self) -> u64 {
-        K::of(&self.hot).others
+        let hot = K::of(&self.hot);
+        match hot.rounds.checked_sub(1) {
+            Some(whole) => whole * SELDOM + u64::from(hot.round / STEP) + 1,
+            None => 0,
+        }
     }
 
     /// Has accesses to the device at `index` count as those of `id` from now on.
@@ -137,8 +184,9 @@ impl Tallies {
         self.settle();
         // INVARIANT (Named): what is counted there is of `id`, and all is settled.
         self.ids[index] = Some(id);
+        let others = self.at(index);
         let own = self.past.recall(id);
-        let others = mem::replace(&mut self.devices[index], own);
+        self.set(index, own);
         if let Some(known) = known.filter(|_| others.total() > 0) {
             self.keep(known, others);
         }
@@ -148,7 +196,7 @@ impl Tallies {
     fn keep(&mut self, id: DeviceId, accesses: Accesses) {
         // A front end that withdraws and restores devices may have given it another one.
         match self.ids.iter().position(|of| *of == Some(id)) {
-            Some(index) => self.devices[index].add(accesses),
+            Some(index) => self.set(index, self.at(index).plus(accesses)),
             None => self.past.remember(id, accesses),
         }
     }
@@ -158,20 +206,20 @@ impl Tallies {
     pub(crate) fn grow(&mut self, places: usize, owner: impl Fn(usize) -> Option<DeviceId>) {
         self.past.grow();
         let room = places.saturating_add(MORE);
-        if room <= self.devices.len() {
+        if room <= self.ids.len() {
             return;
         }
-        let (Ok(mut devices), Ok(mut ids)) = (reserved(room), reserved(room)) else {
+        let (Ok(mut counts), Ok(mut ids)) = (reserved(2 * room), reserved(room)) else {
             return;
         };
         // One of those that come into the room may be hot.
         self.settle();
-        devices.append(&mut self.devices);
+        counts.append(&mut self.counts);
         ids.append(&mut self.ids);
         // INVARIANT (Named): nothing was counted there yet, and all is settled.
         ids.extend((ids.len()..room).map(owner));
-        devices.resize(room, Accesses::NONE);
-        self.devices = devices;
+        counts.resize(2 * room, 0);
+        self.counts = counts;
         self.ids = ids;
     }
 
@@ -180,7 +228,7 @@ impl Tallies {
         let places = self.ids.iter().enumerate();
         let counts = places.filter_map(|(index, id)| {
             let unsettled = self.unsettled_at(|hot| hot == index);
-            Some(((*id)?, self.devices[index].plus(unsettled)))
+            Some(((*id)?, self.at(index).plus(unsettled)))
         });
         let counts = counts.filter(|(_, accesses)| accesses.total() > 0);
         counts.chain(self.past.devices())
@@ -188,7 +236,7 @@ impl Tallies {
 
     /// The accesses to devices for which there was no room.
     pub(crate) fn others(&self) -> Accesses {
-        let unsettled = self.unsettled_at(|hot| hot >= self.devices.len());
+        let unsettled = self.unsettled_at(|hot| hot >= self.ids.len());
         self.others.plus(unsettled)
     }
 
@@ -202,7 +250,7 @@ impl Tallies {
     /// [`counted_others`](Self::counted_others) give.
     pub(crate) fn clear(&mut self) {
         self.settle();
-        self.devices.fill(Accesses::NONE);
+        self.counts.fill(0);
         self.others = Accesses::NONE;
         self.past.clear();
     }
@@ -217,6 +265,7 @@ impl Tallies {
 
     /// Counts all accesses at the devices' indices.
     fn settle(&mut self) {
+        self.count_latest();
         self.settle_on::<Mmio>();
         self.settle_on::<Port>();
         self.settle_on::<SysReg>();
@@ -224,12 +273,29 @@ impl Tallies {
 
     fn settle_on<K: Bus>(&mut self) {
         let hot = K::of_mut(&mut self.hot);
-        let device = self.devices.get_mut(hot.index).unwrap_or(&mut self.others);
-        device.add(hot.unsettled());
+        let (index, accesses) = (hot.index, hot.unsettled());
         hot.settled = hot.accesses;
+        if index < self.ids.len() {
+            self.set(index, self.at(index).plus(accesses));
+        } else {
+            self.others.add(accesses);
+        }
     }
 
-    /// The accesses that are counted as those of hot devices at such an index.
+    /// What is counted at the place of the device at `index`, which is in the room.
+    fn at(&self, index: usize) -> Accesses {
+        Accesses {
+            reads: self.counts[place(index, Direction::Read)],
+            writes: self.counts[place(index, Direction::Write)],
+        }
+    }
+
+    fn set(&mut self, index: usize, accesses: Accesses) {
+        self.counts[place(index, Direction::Read)] = accesses.reads;
+        self.counts[place(index, Direction::Write)] = accesses.writes;
+    }
+
+    /// The accesses to devices at such an index that are not counted there yet.
     fn unsettled_at(&self, is_such: impl Fn(usize) -> bool) -> Accesses {
         let PerBus {
             mmio,
@@ -238,7 +304,11 @@ impl Tallies {
         } = &self.hot;
         let hot = [mmio, port, sys_reg].into_iter();
         let such = hot.filter(|hot| is_such(hot.index));
-        such.fold(Accesses::NONE, |sum, hot| sum.plus(hot.unsettled()))
+        let hot = such.fold(Accesses::NONE, |sum, hot| sum.plus(hot.unsettled()));
+        match self.latest {
+            latest if latest != NOWHERE && is_such(latest / 2) => hot.plus(one_at(latest)),
+            _ => hot,
+        }
     }
 }
 
@@ -349,11 +419,11 @@ mod tests {
         let mut tallies = tallies(0, &[]);
         for places in [0, 1, 32, 33, 1_000, 5] {
             tallies.grow(places, |_| None);
-            assert!(tallies.devices.len() >= places + MORE);
-            assert_eq!(tallies.devices.len(), tallies.ids.len());
+            assert!(tallies.ids.len() >= places + MORE);
+            assert_eq!(tallies.counts.len(), 2 * tallies.ids.len());
         }
-        assert_eq!(tallies.devices.len(), 1_000 + MORE, "and no more");
-        assert_eq!(tallies.devices.capacity(), 1_000 + MORE);
+        assert_eq!(tallies.ids.len(), 1_000 + MORE, "and no more");
+        assert_eq!(tallies.counts.capacity(), 2 * (1_000 + MORE));
     }
 
     #[test]
@@ -455,7 +525,7 @@ mod tests {
                 n => {
                     let index = if n % 4 == 0 { next(6) } else { favourite };
                     let direction = if n % 3 == 0 { WRITE } else { READ };
-                    let is_known = index < tallies.devices.len();
+                    let is_known = index < tallies.ids.len();
                     was_hot += usize::from(tallies.hot.port.index == index);
                     tally::<Port>(&mut tallies, index, direction);
                     made += 1;

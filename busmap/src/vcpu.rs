@@ -1,7 +1,7 @@
 //! [`Vcpu`]: a vCPU's own handle of the registry.
 
 use alloc::boxed::Box;
-use core::{fmt, ops::Deref};
+use core::{fmt, hint, ops::Deref};
 
 use crate::{
     bus::{Bus, Family, Handlers, Mmio, PerBus, Port, SysReg},
@@ -237,55 +237,23 @@ impl<F: Handlers, V: Deref<Target = Registry<F>>> Vcpu<V> {
                 let tables = self.cache.tables();
                 return answer(Ok(Hit { row, tables }));
             }
+            hint::cold_path();
             self.cache.unhint::<K>();
         }
-        let guess = self.cache.guess::<K>(at);
-        if self.cache.is_sure(latest) {
-            let tallies = &mut self.tallies;
-            if let Some(hit) = self
-                .cache
-                .guessed::<K>(tallies, direction, guess, at, beyond)
-            {
-                return answer(Ok(hit));
-            }
-            if let Some(miss) = self.cache.miss::<K>(guess, at) {
-                K::of_mut(&mut self.missed).count(at);
-                return answer(Err((self, miss)));
+        if !self.cache.is_sure(latest) {
+            hint::cold_path();
+            if self.renew::<K>().is_err() {
+                return answer(Err((self, Miss::Withdrawn)));
             }
         }
-        self.search_and_answer(direction, at, beyond, answer)
-    }
-
-    /// The same where the guess does not tell.
-    #[cold]
-    #[inline(never)]
-    fn search_and_answer<K: Bus, T>(
-        &mut self,
-        direction: Direction,
-        at: u64,
-        beyond: u64,
-        answer: impl FnOnce(Result<Hit<'_, F, K>, (&mut Self, Miss)>) -> T,
-    ) -> T {
-        match self.search(direction, at, beyond) {
+        match (self.cache).search::<K>(&mut self.tallies, direction, at, beyond) {
             Ok(hit) => answer(Ok(hit)),
-            Err(miss) => answer(Err((self, miss))),
+            Err(holder) => {
+                let miss = Miss::at(holder);
+                K::of_mut(&mut self.missed).count(at);
+                answer(Err((self, miss)))
+            }
         }
-    }
-
-    fn search<K: Bus>(
-        &mut self,
-        direction: Direction,
-        at: u64,
-        beyond: u64,
-    ) -> Result<Hit<'_, F, K>, Miss> {
-        if !self.cache.is_sure(self.cache.latest()) {
-            self.renew::<K>()?;
-        }
-        let found = (self.cache).search::<K>(&mut self.tallies, direction, at, beyond);
-        found.map_err(|holder| {
-            K::of_mut(&mut self.missed).count(at);
-            Miss::at(holder)
-        })
     }
 
     /// Takes hold of the current tables, for an access on bus `K`.
@@ -296,6 +264,8 @@ impl<F: Handlers, V: Deref<Target = Registry<F>>> Vcpu<V> {
     /// # Errors
     ///
     /// [`Miss::Withdrawn`]: what becomes of the access is not known yet. It will come again, and is not counted.
+    #[cold]
+    #[inline(never)]
     fn renew<K: Bus>(&mut self) -> Result<(), Miss> {
         let cell = &self.registry.tables;
         let is_outdated = self.cache.is_outdated(cell)

@@ -29,8 +29,5 @@ mod snapshot_cell;
 mod version;
 
 pub(crate) use self::{
-    chosen::{RetireList, SnapshotGuard},
-    hold::Hold,
-    snapshot_cell::SnapshotCell,
-    version::NEVER,
+    chosen::RetireList, hold::Hold, snapshot_cell::SnapshotCell, version::NEVER,
 };
