@@ -1,7 +1,6 @@
 //! vCPUs of real KVM, x86_64 on Linux: one VM, its memory, one guest program for all vCPUs.
 
 mod doorbells;
-mod guest;
 mod memory;
 mod vcpu;
 
@@ -24,24 +23,25 @@ pub(crate) fn open() -> Result<VmFd> {
     kvm.create_vm().context("KVM_CREATE_VM")
 }
 
+/// The guests' program: `build.rs` compiles `kvm/guest`.
+const PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/guest.bin"));
+
 /// Starts the vCPUs of `vm` in `machine`.
 pub(crate) fn start(vm: &Arc<Vm>, machine: VmFd) -> Result<Vcpus> {
-    start_with(vm, machine, &guest::assemble()?)
+    start_with(vm, machine, PROGRAM)
 }
 
-/// Starts the vCPUs of `vm` with `code` to run.
-fn start_with(vm: &Arc<Vm>, machine: VmFd, code: &[u8]) -> Result<Vcpus> {
+/// Starts the vCPUs of `vm` with `program` to run.
+fn start_with(vm: &Arc<Vm>, machine: VmFd, program: &[u8]) -> Result<Vcpus> {
     register_signal_handler(SIGRTMIN(), on_kick).context("no signal handler")?;
     machine.set_tss_address(TSS).context("KVM_SET_TSS_ADDR")?;
     let machine = Arc::new(machine);
     vm.connect_doorbells(Ioeventfds::new(machine.clone(), vm.vcpus())?)?;
-    let memory = Arc::new(Memory::new(vm.vcpus())?);
-    memory.load(code)?;
+    let memory = Arc::new(Memory::new(program)?);
     memory.register(&machine)?;
 
     let mut vcpus = Vcpus::new(vm.clone(), kick);
     for index in 0..vm.vcpus() {
-        memory.set_up(index)?;
         let mut vcpu = Vcpu::new(&machine, index, memory.clone())?;
         let vm = vm.clone();
         vcpus.push(index, move || vcpu.run(&vm))?;
@@ -99,7 +99,7 @@ mod tests {
         // ud2, with no interrupt descriptor table.
         if let Some(error) = failure_of(&[0x0f, 0x0b], false) {
             assert!(
-                error.contains("at rip 0x1000") && error.contains("Shutdown"),
+                error.contains("at rip 0xb0000000") && error.contains("Shutdown"),
                 "{error}"
             );
         }
@@ -110,7 +110,7 @@ mod tests {
         // hlt; the instruction pointer is past it.
         if let Some(error) = failure_of(&[0xf4], false) {
             assert!(
-                error.contains("at rip 0x1001") && error.contains("Hlt"),
+                error.contains("at rip 0xb0000001") && error.contains("Hlt"),
                 "{error}"
             );
         }

@@ -9,7 +9,6 @@ mod adder;
 mod arrivals;
 mod belts;
 mod changer;
-mod contract;
 mod counts;
 mod devices;
 mod doorbells;
@@ -45,6 +44,8 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow};
 use clap::Parser as _;
+// The contract is `crate::contract` everywhere here.
+use guest::contract;
 
 use crate::{
     changer::Changer,

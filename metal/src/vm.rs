@@ -4,12 +4,12 @@ use alloc::{sync::Arc, vec::Vec};
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
 use axaddrspace::AddrSpace;
-use axdevice::{AxVmDeviceConfig, SharedVmDevices, Unmapped};
+use axdevice::{AxVmDeviceConfig, Serialized, SharedVmDevices, Unmapped};
 use spin::Once;
 
 use crate::{
     arch,
-    devices::{Bar, Beat, Latch, Mailbox, Noticed},
+    devices::{Bar, Beat, Latch, Mailbox, Noticed, Queue},
     machine::Machine,
     memory::{self, Frames},
     options::{Options, Sabotage},
@@ -73,6 +73,8 @@ impl Vm {
 
         let mut bars = Vec::new();
         for vcpu in 0..vcpus {
+            let queue = Serialized::new(Queue::new(vcpu));
+            devices.add_port_dev(Arc::new(queue)).expect(added);
             let stays = options.sabotage == Some(Sabotage::Bar);
             let bar = Arc::new(Bar::new(vcpu, Arc::downgrade(&devices), stays));
             let id = devices.add_mmio_dev(bar.clone()).expect(added);

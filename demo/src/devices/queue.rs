@@ -1,6 +1,7 @@
 //! A queue of bytes behind ports, for string I/O.
 
-use std::{cell::RefCell, collections::VecDeque};
+use alloc::collections::VecDeque;
+use core::cell::RefCell;
 
 use ax_errno::AxResult;
 use axaddrspace::device::{AccessWidth, Port, PortRange};

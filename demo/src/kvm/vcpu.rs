@@ -15,8 +15,12 @@ use kvm_bindings::{kvm_regs, kvm_segment};
 use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
 use libc::EINTR;
 
-use super::memory::{CODE, Memory, stack, variables};
-use crate::{vcpus::DoesNotHalt, vm::Vm};
+use super::memory::Memory;
+use crate::{
+    contract::{GUEST_MEMORY, GUEST_TABLES, guest_stack},
+    vcpus::DoesNotHalt,
+    vm::Vm,
+};
 
 /// A vCPU of KVM, with the memory that it runs in.
 pub(crate) struct Vcpu {
@@ -97,23 +101,33 @@ fn item_width(vcpu: &mut VcpuFd) -> AccessWidth {
 }
 
 impl Vcpu {
-    /// A vCPU at the start of the guest's code, in 32-bit protected mode with flat segments.
+    /// A vCPU at the start of the guest's program, in 64-bit mode.
     pub(crate) fn new(machine: &VmFd, index: u32, memory: Arc<Memory>) -> Result<Self> {
         let fd = machine
             .create_vcpu(index.into())
             .context("KVM_CREATE_VCPU")?;
         let mut sregs = fd.get_sregs().context("KVM_GET_SREGS")?;
-        sregs.cs = segment(1, 0xb);
-        let data = segment(2, 0x3);
+        sregs.cs = kvm_segment {
+            l: 1,
+            ..segment(1, 0xb)
+        };
+        let data = kvm_segment {
+            db: 1,
+            ..segment(2, 0x3)
+        };
         (sregs.ds, sregs.es, sregs.ss, sregs.fs, sregs.gs) = (data, data, data, data, data);
-        sregs.cr0 |= CR0_PE;
+        sregs.cr0 |= CR0_PE | CR0_PG;
+        sregs.cr3 = GUEST_TABLES.into();
+        sregs.cr4 |= CR4_PAE;
+        sregs.efer |= EFER_LME | EFER_LMA;
         // No interrupts are expected, and an exception is to end the guest.
         sregs.idt.limit = 0;
         fd.set_sregs(&sregs).context("KVM_SET_SREGS")?;
         let regs = kvm_regs {
-            rip: CODE.into(),
-            rsp: stack(index).into(),
-            rbp: variables(index).into(),
+            rip: GUEST_MEMORY.into(),
+            // As after a call, which has pushed the address to return to.
+            rsp: u64::from(guest_stack(index)) - 8,
+            rdi: index.into(),
             rflags: RFLAGS_RESERVED,
             ..Default::default()
         };
@@ -135,12 +149,18 @@ impl Vcpu {
     }
 }
 
-/// CR0: protected mode.
+/// CR0: protected mode, and paging.
 const CR0_PE: u64 = 1;
+const CR0_PG: u64 = 1 << 31;
+/// CR4: entries of 64 bits in the page tables.
+const CR4_PAE: u64 = 1 << 5;
+/// EFER: 64-bit mode, enabled and active.
+const EFER_LME: u64 = 1 << 8;
+const EFER_LMA: u64 = 1 << 10;
 /// RFLAGS: the bit that is always set.
 const RFLAGS_RESERVED: u64 = 2;
 
-/// All 4 GiB, present, 32-bit, as descriptor `index` of type `type_` would say it.
+/// All addresses, present, as descriptor `index` of type `type_` would say it.
 fn segment(index: u16, type_: u8) -> kvm_segment {
     kvm_segment {
         base: 0,
@@ -148,7 +168,6 @@ fn segment(index: u16, type_: u8) -> kvm_segment {
         selector: index << 3,
         type_,
         present: 1,
-        db: 1,
         s: 1,
         g: 1,
         ..Default::default()

@@ -7,8 +7,9 @@ use std::sync::{
 
 use anyhow::Result;
 
-use super::{At, Guest};
-use crate::{contract::*, doorbells::Bells};
+use guest::contract::{BARS, BELL_SEED, pattern};
+
+use crate::doorbells::Bells;
 
 /// The stand-in for KVM's list.
 pub(super) struct StandIn {
@@ -31,10 +32,15 @@ impl StandIn {
         }
     }
 
-    /// Rings the bell at an address, if there is one for what is written.
-    fn ring(&self, at: u64, datum: u32) -> bool {
+    /// Rings the bell at an address, if there is one for the value that is written.
+    pub(super) fn ring(&self, at: u32, datum: u32) -> bool {
+        // Above them are the slots.
+        if at < BARS {
+            return false;
+        }
         let hung = self.hung.read().unwrap_or_else(PoisonError::into_inner);
-        let is_here = |&&(there, vcpu): &&_| there == at && pattern(BELL_SEED, vcpu) == datum;
+        let is_here =
+            |&&(there, vcpu): &&_| there == u64::from(at) && pattern(BELL_SEED, vcpu) == datum;
         let Some((_, vcpu)) = hung.iter().find(is_here) else {
             return false;
         };
@@ -62,22 +68,5 @@ impl Bells for Arc<StandIn> {
 
     fn rung(&self, vcpu: u32) -> u64 {
         self.rung[vcpu as usize].swap(0, Ordering::Relaxed)
-    }
-}
-
-/// The guest's parts that ring.
-impl Guest<'_> {
-    /// Rings this vCPU's doorbell, where its device is.
-    pub(super) fn ring(&mut self) {
-        self.write_doorbell(self.place);
-        self.rings += 1;
-    }
-
-    /// Writes to the doorbell at a place: in KVM such a write does not exit if a bell is there.
-    pub(super) fn write_doorbell(&mut self, place: u32) {
-        let (at, datum) = (place + BAR_DOORBELL, pattern(BELL_SEED, self.vcpu));
-        if !self.bells.ring(at.into(), datum) {
-            self.write(At::Mmio(at), Width::Dword, datum);
-        }
     }
 }

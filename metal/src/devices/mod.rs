@@ -1,4 +1,4 @@
-//! The devices of the VM. None has a lock.
+//! The devices of the VM. None has a lock, but for the queues, which `Serialized` gives one.
 
 mod bar;
 mod beat;
@@ -8,6 +8,8 @@ mod latch;
 mod mailbox;
 #[path = "../../../demo/src/devices/mortal.rs"]
 mod mortal;
+#[path = "../../../demo/src/devices/queue.rs"]
+mod queue;
 #[path = "../../../demo/src/devices/register.rs"]
 mod register;
 mod slot;
@@ -23,5 +25,6 @@ pub(crate) use self::{
     latch::Latch,
     mailbox::Mailbox,
     mortal::Mortal,
+    queue::Queue,
     slot::Slot,
 };

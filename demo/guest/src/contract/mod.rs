@@ -1,90 +1,91 @@
-//! What devices and guests agree on: where a register is, what it reads as, and which accesses
-//! check it. The guest under KVM and the one without are both made from this file.
+//! The contract of the devices and their guests: where a register is, what it reads as, and which accesses check
+//! it.
 
 mod bars;
 mod belts;
+mod memory;
 mod shapes;
 
-pub(crate) use self::{bars::*, belts::*, shapes::*};
+pub use self::{bars::*, belts::*, memory::*, shapes::*};
 
 /// How many vCPUs there can be: each has registers of its own in every device.
-pub(crate) const MAX_VCPUS: u32 = 64;
+pub const MAX_VCPUS: u32 = 64;
 /// How many devices can be hot-added.
-pub(crate) const MAX_SLOTS: u32 = 16 * 1024;
+pub const MAX_SLOTS: u32 = 16 * 1024;
 
 /// Guest physical address of the register that every vCPU has in the MMIO latch, 4 bytes apart.
-pub(crate) const MMIO_LATCH: u32 = 0xc000_0000;
+pub const MMIO_LATCH: u32 = 0xc000_0000;
 /// Guest physical address that never has an owner.
-pub(crate) const MMIO_NOBODY: u32 = 0xcfff_0000;
+pub const MMIO_NOBODY: u32 = 0xcfff_0000;
 /// Guest physical address of slot 0.
-pub(crate) const SLOTS: u32 = 0xd000_0000;
+pub const SLOTS: u32 = 0xd000_0000;
 /// From one slot to the next, as a shift.
-pub(crate) const SLOT_SHIFT: u32 = 12;
+pub const SLOT_SHIFT: u32 = 12;
 /// From one slot to the next, in bytes.
-pub(crate) const SLOT_STRIDE: u32 = 1 << SLOT_SHIFT;
+pub const SLOT_STRIDE: u32 = 1 << SLOT_SHIFT;
 /// The size of the registers that each vCPU has in a slot's device.
-pub(crate) const SLOT_BANK: u32 = 8;
+pub const SLOT_BANK: u32 = 8;
 /// In a bank: the device's id, read-only.
-pub(crate) const SLOT_ID: u32 = 0;
+pub const SLOT_ID: u32 = 0;
 /// In a bank: a register for the vCPU to write and read.
-pub(crate) const SLOT_SCRATCH: u32 = 4;
+pub const SLOT_SCRATCH: u32 = 4;
 
 /// The first port of the 16550 UART.
-pub(crate) const UART: u16 = 0x3f8;
+pub const UART: u16 = 0x3f8;
 /// The UART's line status register.
-pub(crate) const UART_LSR: u16 = UART + 5;
+pub const UART_LSR: u16 = UART + 5;
 /// Line status: the transmitter takes another byte.
-pub(crate) const LSR_READY: u8 = 0x20;
+pub const LSR_READY: u8 = 0x20;
 /// The first port of the register that every vCPU has in the port latch, 4 ports apart.
-pub(crate) const PORT_LATCH: u16 = 0x1000;
+pub const PORT_LATCH: u16 = 0x1000;
 /// The first port of the mailboxes.
-pub(crate) const MAILBOX: u16 = 0x2000;
+pub const MAILBOX: u16 = 0x2000;
 /// From one vCPU's mailbox to the next.
-pub(crate) const MAILBOX_BANK: u16 = 0x20;
+pub const MAILBOX_BANK: u16 = 0x20;
 /// The first of some ports that never have an owner.
-pub(crate) const PORT_NOBODY: u16 = 0xf000;
+pub const PORT_NOBODY: u16 = 0xf000;
 
 /// In a mailbox, to be written with four bytes: values checked since the last report.
-pub(crate) const CHECKS: u16 = 0x00;
+pub const CHECKS: u16 = 0x00;
 /// Accesses that nobody answered since the last report.
-pub(crate) const MISSES: u16 = 0x04;
+pub const MISSES: u16 = 0x04;
 /// Wrong values since the last report.
-pub(crate) const WRONG: u16 = 0x08;
+pub const WRONG: u16 = 0x08;
 /// Of the first wrong value: the address or port that was read.
-pub(crate) const FIRST_ADDRESS: u16 = 0x0c;
+pub const FIRST_ADDRESS: u16 = 0x0c;
 /// Of the first wrong value: what was read.
-pub(crate) const FIRST_GOT: u16 = 0x10;
+pub const FIRST_GOT: u16 = 0x10;
 /// Of the first wrong value: what should have been.
-pub(crate) const FIRST_EXPECTED: u16 = 0x14;
+pub const FIRST_EXPECTED: u16 = 0x14;
 /// Writes to the doorbell since the last report.
-pub(crate) const RINGS: u16 = 0x1c;
+pub const RINGS: u16 = 0x1c;
 /// To be read with four bytes: what the guest is to do, [`HALT`] and [`MOVE`].
-pub(crate) const ORDERS: u16 = 0x18;
+pub const ORDERS: u16 = 0x18;
 /// Order: to halt.
-pub(crate) const HALT: u32 = 1;
+pub const HALT: u32 = 1;
 /// Order, given once each time: to move its device.
-pub(crate) const MOVE: u32 = 2;
+pub const MOVE: u32 = 2;
 
 /// What four bytes read as that nobody drives. No id is that.
-pub(crate) const FLOATING: u32 = u32::MAX;
+pub const FLOATING: u32 = u32::MAX;
 /// The factor of [`id`].
-pub(crate) const ID_FACTOR: u32 = 0x9e37_79b1;
+pub const ID_FACTOR: u32 = 0x9e37_79b1;
 /// The bits of an [`id`].
-pub(crate) const ID_MASK: u32 = 0x7fff_ffff;
+pub const ID_MASK: u32 = 0x7fff_ffff;
 /// A vCPU's number times this makes its values differ from every other vCPU's.
-pub(crate) const SALT: u32 = 0x0101_0101;
+pub const SALT: u32 = 0x0101_0101;
 /// The [`pattern`] of the MMIO latch is made from this.
-pub(crate) const MMIO_LATCH_SEED: u32 = 0x1234_5678;
+pub const MMIO_LATCH_SEED: u32 = 0x1234_5678;
 /// The [`pattern`] of the port latch is made from this.
-pub(crate) const PORT_LATCH_SEED: u32 = 0x8765_4321;
+pub const PORT_LATCH_SEED: u32 = 0x8765_4321;
 
 /// The id of the device in `slot`: another for each.
-pub(crate) const fn id(slot: u32) -> u32 {
+pub const fn id(slot: u32) -> u32 {
     (slot + 1).wrapping_mul(ID_FACTOR) & ID_MASK
 }
 
 /// The slot whose id is at `address`, in some vCPU's bank, if that is where slots are.
-pub(crate) const fn slot_of_id(address: u32) -> Option<u32> {
+pub const fn slot_of_id(address: u32) -> Option<u32> {
     if address < SLOTS || address % SLOT_BANK != SLOT_ID {
         return None;
     }
@@ -92,29 +93,32 @@ pub(crate) const fn slot_of_id(address: u32) -> Option<u32> {
 }
 
 /// What `vcpu` leaves in its register of a device with this seed: for a slot's device, the id.
-pub(crate) const fn pattern(seed: u32, vcpu: u32) -> u32 {
+pub const fn pattern(seed: u32, vcpu: u32) -> u32 {
     seed ^ (vcpu * SALT)
 }
 
 /// A guest reports each time it has done so many rounds.
-pub(crate) const ROUNDS_PER_REPORT: u32 = 4;
+pub const ROUNDS_PER_REPORT: u32 = 4;
 /// A guest prints a line each time it has done so many rounds, a multiple of the above.
-pub(crate) const ROUNDS_PER_LINE: u32 = 16;
+pub const ROUNDS_PER_LINE: u32 = 16;
 
 /// How many bytes an access has.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Width {
+pub enum Width {
+    /// One byte.
     Byte = 1,
+    /// Two bytes.
     Word = 2,
+    /// Four bytes.
     Dword = 4,
 }
 
 /// All widths that a 32-bit guest has.
-pub(crate) const WIDTHS: [Width; 3] = [Width::Byte, Width::Word, Width::Dword];
+pub const WIDTHS: [Width; 3] = [Width::Byte, Width::Word, Width::Dword];
 
 /// An access to a register of four bytes that holds a pattern, `offset` bytes into it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Step {
+pub enum Step {
     /// Reads, and compares with what was written.
     Read(Width, u32),
     /// Writes these bytes of the pattern.
@@ -127,7 +131,7 @@ use Step::{Read, Write, WriteInverse};
 use Width::{Byte, Dword, Word};
 
 /// Finds the pattern in a register, as it was left, changes it in pieces, and leaves it there.
-pub(crate) const EXERCISE: [Step; 12] = [
+pub const EXERCISE: [Step; 12] = [
     Read(Dword, 0),
     Read(Word, 2),
     Read(Byte, 1),
@@ -144,6 +148,8 @@ pub(crate) const EXERCISE: [Step; 12] = [
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+
     use super::*;
 
     #[test]

@@ -3,32 +3,32 @@
 //! longer here.
 
 /// Guest physical address of the first place of the first vCPU's device.
-pub(crate) const BARS: u32 = 0xc800_0000;
+pub const BARS: u32 = 0xc800_0000;
 /// From one place to the next, in bytes.
-pub(crate) const PLACE_STRIDE: u32 = 0x1000;
+pub const PLACE_STRIDE: u32 = 0x1000;
 /// The places that a vCPU's device can be in, in bytes; a power of two.
-pub(crate) const PLACES: u32 = 4 * PLACE_STRIDE;
+pub const PLACES: u32 = 4 * PLACE_STRIDE;
 /// The size of its registers.
-pub(crate) const BAR_SIZE: u32 = 12;
+pub const BAR_SIZE: u32 = 12;
 /// Offset of the register that reads as the vCPU's pattern made from [`BAR_SEED`].
-pub(crate) const BAR_ID: u32 = 0;
+pub const BAR_ID: u32 = 0;
 /// Offset of the base address register: where the device is.
-pub(crate) const BAR_ADDRESS: u32 = 4;
+pub const BAR_ADDRESS: u32 = 4;
 /// Offset of the doorbell, which the vCPU rings by writing its pattern made from [`BELL_SEED`]: such a write
 /// does not exit.
-pub(crate) const BAR_DOORBELL: u32 = 8;
+pub const BAR_DOORBELL: u32 = 8;
 /// What the pattern is made from.
-pub(crate) const BAR_SEED: u32 = 0x2b99_c7d1;
+pub const BAR_SEED: u32 = 0x2b99_c7d1;
 /// What the pattern is made from that rings the doorbell.
-pub(crate) const BELL_SEED: u32 = 0x5ee1_0a5d;
+pub const BELL_SEED: u32 = 0x5ee1_0a5d;
 
 /// Where a vCPU's device is at the start.
-pub(crate) const fn first_place(vcpu: u32) -> u32 {
+pub const fn first_place(vcpu: u32) -> u32 {
     BARS + vcpu * PLACES
 }
 
 /// The place after `place`, and after the last the first.
-pub(crate) const fn next_place(place: u32) -> u32 {
+pub const fn next_place(place: u32) -> u32 {
     (place & !(PLACES - 1)) | ((place + PLACE_STRIDE) & (PLACES - 1))
 }
 

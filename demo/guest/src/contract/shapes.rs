@@ -6,32 +6,32 @@
 use super::Width;
 
 /// The size of a page, in bytes.
-pub(crate) const PAGE: u32 = 0x1000;
+pub const PAGE: u32 = 0x1000;
 /// Guest physical address of the first page of two with a register across their border.
 const CROSSINGS: u32 = 0xc080_0000;
 /// The [`pattern`](super::pattern) of that register is made from this.
-pub(crate) const CROSSING_SEED: u32 = 0x1357_9bdf;
+pub const CROSSING_SEED: u32 = 0x1357_9bdf;
 
 /// Where `vcpu` has a register of four bytes, of which one, two or three are on the first page.
-pub(crate) const fn crossing(vcpu: u32) -> u32 {
+pub const fn crossing(vcpu: u32) -> u32 {
     CROSSINGS + 2 * PAGE * vcpu + PAGE - 1 - vcpu % 3
 }
 
 /// The first of four ports that every vCPU has of a queue of bytes: what is written comes out again, in
 /// order.
-pub(crate) const QUEUE: u16 = 0x3000;
+pub const QUEUE: u16 = 0x3000;
 /// From one vCPU's queue to the next.
-pub(crate) const QUEUE_BANK: u16 = 4;
+pub const QUEUE_BANK: u16 = 4;
 /// The most bytes that a queue holds.
-pub(crate) const QUEUE_SIZE: usize = 16;
+pub const QUEUE_SIZE: usize = 16;
 /// The first four bytes of what is sent through a queue are the [`pattern`](super::pattern) of this.
-pub(crate) const QUEUE_SEED: u32 = 0xfdb9_7531;
+pub const QUEUE_SEED: u32 = 0xfdb9_7531;
 /// From four bytes to the next: turned left by so many bits.
-pub(crate) const QUEUE_TURN: u32 = 5;
+pub const QUEUE_TURN: u32 = 5;
 
 /// What is sent through a queue, and taken from it again: items of a width, how many. Of these 4 and 8 bytes
 /// look like one access each; no access has 5 or 16.
-pub(crate) const STRINGS: [(Width, u32); 5] = [
+pub const STRINGS: [(Width, u32); 5] = [
     (Width::Byte, 4),
     (Width::Byte, 5),
     (Width::Word, 3),

@@ -1,35 +1,35 @@
 //! Belts: rows of bays, for devices that come, move along and go while guests look at them.
 //!
-//! A device on a belt is a *card*. Cards bear numbers, from 1 on, in the order in which they come.
-//! A card comes into bay 0, moves from bay to bay, leaves the belt from the last one, and overtakes no
-//! other. So whoever looks at the bays, at whatever moments, must see this:
+//! A device on a belt is a *card*. Cards have numbers, from 1 on, in the order in which they are added. A card
+//! is added in bay 0, moves from bay to bay, is removed from the last one, and overtakes no other. So a vCPU
+//! that reads the bays, at any moments, must find:
 //!
 //! - in a bay, no lower number after a higher one;
-//! - looking from the last bay to the first, in each bay a number above all that were seen so far;
-//! - on the belt that is always full, somebody in each bay at every moment.
+//! - from the last bay to the first, in each bay a number above all that it has just read;
+//! - on the belt that is always full, a card in each bay at every moment.
 
 use super::{FLOATING, ID_FACTOR};
 
 /// How many bays a belt has.
-pub(crate) const BAYS: u32 = 8;
+pub const BAYS: u32 = 8;
 /// From one bay to the next, in bytes.
-pub(crate) const BAY_STRIDE: u32 = 0x1000;
+pub const BAY_STRIDE: u32 = 0x1000;
 /// The size of a card's registers.
-pub(crate) const CARD_SIZE: u32 = 8;
+pub const CARD_SIZE: u32 = 8;
 /// Offset of a card's [`tag`], read-only.
-pub(crate) const CARD_TAG: u32 = 0;
+pub const CARD_TAG: u32 = 0;
 /// Offset of a register that takes a tag which a guest has read in this bay: the card's own, or that
 /// of one that was here before it.
-pub(crate) const CARD_ECHO: u32 = 4;
+pub const CARD_ECHO: u32 = 4;
 /// The bits of a tag that are not the number.
-pub(crate) const TAG_BITS: u32 = 10;
+pub const TAG_BITS: u32 = 10;
 /// Above the numbers that cards can have.
-pub(crate) const MAX_CARDS: u32 = FLOATING >> TAG_BITS;
+pub const MAX_CARDS: u32 = FLOATING >> TAG_BITS;
 
 /// A row of bays. Its value is the guest physical address of the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
-pub(crate) enum Belt {
+pub enum Belt {
     /// All of its cards move at the same instant, one goes and one comes: it is always full.
     Full = 0xc100_0000,
     /// Its cards move one by one. Bays are empty now and then.
@@ -37,25 +37,32 @@ pub(crate) enum Belt {
 }
 
 /// All belts.
-pub(crate) const BELTS: [Belt; 2] = [Belt::Full, Belt::Loose];
+pub const BELTS: [Belt; 2] = [Belt::Full, Belt::Loose];
 
 impl Belt {
     /// Guest physical address of a bay.
-    pub(crate) const fn bay(self, bay: u32) -> u32 {
+    pub const fn bay(self, bay: u32) -> u32 {
         self as u32 + bay * BAY_STRIDE
     }
 
     /// The bay that `address` is in.
-    pub(crate) const fn bay_at(self, address: u32) -> u32 {
+    pub const fn bay_at(self, address: u32) -> u32 {
         (address - self as u32) / BAY_STRIDE
     }
 }
 
 /// What card `number` of `belt` reads as: its number, and bits by which a value that is made up of
 /// several, or of none, is recognised.
-pub(crate) const fn tag(belt: Belt, number: u32) -> u32 {
+pub const fn tag(belt: Belt, number: u32) -> u32 {
     let proof = (number ^ belt as u32).wrapping_mul(ID_FACTOR) >> (u32::BITS - TAG_BITS);
     number << TAG_BITS | proof
+}
+
+/// The number that a bay must show which reads as `got`: its own, or, if that is too low, the lowest that is
+/// possible after the number `behind`, in a bay further on, and the number `seen`, in this bay before.
+pub fn number_to_show(got: u32, behind: u32, seen: u32) -> u32 {
+    let number = if got == FLOATING { 0 } else { got >> TAG_BITS };
+    number.max(behind + 1).max(seen)
 }
 
 #[cfg(test)]
