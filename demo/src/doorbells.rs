@@ -22,12 +22,10 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use anyhow::{Result, anyhow};
 use axdevice::{DeviceId, Difference, Listener, Mapping, Veto};
+use board::Count;
 use crossbeam_utils::CachePadded;
 
-use crate::{
-    contract::{BAR_DOORBELL, first_place},
-    vm::Count,
-};
+use crate::contract::{BAR_DOORBELL, first_place};
 
 /// KVM, or its stand-in, which hangs up bells. Errors are numbers of the system.
 pub(crate) trait Bells: Send + Sync {
@@ -104,18 +102,6 @@ impl Doorbells {
         connected.map_err(|_| anyhow!("the doorbells are connected already"))
     }
 
-    /// Takes the bell of `vcpu` down wherever its device is no longer. To be called when a move has been made.
-    pub(crate) fn settle(&self, vcpu: u32) {
-        let Some(connected) = self.connected.get() else {
-            return;
-        };
-        let its = |(of, _): &mut (u32, u64)| *of == vcpu;
-        let old: Vec<_> = self.old().extract_if(.., its).collect();
-        for (vcpu, at) in old {
-            self.take_down(connected, vcpu, at);
-        }
-    }
-
     fn old(&self) -> MutexGuard<'_, Vec<(u32, u64)>> {
         self.old.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -124,23 +110,6 @@ impl Doorbells {
         if connected.bells.take_down(vcpu, at).is_err() {
             self.counts[vcpu as usize].stuck.add(1);
         }
-    }
-
-    /// Notes that the guest of `vcpu` has written its doorbell so many times since it last said so: as
-    /// often as it has rung, since it rings before the write is over.
-    pub(crate) fn written(&self, vcpu: u32, times: u64) {
-        let counts = &self.counts[vcpu as usize];
-        let rung = self.connected.get().map_or(0, |to| to.bells.rung(vcpu));
-        let exited = counts.exited.get() - counts.reported.get();
-        counts.reported.add(exited);
-        counts.written.add(times);
-        counts.late.add((rung + exited).saturating_sub(times));
-        counts.lost.add(times.saturating_sub(rung + exited));
-    }
-
-    /// Notes that a write of `vcpu` to its doorbell has exited.
-    pub(crate) fn exited(&self, vcpu: u32) {
-        self.counts[vcpu as usize].exited.add(1);
     }
 
     /// A sum over all vCPUs.
@@ -168,6 +137,35 @@ impl Connected {
             let vcpu = self.devices.iter().position(|id| *id == mapping.id)?;
             Some((vcpu as u32, mapping.span.first() + u64::from(BAR_DOORBELL)))
         })
+    }
+}
+
+impl board::Doorbells for Doorbells {
+    /// Takes its bell down wherever the device is no longer.
+    fn moved(&self, vcpu: u32) {
+        let Some(connected) = self.connected.get() else {
+            return;
+        };
+        let its = |(of, _): &mut (u32, u64)| *of == vcpu;
+        let old: Vec<_> = self.old().extract_if(.., its).collect();
+        for (vcpu, at) in old {
+            self.take_down(connected, vcpu, at);
+        }
+    }
+
+    /// Compares the writes with the rings: a bell rings before the write is over.
+    fn written(&self, vcpu: u32, times: u64) {
+        let counts = &self.counts[vcpu as usize];
+        let rung = self.connected.get().map_or(0, |to| to.bells.rung(vcpu));
+        let exited = counts.exited.get() - counts.reported.get();
+        counts.reported.add(exited);
+        counts.written.add(times);
+        counts.late.add((rung + exited).saturating_sub(times));
+        counts.lost.add(times.saturating_sub(rung + exited));
+    }
+
+    fn exited(&self, vcpu: u32) {
+        self.counts[vcpu as usize].exited.add(1);
     }
 }
 
@@ -206,6 +204,8 @@ mod tests {
     use axdevice::{
         AccessWidth, AxResult, BaseDeviceOps, EmulatedDeviceType, Refusal, SharedVmDevices,
     };
+
+    use board::Doorbells as _;
 
     use super::*;
     use crate::contract::{BAR_SIZE, PLACE_STRIDE};
@@ -299,17 +299,17 @@ mod tests {
         assert_eq!(log.take(), [("up", 0, bell(0, 0)), ("up", 1, bell(1, 0))]);
         devices.move_to(ids[1], place(1, 1)).unwrap();
         assert_eq!(log.take(), [("up", 1, bell(1, 1))]);
-        doorbells.settle(0);
+        doorbells.moved(0);
         assert_eq!(log.take(), []);
-        doorbells.settle(1);
-        doorbells.settle(1);
+        doorbells.moved(1);
+        doorbells.moved(1);
         assert_eq!(log.take(), [("down", 1, bell(1, 0))]);
         assert_eq!(doorbells.sum(|of| &of.moved), 1);
         // One without a doorbell.
         devices.move_to(ids[2], place(2, 1)).unwrap();
         assert_eq!(log.take(), []);
         drop(devices.remove(ids[0]).unwrap());
-        doorbells.settle(0);
+        doorbells.moved(0);
         assert_eq!(log.take(), [("down", 0, bell(0, 0))]);
         assert_eq!(doorbells.fault(), None);
     }
@@ -330,8 +330,8 @@ mod tests {
         assert_eq!(updated.map(|((), _)| ()), refused);
         assert_eq!(log.take(), [("up", 0, bell(0, 1)), ("down", 0, bell(0, 1))]);
         assert_eq!(doorbells.sum(|of| &of.moved), 0);
-        doorbells.settle(0);
-        doorbells.settle(1);
+        doorbells.moved(0);
+        doorbells.moved(1);
         assert_eq!(log.take(), []);
     }
 

@@ -36,12 +36,12 @@ fn start_with(vm: &Arc<Vm>, machine: VmFd, program: &[u8]) -> Result<Vcpus> {
     register_signal_handler(SIGRTMIN(), on_kick).context("no signal handler")?;
     machine.set_tss_address(TSS).context("KVM_SET_TSS_ADDR")?;
     let machine = Arc::new(machine);
-    vm.connect_doorbells(Ioeventfds::new(machine.clone(), vm.vcpus())?)?;
+    vm.connect_doorbells(Ioeventfds::new(machine.clone(), vm.vcpus)?)?;
     let memory = Arc::new(Memory::new(program)?);
     memory.register(&machine)?;
 
     let mut vcpus = Vcpus::new(vm.clone(), kick);
-    for index in 0..vm.vcpus() {
+    for index in 0..vm.vcpus {
         let mut vcpu = Vcpu::new(&machine, index, memory.clone())?;
         let vm = vm.clone();
         vcpus.push(index, move || vcpu.run(&vm))?;
@@ -66,10 +66,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::{
-        contract::{Belt, CHECKS, MAILBOX},
-        devices::{Card, Mortal},
-    };
+    use crate::contract::{Belt, CHECKS, MAILBOX};
 
     /// A machine; or says that there is none.
     fn machine() -> Option<VmFd> {
@@ -128,8 +125,7 @@ mod tests {
     fn a_kick_has_a_busy_guest_let_go_of_a_removed_device() {
         let Some(machine) = machine() else { return };
         let vm = Arc::new(Vm::new(1, None).unwrap());
-        let card = Card::new(Belt::Loose, 1, false, vm.noticed.clone());
-        let card = Arc::new(Mortal::new(card, vm.late.clone()));
+        let card = vm.card(Belt::Loose, 1, false);
         let id = vm.devices.add_mmio_dev(card).unwrap();
 
         // mov eax, 1; mov edx, a port; out dx, eax; jmp to itself.

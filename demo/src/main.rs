@@ -2,16 +2,11 @@
 //! every VM exit, and meanwhile devices are hot-added, where the guests already look for them, moved
 //! and removed. The guests check every value that they read, and the devices that nobody comes late.
 
-// Some devices and the contract are `metal`'s too, which has no standard library.
-extern crate alloc;
-
-mod adder;
-mod arrivals;
-mod belts;
 mod changer;
 mod counts;
 mod devices;
 mod doorbells;
+mod host;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod kvm;
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
@@ -22,7 +17,6 @@ mod options;
 mod plot;
 mod profiles;
 mod progress;
-mod removals;
 mod report;
 mod session;
 mod stop;

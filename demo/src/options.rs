@@ -3,7 +3,7 @@
 use std::{env::current_exe, path::PathBuf};
 
 use anyhow::{Result, ensure};
-use clap::{Parser, ValueEnum, value_parser};
+use clap::{Parser, value_parser};
 
 use crate::{
     contract::{MAX_CARDS, MAX_SLOTS, MAX_VCPUS},
@@ -47,8 +47,8 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FILE")]
     pub(crate) plot: Option<PathBuf>,
 
-    /// Make something go wrong, to show that it is seen
-    #[arg(long, value_name = "WHAT", hide = true)]
+    /// Make something go wrong, to show that a check finds it
+    #[arg(long, value_name = "WHAT", hide = true, value_parser = Sabotage::named)]
     pub(crate) sabotage: Option<Sabotage>,
 }
 
@@ -57,25 +57,32 @@ const STATUS: &str = "\
 Exit status: 0 all checks passed; 1 a check failed, or an error ended the run; 2 the options are refused;
 3 vCPUs were starved: they had too little CPU time to come to an end, and nothing failed; 130 interrupted";
 
-/// What can be made to go wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+/// A fault to make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sabotage {
-    /// The first hot-added device answers wrongly.
-    Slot,
-    /// The new card of a shift is added after the others have moved.
-    Shift,
-    /// A removed card is poisoned at once.
-    Poison,
-    /// Devices that are to move themselves stay where they are.
-    Bar,
-    /// The last device that is hot-added is announced, but not registered.
-    Hidden,
-    /// The first vCPU stays in a device, busy, and the second one asleep, until the end.
-    Stuck,
-    /// A handle keeps the tables from before the first change.
-    Hold,
+    /// One of the board's.
+    Board(board::Sabotage),
     /// Doorbells stay where they are when their devices move.
     Doorbell,
+}
+
+impl Sabotage {
+    /// The fault, if it is one of the board's.
+    pub(crate) fn of_board(self) -> Option<board::Sabotage> {
+        match self {
+            Self::Board(sabotage) => Some(sabotage),
+            Self::Doorbell => None,
+        }
+    }
+
+    /// The fault of this name.
+    fn named(name: &str) -> Result<Self, String> {
+        if name == "doorbell" {
+            return Ok(Self::Doorbell);
+        }
+        let sabotage = board::Sabotage::named(name).map(Self::Board);
+        sabotage.ok_or_else(|| "no fault has this name".into())
+    }
 }
 
 impl Options {

@@ -4,15 +4,14 @@
 //! sights are noted by the devices: their latency includes what a guest takes to come round to the
 //! address, and what the host takes to run the vCPU at all.
 
-use std::{fmt::Write as _, sync::atomic::Ordering};
+use std::fmt::Write as _;
 
 use anyhow::Result;
 use comfy_table::{CellAlignment, Table, presets::ASCII_MARKDOWN};
 use hdrhistogram::Histogram;
 
 use crate::{
-    contract::BAYS,
-    counts::{astray, failed, late, overlooked, wrong},
+    counts::{failed, overlooked, wrong},
     session::Record,
     traffic::Traffic,
     units::{counted, per_second, time},
@@ -88,27 +87,17 @@ fn write_traffic(out: &mut String, vm: &Vm) -> Result<()> {
 
 fn write_changes(out: &mut String, vm: &Vm, record: &Record) -> Result<()> {
     let changes = &record.changes;
-    writeln!(out, "changes: {}", changes.total())?;
+    for (name, count) in changes.counts.figures().into_iter().chain(vm.figures()) {
+        writeln!(out, "{name}: {count}")?;
+    }
     writeln!(out, "changes/s: {}", changes_per_second(record))?;
-    writeln!(out, "shifts, of {BAYS} devices each: {}", changes.shifts)?;
-    writeln!(out, "single moves: {}", changes.moved)?;
-    writeln!(out, "single removals: {}", changes.removed)?;
-    writeln!(out, "single additions: {}", changes.added)?;
     let calls = changes.calls.iter().copied();
     writeln!(out, "call that changes: {}", quantiles(calls)?)?;
-    let moves: u64 = vm.bars.iter().map(|bar| bar.moves()).sum();
-    writeln!(out, "moves by a device's own handler: {moves}")?;
-    write_doorbells(out, vm)?;
     let quiescent = changes.quiescent.iter().copied();
-    let quiescent = quantiles(quiescent)?;
-    writeln!(out, "from removal to quiescence: {quiescent}")?;
-    let caught = vm.noticed.caught.load(Ordering::Relaxed);
-    writeln!(out, "removals with a vCPU inside: {caught}")?;
+    writeln!(out, "from removal to quiescence: {}", quantiles(quiescent)?)?;
     let pending = changes.pending.len();
     writeln!(out, "removed devices still in use: {pending}")?;
-    writeln!(out, "late accesses: {}", late(vm))?;
-    writeln!(out, "accesses astray: {}", astray(vm))?;
-    Ok(())
+    write_doorbells(out, vm)
 }
 
 fn write_doorbells(out: &mut String, vm: &Vm) -> Result<()> {
@@ -130,7 +119,7 @@ fn write_doorbells(out: &mut String, vm: &Vm) -> Result<()> {
 
 /// How many changes were made in a second, besides hot-adds and what guests moved.
 pub(crate) fn changes_per_second(record: &Record) -> u64 {
-    per_second(record.changes.total().into(), record.ran)
+    per_second(record.changes.counts.total(), record.ran)
 }
 
 /// How many devices `vcpu` saw.
@@ -171,7 +160,7 @@ fn calls(record: &Record) -> impl Iterator<Item = u64> {
 
 /// From each such call until each vCPU saw the device, in nanoseconds.
 fn sights(vm: &Vm, record: &Record) -> impl Iterator<Item = u64> {
-    let vcpus = vm.vcpus();
+    let vcpus = vm.vcpus;
     record.added.iter().flat_map(move |added| {
         let sights = (0..vcpus).filter_map(|vcpu| added.first_seen(vcpu));
         sights.map(|at| at.saturating_sub(added.called))

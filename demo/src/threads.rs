@@ -17,10 +17,10 @@ use crate::{vcpus::Vcpus, vm::Vm};
 
 /// Starts the vCPUs of `vm`.
 pub(crate) fn start(vm: &Arc<Vm>) -> Result<Vcpus> {
-    let bells = Arc::new(StandIn::new(vm.vcpus()));
+    let bells = Arc::new(StandIn::new(vm.vcpus));
     vm.connect_doorbells(bells.clone())?;
     let mut vcpus = Vcpus::new(vm.clone(), |_| {});
-    for vcpu in 0..vm.vcpus() {
+    for vcpu in 0..vm.vcpus {
         let (vm, bells) = (vm.clone(), bells.clone());
         vcpus.push(vcpu, move || {
             let devices = vm.devices.dispatcher();

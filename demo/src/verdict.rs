@@ -203,10 +203,10 @@ fn first_of(shortfalls: &[Shortfall]) -> Option<String> {
 
 /// What was checked, and how often.
 fn checked(vm: &Vm, record: &Record) -> String {
-    let vcpus = counted(vm.vcpus().into(), "vCPU");
+    let vcpus = counted(vm.vcpus.into(), "vCPU");
     let values = counted(checks(vm), "value");
     let added = counted(record.added.len() as u64, "hot-added device");
-    let changes = counted(record.changes.total().into(), "change");
+    let changes = counted(record.changes.counts.total(), "change");
     format!("{vcpus} checked {values}, beside {added} and {changes}")
 }
 
@@ -246,16 +246,12 @@ impl fmt::Display for Verdict {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Arc, time::Duration};
+    use std::time::Duration;
+
+    use board::Gone;
 
     use super::*;
-    use crate::{
-        belts::Gone,
-        changer::Changes,
-        contract::Belt,
-        devices::{Card, Mortal},
-        progress::Share,
-    };
+    use crate::{changer::Changes, contract::Belt, progress::Share};
 
     fn verdict(faults: &[&str], starved: &[&str], cut: Option<Reason>) -> (String, u8) {
         let own = |texts: &[&str]| texts.iter().map(|text| text.to_string()).collect();
@@ -285,8 +281,7 @@ mod tests {
     fn record(vm: &Vm, removed: u32) -> Record {
         let mut handle = vm.devices.dispatcher();
         let pending = (1..=removed).map(|number| {
-            let card = Card::new(Belt::Loose, number, false, vm.noticed.clone());
-            let card = Arc::new(Mortal::new(card, vm.late.clone()));
+            let card = vm.card(Belt::Loose, number, false);
             let name = vm.devices.add_mmio_dev(card.clone()).unwrap();
             handle.refresh();
             let removed = vm.devices.remove(name).unwrap();

@@ -233,6 +233,22 @@ fn a_doorbell_that_does_not_follow_its_device_is_found() {
 }
 
 #[test]
+fn an_access_to_a_card_that_was_never_there_is_counted() {
+    for text in sabotaged("stray") {
+        assert!(number(&text, "accesses astray") > 0);
+        assert!(verdict(&text).contains("an access came to a device that it was not for "));
+    }
+}
+
+#[test]
+fn a_device_that_fails_is_counted() {
+    for text in sabotaged("failure") {
+        assert!(number(&text, "accesses that failed") > 0);
+        assert!(verdict(&text).contains("devices answered with an error "));
+    }
+}
+
+#[test]
 fn a_late_access_is_counted() {
     for way in WAYS.iter() {
         // Whether a vCPU is in a device when it is poisoned is a matter of chance, and of a longer run.

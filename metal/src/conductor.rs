@@ -53,7 +53,7 @@ pub(crate) fn finish() -> ! {
     let Conductor { vm, changer, .. } = conductor.as_mut().expect("a conductor");
     let since = arch::nanos();
     let halted = || (0..vm.vcpus).all(|vcpu| Cpu::at(vcpu as usize).is_halted());
-    let limit = if vm.sabotages(Sabotage::Held) {
+    let limit = if vm.sabotages(board::Sabotage::Hold) {
         SETTLING / 20
     } else {
         SETTLING
@@ -97,9 +97,9 @@ impl Conductor {
             }
             Phase::Settling(since) => {
                 self.changer.look();
-                if self.changer.all_seen()
+                if self.changer.adder().all_seen()
                     || now - since > SETTLING
-                    || self.vm.sabotages(Sabotage::Unseen)
+                    || self.vm.sabotages(board::Sabotage::Unseen)
                 {
                     self.vm.mailbox.stop();
                     self.phase = Phase::Stopping;
@@ -114,8 +114,8 @@ impl Conductor {
         if ran < 1_000_000_000 {
             return;
         }
-        assert!(!self.vm.sabotages(Sabotage::Panic), "sabotaged");
-        if self.vm.sabotages(Sabotage::Silence) {
+        assert!(!self.vm.goes_wrong(Sabotage::Panic), "sabotaged");
+        if self.vm.goes_wrong(Sabotage::Silence) {
             arch::stop_for_good();
         }
     }

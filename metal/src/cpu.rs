@@ -2,9 +2,10 @@
 
 use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
+use board::Count;
 use crossbeam_utils::CachePadded;
 
-use crate::{arch, contract::MAX_VCPUS, count::Count, finding::Finding};
+use crate::{arch, contract::MAX_VCPUS, wrong::Wrong};
 
 /// What a CPU does when it is interrupted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +40,7 @@ pub(crate) struct Cpu {
     /// Values that the interrupt handler checked.
     pub(crate) checks: Count,
     /// And those that were wrong.
-    pub(crate) wrong: Finding,
+    pub(crate) wrong: Wrong,
 }
 
 static CPUS: [CachePadded<Cpu>; MAX_VCPUS as usize] =
@@ -59,7 +60,7 @@ impl Cpu {
             ticks_in_dispatch: Count::new(),
             ticks_in_change: Count::new(),
             checks: Count::new(),
-            wrong: Finding::new(),
+            wrong: Wrong::new(),
         }
     }
 

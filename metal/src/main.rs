@@ -10,27 +10,24 @@ extern crate alloc;
 #[cfg_attr(target_arch = "riscv64", path = "riscv64/mod.rs")]
 mod arch;
 mod axvisor;
-mod belts;
 mod changer;
 mod conductor;
 mod console;
 #[expect(dead_code, reason = "the guest's part of it")]
 mod contract;
-mod count;
 mod cpu;
 mod devices;
 mod exits;
-mod finding;
 mod heap;
 mod machine;
 mod memory;
 mod options;
-mod removals;
 mod report;
 mod tick;
 mod vcpu;
 mod vm;
 mod watchdog;
+mod wrong;
 
 use core::panic::PanicInfo;
 
@@ -53,12 +50,12 @@ fn start(tree: usize, boot_cpu: usize) -> ! {
 fn run(index: usize) -> ! {
     let vm = Vm::the();
     arch::init_cpu(index, vm);
-    let deaf = vm.sabotages(Sabotage::Deaf) && index as u32 == vm.vcpus - 1;
+    let deaf = vm.goes_wrong(Sabotage::Deaf) && index as u32 == vm.vcpus - 1;
     if !deaf {
         arch::start_timer(tick::period());
     }
     exits::begin(vm);
-    arch::enter_guest(index, vm.sabotages(Sabotage::Guest))
+    arch::enter_guest(index, vm.goes_wrong(Sabotage::Guest))
 }
 
 #[panic_handler]

@@ -11,7 +11,8 @@ use crossbeam_utils::CachePadded;
 use crate::{
     arch,
     contract::{
-        BAYS, BEATS, Belt, FLOATING, MAX_VCPUS, SLOT_BANK, SLOT_STRIDE, SLOTS, TAG_BITS, id, tag,
+        BAYS, BEATS, Belt, FLOATING, MAX_VCPUS, SLOT_BANK, SLOT_STRIDE, SLOTS, id, number_to_show,
+        tag,
     },
     cpu::{Cpu, Doing},
     options::Sabotage,
@@ -82,7 +83,7 @@ impl Tick {
         let beat = seen.load(Ordering::Relaxed);
         self.check(at, self.read(at), beat);
         let next = beat.wrapping_add(1);
-        let value = next + u32::from(self.vm.sabotages(Sabotage::Beat) && next == 8);
+        let value = next + u32::from(self.vm.goes_wrong(Sabotage::Beat) && next == 8);
         let address = GuestPhysAddr::from_usize(at as usize);
         let device = self.vm.devices.find_mmio_dev(address);
         let written =
@@ -100,9 +101,7 @@ impl Tick {
             let seen = &SEEN[self.index].bays[bay as usize];
             let at = Belt::Full.bay(bay);
             let got = self.read(at);
-            let number = if got == FLOATING { 0 } else { got >> TAG_BITS };
-            // If that is too low, the lowest that would not have been.
-            let number = number.max(behind + 1).max(seen.load(Ordering::Relaxed));
+            let number = number_to_show(got, behind, seen.load(Ordering::Relaxed));
             if self.check(at, got, tag(Belt::Full, number)) {
                 behind = number;
                 seen.store(number, Ordering::Relaxed);
@@ -112,7 +111,7 @@ impl Tick {
 
     /// Reads the id of one of the hot-added devices.
     fn visit(&self) {
-        let added = self.vm.added.load(Ordering::Acquire);
+        let added = self.vm.arrivals.count();
         if added == 0 {
             return;
         }

@@ -144,7 +144,7 @@ mod tests {
         assert_eq!(screen.missed[0].address, "mmio 0xcfff0000");
         assert!(screen.map[0].contains("0xc0000000..=0xc0000003"));
 
-        vm.late.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        vm.exits[0].failed.add_one();
         let screen = watch.screen();
         assert!(screen.devices.is_empty() && screen.missed.is_empty());
         assert!(screen.counters.contains(&("so far", "1 fault".into())));

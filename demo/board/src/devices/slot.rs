@@ -1,50 +1,52 @@
 //! The device that is hot-added: an id to recognise it by, and a register for each vCPU.
 
 use alloc::boxed::Box;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use ax_errno::{AxError, AxResult};
 use axaddrspace::{GuestPhysAddr, GuestPhysAddrRange, device::AccessWidth};
 use axdevice_base::BaseDeviceOps;
 use axvmconfig::EmulatedDeviceType;
+use guest::contract::{SLOT_BANK, SLOT_ID, SLOT_SCRATCH, SLOT_STRIDE, SLOTS, id};
 
-use super::register::Register;
-use crate::{
-    contract::{SLOT_BANK, SLOT_ID, SLOT_SCRATCH, SLOT_STRIDE, SLOTS, id},
-    cpu::{Cpu, Doing},
-    options::Sabotage,
-};
+use super::Register;
+use crate::{Host, Sabotage};
 
 /// The device in a slot: every vCPU has a bank of registers, its id and its scratch register.
 ///
-/// The device notes which vCPUs have read its id: they have seen it.
-pub(crate) struct Slot {
+/// The device notes when each vCPU first reads its id: that is when it first sees the device.
+pub struct Slot {
     index: u32,
     banks: Box<[Bank]>,
+    host: Host,
     sabotage: Option<Sabotage>,
 }
 
 #[derive(Default)]
 struct Bank {
-    /// Written by one vCPU and read as a mere count (`Relaxed`).
-    seen: AtomicBool,
+    /// In the host's nanoseconds; 0: not yet. Written by one vCPU, and read when that has ended, or as a mere count
+    /// (`Relaxed`).
+    first_seen: AtomicU64,
     scratch: Register,
 }
 
 impl Slot {
-    /// A device for slot `index`. A sabotaged one flips a bit of what its scratch registers hold, or fails, or does not
-    /// return.
-    pub(crate) fn new(index: u32, vcpus: u32, sabotage: Option<Sabotage>) -> Self {
+    /// A device for slot `index`. A sabotaged one has scratch registers that flip a bit, fail, or do not return.
+    pub(crate) fn new(index: u32, vcpus: u32, host: Host, sabotage: Option<Sabotage>) -> Self {
         Self {
             index,
             banks: (0..vcpus).map(|_| Bank::default()).collect(),
+            host,
             sabotage,
         }
     }
 
-    /// Whether `vcpu` has seen the device.
-    pub(crate) fn seen_by(&self, vcpu: u32) -> bool {
-        self.banks[vcpu as usize].seen.load(Ordering::Relaxed)
+    /// When `vcpu` first saw the device, in the host's nanoseconds.
+    pub fn first_seen(&self, vcpu: u32) -> Option<u64> {
+        match self.banks[vcpu as usize].first_seen.load(Ordering::Relaxed) {
+            0 => None,
+            nanos => Some(nanos),
+        }
     }
 
     fn base(&self) -> u32 {
@@ -58,6 +60,14 @@ impl Slot {
             &self.banks[(offset / SLOT_BANK) as usize],
             offset % SLOT_BANK,
         )
+    }
+
+    fn read_id(&self, bank: &Bank, offset: u32) -> usize {
+        if bank.first_seen.load(Ordering::Relaxed) == 0 && (self.host.in_guest_access)() {
+            let nanos = (self.host.nanos)();
+            bank.first_seen.store(nanos.max(1), Ordering::Relaxed);
+        }
+        (id(self.index) >> (8 * offset)) as usize
     }
 
     fn read_scratch(&self, bank: &Bank, offset: u32) -> AxResult<usize> {
@@ -84,14 +94,10 @@ impl BaseDeviceOps<GuestPhysAddrRange> for Slot {
 
     fn handle_read(&self, addr: GuestPhysAddr, _: AccessWidth) -> AxResult<usize> {
         let (bank, offset) = self.bank(addr);
-        if offset >= SLOT_SCRATCH {
-            return self.read_scratch(bank, offset - SLOT_SCRATCH);
+        match offset {
+            SLOT_SCRATCH.. => self.read_scratch(bank, offset - SLOT_SCRATCH),
+            SLOT_ID.. => Ok(self.read_id(bank, offset - SLOT_ID)),
         }
-        // The interrupt handler reads ids too.
-        if Cpu::current().is_doing(Doing::Dispatch) {
-            bank.seen.store(true, Ordering::Relaxed);
-        }
-        Ok((id(self.index) >> (8 * (offset - SLOT_ID))) as usize)
     }
 
     fn handle_write(&self, addr: GuestPhysAddr, width: AccessWidth, val: usize) -> AxResult {

@@ -1,29 +1,23 @@
 //! The device that comes, moves along its belt, and goes.
 
 use alloc::sync::Arc;
-use core::{
-    hint::spin_loop,
-    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
-};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use ax_errno::AxResult;
 use axaddrspace::{GuestPhysAddr, GuestPhysAddrRange, device::AccessWidth};
 use axdevice_base::BaseDeviceOps;
 use axvmconfig::EmulatedDeviceType;
+use guest::contract::{BAY_STRIDE, BAYS, Belt, CARD_ECHO, CARD_SIZE, CARD_TAG, TAG_BITS, tag};
 
-use crate::{
-    arch,
-    contract::{BAY_STRIDE, BAYS, Belt, CARD_ECHO, CARD_SIZE, CARD_TAG, TAG_BITS, tag},
-    cpu::{Cpu, Doing},
-};
+use crate::{Host, Noticed};
 
 /// The longest that a vCPU stays inside a card to be there when it is removed, in nanoseconds.
 const LINGER: u64 = 50_000_000;
-/// How long it stays after that, in nanoseconds.
+/// From one look for the removal to the next, and how long the vCPU stays after it, in nanoseconds.
 const DAWDLE: u64 = 100_000;
 
 /// A card on a belt.
-pub(crate) struct Card {
+pub struct Card {
     belt: Belt,
     number: u32,
     /// The furthest bay that it may be found in.
@@ -32,20 +26,18 @@ pub(crate) struct Card {
     linger: AtomicBool,
     removed: AtomicBool,
     noticed: Arc<Noticed>,
-}
-
-/// What the cards of a VM noticed that guests cannot.
-#[derive(Debug, Default)]
-pub(crate) struct Noticed {
-    /// Accesses where the card never was, and tags that come to a card before it has been read.
-    pub(crate) astray: AtomicU64,
-    /// How often a vCPU was inside when the card was removed.
-    pub(crate) caught: AtomicU64,
+    host: Host,
 }
 
 impl Card {
-    /// A card for bay 0. If it is to `linger`, a vCPU will be inside when it is removed.
-    pub(crate) fn new(belt: Belt, number: u32, linger: bool, noticed: Arc<Noticed>) -> Self {
+    /// A card for bay 0. One that makes a vCPU `linger` has it inside when it is removed.
+    pub(crate) fn new(
+        belt: Belt,
+        number: u32,
+        linger: bool,
+        noticed: Arc<Noticed>,
+        host: Host,
+    ) -> Self {
         Self {
             belt,
             number,
@@ -53,6 +45,7 @@ impl Card {
             linger: AtomicBool::new(linger),
             removed: AtomicBool::new(false),
             noticed,
+            host,
         }
     }
 
@@ -62,48 +55,40 @@ impl Card {
         GuestPhysAddrRange::from_start_size(start, CARD_SIZE as usize)
     }
 
-    /// To be told before the card is moved on to `bay`. `Relaxed`: what publishes the move publishes this.
+    /// Notes the bay that the card is about to move to. `Relaxed`: the publication of the move publishes this too.
     pub(crate) fn coming_to(&self, bay: u32) {
         self.furthest.store(bay, Ordering::Relaxed);
     }
 
-    /// To be told when the card was removed.
+    /// Notes that the card is removed.
     pub(crate) fn gone(&self) {
         self.removed.store(true, Ordering::Relaxed);
     }
 
-    /// The bay and the offset of an access. A vCPU that has the tables from before a move may come to a bay that the
-    /// card has left, but never to one where it has not been.
+    /// The bay and the offset of an access. A vCPU with the tables from before a move may access
+    /// the bay that the card has left, but never one where it has not been.
     fn place(&self, addr: GuestPhysAddr) -> (u32, u32) {
         let address = addr.as_usize() as u32;
         let bay = self.belt.bay_at(address);
         if bay > self.furthest.load(Ordering::Relaxed) {
-            self.noticed.astray.fetch_add(1, Ordering::Relaxed);
+            self.noticed.add_astray();
         }
         (bay, address % BAY_STRIDE)
-    }
-
-    /// Whether this is an access of a vCPU, not of the interrupt handler, which is not to wait; nor of the CPU that
-    /// makes the changes, which would wait for itself.
-    fn may_stay() -> bool {
-        arch::cpu_index() != 0 && Cpu::current().is_doing(Doing::Dispatch)
     }
 
     /// Keeps a vCPU inside until the card is removed, and a little longer, if it is removed soon.
     #[cold]
     fn stay(&self) {
-        let since = arch::nanos();
+        let Host { nanos, pause, .. } = self.host;
+        let since = nanos();
         while !self.removed.load(Ordering::Relaxed) {
-            if arch::nanos() - since > LINGER {
+            if nanos() - since > LINGER {
                 return;
             }
-            spin_loop();
+            pause(DAWDLE);
         }
-        self.noticed.caught.fetch_add(1, Ordering::Relaxed);
-        let since = arch::nanos();
-        while arch::nanos() - since < DAWDLE {
-            spin_loop();
-        }
+        self.noticed.add_caught();
+        pause(DAWDLE);
     }
 }
 
@@ -120,7 +105,7 @@ impl BaseDeviceOps<GuestPhysAddrRange> for Card {
         let (bay, offset) = self.place(addr);
         if bay == BAYS - 1
             && self.linger.load(Ordering::Relaxed)
-            && Self::may_stay()
+            && (self.host.in_guest_access)()
             && self.linger.swap(false, Ordering::Relaxed)
         {
             self.stay();
@@ -135,9 +120,41 @@ impl BaseDeviceOps<GuestPhysAddrRange> for Card {
         if let (_, CARD_ECHO) = self.place(addr) {
             let number = val as u32 >> TAG_BITS;
             if number > self.number || val as u32 != tag(self.belt, number) {
-                self.noticed.astray.fetch_add(1, Ordering::Relaxed);
+                self.noticed.add_astray();
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_access_that_cannot_be_is_noticed() {
+        let noticed = Arc::new(Noticed::default());
+        let card = Card::new(Belt::Loose, 7, false, noticed.clone(), Host::test());
+        let astray = || noticed.astray();
+        let gpa = |bay, offset| GuestPhysAddr::from_usize((Belt::Loose.bay(bay) + offset) as usize);
+        let read = |bay| card.handle_read(gpa(bay, CARD_TAG), AccessWidth::Dword);
+        let echo = |value: u32| {
+            card.handle_write(gpa(0, CARD_ECHO), AccessWidth::Dword, value as usize)
+                .unwrap();
+            astray()
+        };
+
+        let own = tag(Belt::Loose, 7);
+        assert_eq!((read(0), astray()), (Ok(own as usize), 0));
+        assert_eq!((read(1), astray()), (Ok(own as usize), 1));
+        card.coming_to(1);
+        assert_eq!((read(1), astray()), (Ok(own as usize), 1));
+        assert_eq!((read(0), astray()), (Ok(own as usize), 1));
+
+        assert_eq!(echo(own), 1);
+        assert_eq!(echo(tag(Belt::Loose, 6)), 1);
+        assert_eq!(echo(tag(Belt::Loose, 8)), 2);
+        assert_eq!(echo(tag(Belt::Full, 6)), 3);
+        assert_eq!(echo(own ^ 1), 4);
     }
 }

@@ -9,14 +9,15 @@ use axaddrspace::{
 };
 use axdevice_base::BaseDeviceOps;
 use axvmconfig::EmulatedDeviceType;
+use guest::contract::{MMIO_LATCH, PORT_LATCH};
 
-use super::register::Register;
-use crate::contract::{MMIO_LATCH, PORT_LATCH};
+use super::Register;
 
 /// A register of four bytes for each vCPU, which reads as what was written.
-pub(crate) struct Latch(Box<[Register]>);
+pub struct Latch(Box<[Register]>);
 
 impl Latch {
+    /// A register for each of so many vCPUs.
     pub(crate) fn new(vcpus: u32) -> Self {
         Self((0..vcpus).map(|_| Register::default()).collect())
     }

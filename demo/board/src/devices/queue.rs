@@ -7,17 +7,17 @@ use ax_errno::AxResult;
 use axaddrspace::device::{AccessWidth, Port, PortRange};
 use axdevice_base::BaseDeviceOps;
 use axvmconfig::EmulatedDeviceType;
-
-use crate::contract::{QUEUE, QUEUE_BANK, QUEUE_SIZE};
+use guest::contract::{QUEUE, QUEUE_BANK, QUEUE_SIZE};
 
 /// A vCPU's queue. A write puts its bytes in, a read takes as many out; what is full takes none, and what is
 /// empty gives zeros. Not `Sync`: the registry has it as a `Serialized` device.
-pub(crate) struct Queue {
+pub struct Queue {
     first: u16,
     bytes: RefCell<VecDeque<u8>>,
 }
 
 impl Queue {
+    /// The queue of `vcpu`.
     pub(crate) fn new(vcpu: u32) -> Self {
         Self {
             first: QUEUE + QUEUE_BANK * vcpu as u16,

@@ -1,21 +1,18 @@
-//! What was found wrong, and the first of it.
+//! Wrong values, and the first of them.
 
-use core::{
-    fmt,
-    sync::atomic::{AtomicU32, Ordering},
-};
+use core::sync::atomic::{AtomicU32, Ordering};
 
-use crate::count::Count;
+use board::{Count, Finding};
 
 /// Wrong values that one CPU found (`Relaxed`).
 #[derive(Debug)]
-pub(crate) struct Finding {
+pub(crate) struct Wrong {
     count: Count,
-    /// Address, what was read, what should have been.
+    /// Address, value read, right value.
     first: [AtomicU32; 3],
 }
 
-impl Finding {
+impl Wrong {
     pub(crate) const fn new() -> Self {
         Self {
             count: Count::new(),
@@ -37,16 +34,15 @@ impl Finding {
     pub(crate) fn count(&self) -> u64 {
         self.count.get()
     }
-}
 
-/// The first.
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// The first, if there was one.
+    pub(crate) fn first(&self) -> Finding {
         let [address, got, expected] =
             [0, 1, 2].map(|i: usize| self.first[i].load(Ordering::Relaxed));
-        write!(
-            f,
-            "MMIO {address:#x} read as {got:#x}, not as {expected:#x}"
-        )
+        Finding {
+            address,
+            got,
+            expected,
+        }
     }
 }

@@ -1,27 +1,31 @@
-//! The port device by which guests report what they checked, and are told what to do.
+//! The port device by which guests report what they checked, and get orders.
 
-use alloc::boxed::Box;
-use core::{
-    fmt,
-    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
-};
+use alloc::{boxed::Box, sync::Arc};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use ax_errno::AxResult;
 use axaddrspace::device::{AccessWidth, Port, PortRange};
 use axdevice_base::BaseDeviceOps;
 use axvmconfig::EmulatedDeviceType;
 use crossbeam_utils::CachePadded;
-
-use crate::contract::{
+use guest::contract::{
     CHECKS, FIRST_ADDRESS, FIRST_EXPECTED, FIRST_GOT, HALT, MAILBOX, MAILBOX_BANK, MISSES, MOVE,
-    WRONG,
+    RINGS, WRONG,
 };
 
-/// A mailbox for each vCPU. All counts are `Relaxed`: they are read for good when the vCPUs'
-/// threads have ended.
-pub(crate) struct Mailbox {
+use super::Doorbells;
+use crate::{Finding, Host};
+
+/// How long a vCPU that is stuck asleep sleeps at a time, in nanoseconds.
+const NAP: u64 = 1_000_000;
+
+/// A mailbox for each vCPU. All counts are `Relaxed`: their final values are read when the vCPUs have ended.
+pub struct Mailbox {
     banks: Box<[CachePadded<Bank>]>,
     stop: AtomicBool,
+    /// Whether the first vCPUs do not return, and how the second one waits then.
+    sticks: Option<Host>,
+    doorbells: Arc<dyn Doorbells>,
 }
 
 #[derive(Default)]
@@ -29,69 +33,58 @@ struct Bank {
     checks: AtomicU64,
     misses: AtomicU64,
     wrong: AtomicU64,
+    rounds: AtomicU64,
     first: [AtomicU32; 3],
     /// Whether the guest is to move its device.
     to_move: AtomicBool,
 }
 
-/// The first value that a guest found wrong.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct FirstWrong {
-    address: u32,
-    got: u32,
-    expected: u32,
-}
-
-impl fmt::Display for FirstWrong {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bus = if self.address > u16::MAX.into() {
-            "MMIO"
-        } else {
-            "port"
-        };
-        let Self {
-            address,
-            got,
-            expected,
-        } = self;
-        write!(
-            f,
-            "{bus} {address:#x} read as {got:#x}, not as {expected:#x}"
-        )
-    }
-}
-
 impl Mailbox {
-    pub(crate) fn new(vcpus: u32) -> Self {
+    /// A mailbox for each of so many vCPUs. If it `sticks`, vCPU 0 stays inside, busy, and vCPU 1, asleep, until the
+    /// guests are ordered to halt.
+    pub(crate) fn new(vcpus: u32, sticks: Option<Host>, doorbells: Arc<dyn Doorbells>) -> Self {
         Self {
             banks: (0..vcpus).map(|_| CachePadded::default()).collect(),
             stop: AtomicBool::new(false),
+            sticks,
+            doorbells,
         }
     }
 
-    /// Tells all guests to halt.
-    pub(crate) fn stop(&self) {
+    /// Orders all guests to halt.
+    pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the guests were told to halt.
-    pub(crate) fn stopped(&self) -> bool {
+    /// Whether the guests are ordered to halt.
+    pub fn stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// Tells the guest of `vcpu` to move its device.
+    /// Orders the guest of `vcpu` to move its device.
     pub(crate) fn order_move(&self, vcpu: usize) {
         self.banks[vcpu].to_move.store(true, Ordering::Relaxed);
     }
 
     fn orders(&self, bank: &Bank) -> u32 {
         let halt = if self.stopped() { HALT } else { 0 };
-        // Only this vCPU takes the order, so that none is taken twice.
+        // Only this vCPU takes the order, so it is taken once.
         if bank.to_move.load(Ordering::Relaxed) {
             bank.to_move.store(false, Ordering::Relaxed);
             return halt | MOVE;
         }
         halt
+    }
+
+    /// Keeps vCPU 0 busy and vCPU 1 asleep until the guests are to halt.
+    #[cold]
+    fn stick(&self, vcpu: usize, host: Host) {
+        while vcpu < 2 && !self.stopped() {
+            match vcpu {
+                0 => core::hint::spin_loop(),
+                _ => (host.pause)(NAP),
+            }
+        }
     }
 
     fn bank(&self, port: Port) -> (&Bank, u16) {
@@ -103,25 +96,30 @@ impl Mailbox {
     }
 
     /// How many values `vcpu` checked.
-    pub(crate) fn checks(&self, vcpu: usize) -> u64 {
+    pub fn checks(&self, vcpu: usize) -> u64 {
         self.banks[vcpu].checks.load(Ordering::Relaxed)
     }
 
-    /// How many accesses of `vcpu` nobody answered.
-    pub(crate) fn misses(&self, vcpu: usize) -> u64 {
+    /// How many rounds `vcpu` has ended: in each it reads its orders once.
+    pub fn rounds(&self, vcpu: usize) -> u64 {
+        self.banks[vcpu].rounds.load(Ordering::Relaxed)
+    }
+
+    /// How many accesses of `vcpu` no device answered.
+    pub fn misses(&self, vcpu: usize) -> u64 {
         self.banks[vcpu].misses.load(Ordering::Relaxed)
     }
 
     /// How many values `vcpu` found wrong.
-    pub(crate) fn wrong(&self, vcpu: usize) -> u64 {
+    pub fn wrong(&self, vcpu: usize) -> u64 {
         self.banks[vcpu].wrong.load(Ordering::Relaxed)
     }
 
     /// The first of them.
-    pub(crate) fn first_wrong(&self, vcpu: usize) -> Option<FirstWrong> {
+    pub fn first_wrong(&self, vcpu: usize) -> Option<Finding> {
         let first = &self.banks[vcpu].first;
         let [address, got, expected] = [0, 1, 2].map(|i: usize| first[i].load(Ordering::Relaxed));
-        (self.wrong(vcpu) > 0).then_some(FirstWrong {
+        (self.wrong(vcpu) > 0).then_some(Finding {
             address,
             got,
             expected,
@@ -141,6 +139,10 @@ impl BaseDeviceOps<PortRange> for Mailbox {
 
     fn handle_read(&self, port: Port, _: AccessWidth) -> AxResult<usize> {
         let (bank, _) = self.bank(port);
+        bank.rounds.fetch_add(1, Ordering::Relaxed);
+        if let Some(host) = self.sticks {
+            self.stick(usize::from((port.0 - MAILBOX) / MAILBOX_BANK), host);
+        }
         Ok(self.orders(bank) as usize)
     }
 
@@ -154,6 +156,10 @@ impl BaseDeviceOps<PortRange> for Mailbox {
             CHECKS => count(&bank.checks),
             MISSES => count(&bank.misses),
             WRONG => count(&bank.wrong),
+            RINGS => {
+                let vcpu = (port.0 - MAILBOX) / MAILBOX_BANK;
+                self.doorbells.written(vcpu.into(), val as u64);
+            }
             FIRST_ADDRESS => note(0),
             FIRST_GOT => note(1),
             FIRST_EXPECTED => note(2),

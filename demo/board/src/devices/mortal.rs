@@ -1,45 +1,47 @@
-//! A device that knows when it should be out of use.
+//! A device that counts the accesses that come when it should be out of use.
 
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use ax_errno::AxResult;
 use axaddrspace::device::{AccessWidth, DeviceAddrRange};
 use axdevice_base::BaseDeviceOps;
 use axvmconfig::EmulatedDeviceType;
 
-/// A device that is poisoned when no vCPU should be inside it any more, and counts those that are.
-pub(crate) struct Mortal<D> {
+use crate::Noticed;
+
+/// A device that is poisoned when no vCPU should be inside it any more. It counts the vCPUs that are.
+pub struct Mortal<D> {
     device: D,
     poisoned: AtomicBool,
-    late: Arc<AtomicU64>,
+    noticed: Arc<Noticed>,
 }
 
 impl<D> Mortal<D> {
-    /// A device that counts late accesses in `late`.
-    pub(crate) fn new(device: D, late: Arc<AtomicU64>) -> Self {
+    /// A device whose late accesses `noticed` counts.
+    pub(crate) fn new(device: D, noticed: Arc<Noticed>) -> Self {
         Self {
             device,
             poisoned: AtomicBool::new(false),
-            late,
+            noticed,
         }
     }
 
     /// From now on an access is late.
-    pub(crate) fn poison(&self) {
+    pub fn poison(&self) {
         self.poisoned.store(true, Ordering::Release);
     }
 
     /// The device itself.
-    pub(crate) fn device(&self) -> &D {
+    pub fn device(&self) -> &D {
         &self.device
     }
 
-    /// Makes an access, and looks afterwards: so one counts also if it began before the poison.
+    /// Makes an access, and looks for the poison afterwards, so that an access that began before it counts too.
     fn access<T>(&self, access: impl FnOnce(&D) -> T) -> T {
         let answer = access(&self.device);
         if self.poisoned.load(Ordering::Acquire) {
-            self.late.fetch_add(1, Ordering::Relaxed);
+            self.noticed.add_late();
         }
         answer
     }
@@ -72,7 +74,7 @@ mod tests {
 
     use super::*;
 
-    /// A device that says when a vCPU is inside it, and keeps it there until told.
+    /// A device that waits twice inside an access: for the test to see the vCPU there, and to let it leave.
     struct Room(Barrier);
 
     impl BaseDeviceOps<PortRange> for Room {
@@ -95,11 +97,11 @@ mod tests {
         }
     }
 
-    /// Removes a device while a vCPU is inside, and has it poisoned by `bury`, which may `leave` the
-    /// device. Gives how many late accesses there were.
+    /// Removes a device while a vCPU is inside, and calls `bury`, which poisons it and lets the vCPU `leave`. Returns the
+    /// number of late accesses.
     fn late_after(bury: impl FnOnce(Removed<ThreadSafe>, &Mortal<Room>, &dyn Fn())) -> u64 {
-        let late = Arc::new(AtomicU64::new(0));
-        let room = Arc::new(Mortal::new(Room(Barrier::new(2)), late.clone()));
+        let noticed = Arc::new(Noticed::default());
+        let room = Arc::new(Mortal::new(Room(Barrier::new(2)), noticed.clone()));
         let devices = SharedVmDevices::default().with_unmapped(Unmapped::Float);
         let id = devices.add_port_dev(room.clone()).unwrap();
         thread::scope(|scope| {
@@ -116,7 +118,7 @@ mod tests {
             });
             assert_eq!(vcpu.join().unwrap(), (Ok(7), Ok(0xff)));
         });
-        late.load(Ordering::Relaxed)
+        noticed.late()
     }
 
     #[test]

@@ -1,40 +1,39 @@
-//! Which hot-added devices must be found by now: those whose registration had returned before an access
-//! began.
+//! Which hot-added devices an access must find: those whose registration had returned before the access began.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use crossbeam_utils::CachePadded;
+use guest::contract::slot_of_id;
 
-use crate::contract::slot_of_id;
-
-/// How many devices have been hot-added, from slot 0 on.
+/// The number of devices that have been hot-added, from slot 0 on.
 #[derive(Debug, Default)]
-pub(crate) struct Arrivals(CachePadded<AtomicU32>);
+pub struct Arrivals(CachePadded<AtomicU32>);
 
 impl Arrivals {
-    /// To be told when the call that hot-adds the next device has returned. Release: pairs with the load in
-    /// [`must_find`](Self::must_find), which learns of the registration by it.
-    pub(crate) fn announce(&self) {
+    /// Announces the next device, when the call that hot-adds it has returned. Release: pairs with the load in
+    /// [`count`](Self::count), so that the caller of that finds the device.
+    pub fn announce(&self) {
         self.0.fetch_add(1, Ordering::Release);
     }
 
-    /// How many there are.
-    pub(crate) fn count(&self) -> u32 {
+    /// The number of announced devices, each of which the caller finds.
+    pub fn count(&self) -> u32 {
         self.0.load(Ordering::Acquire)
     }
 
     /// Whether an access of `length` bytes at `address` that begins now must find a device's id, which is
     /// never all ones.
     #[inline]
-    pub(crate) fn must_find(&self, address: u32, length: usize) -> bool {
+    pub fn must_find(&self, address: u32, length: usize) -> bool {
         length == size_of::<u32>() && slot_of_id(address).is_some_and(|slot| slot < self.count())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use guest::contract::{MMIO_NOBODY, SLOT_BANK, SLOT_SCRATCH, SLOT_STRIDE, SLOTS};
+
     use super::*;
-    use crate::contract::{MMIO_NOBODY, SLOT_BANK, SLOT_SCRATCH, SLOT_STRIDE, SLOTS};
 
     #[test]
     fn only_the_id_of_an_announced_device_must_be_found() {

@@ -1,21 +1,16 @@
-//! The belts as the host sees them: which card is in which bay, and how cards come, move on and go.
+//! The belts as the host sees them: which card is in which bay, and how cards are added, moved and removed.
 
-use std::{collections::VecDeque, sync::Arc, thread, time::Duration};
+use alloc::{collections::VecDeque, sync::Arc};
 
-use anyhow::{Context as _, Result};
-use axdevice::{DeviceId, Removed, ThreadSafe};
+use axdevice::{DeviceId, Refusal, Removed, ThreadSafe};
+use guest::contract::{BAYS, Belt};
 
-use crate::{
-    contract::{BAYS, Belt},
-    devices::{Card, Mortal},
-    options::Sabotage,
-    vm::Vm,
-};
+use crate::{Board, Card, Mortal, Sabotage};
 
 /// One in so many cards of the full belt has a vCPU inside when it is removed.
 const LINGERS: u32 = 16;
-/// How late the new card comes, if that is sabotaged.
-const LATE: Duration = Duration::from_millis(2);
+/// How late the new card comes, if that is sabotaged, in nanoseconds.
+const LATE: u64 = 10_000_000;
 
 /// A registered card.
 struct Placed {
@@ -23,15 +18,26 @@ struct Placed {
     card: Arc<Mortal<Card>>,
 }
 
-/// A card that was removed, though vCPUs may be inside.
-pub(crate) struct Gone {
-    pub(crate) removed: Removed<ThreadSafe>,
-    pub(crate) card: Arc<Mortal<Card>>,
+impl Placed {
+    /// Notes in the card the bay that it is about to move to, if that is not sabotaged.
+    fn coming_to(&self, board: &Board, bay: u32) {
+        if !board.sabotages(Sabotage::Stray) {
+            self.card.device().coming_to(bay);
+        }
+    }
 }
 
-/// The cards of a belt, made one after the other.
-struct Deck<'vm> {
-    vm: &'vm Vm,
+/// A card that is removed, although vCPUs may be inside.
+pub struct Gone {
+    /// Whether they are.
+    pub removed: Removed<ThreadSafe>,
+    /// The card.
+    pub card: Arc<Mortal<Card>>,
+}
+
+/// Makes the cards of a belt, one after the other.
+struct Deck<'b> {
+    board: &'b Board,
     belt: Belt,
     dealt: u32,
 }
@@ -41,63 +47,66 @@ impl Deck<'_> {
     fn deal(&mut self) -> Arc<Mortal<Card>> {
         self.dealt += 1;
         let linger = self.belt == Belt::Full && self.dealt.is_multiple_of(LINGERS);
-        let card = Card::new(self.belt, self.dealt, linger, self.vm.noticed.clone());
-        Arc::new(Mortal::new(card, self.vm.late.clone()))
+        self.board.card(self.belt, self.dealt, linger)
     }
 }
 
 /// The belt whose cards move at the same instant.
-pub(crate) struct FullBelt<'vm> {
-    deck: Deck<'vm>,
+pub(crate) struct FullBelt<'b> {
+    deck: Deck<'b>,
     /// By bay.
     cards: VecDeque<Placed>,
 }
 
-impl<'vm> FullBelt<'vm> {
-    /// Fills the belt of `vm`, before any vCPU runs.
-    pub(crate) fn new(vm: &'vm Vm) -> Result<Self> {
+impl<'b> FullBelt<'b> {
+    /// Fills the belt of `board`, before any vCPU runs.
+    pub(crate) fn new(board: &'b Board) -> Result<Self, Refusal> {
         let belt = Belt::Full;
-        let mut deck = Deck { vm, belt, dealt: 0 };
+        let mut deck = Deck {
+            board,
+            belt,
+            dealt: 0,
+        };
         let mut cards = VecDeque::new();
         for bay in (0..BAYS).rev() {
             let card = deck.deal();
             card.device().coming_to(bay);
-            let name = vm.devices.add_mmio_dev(card.clone())?;
+            let name = board.devices.add_mmio_dev(card.clone())?;
             cards.push_front(Placed { name, card });
         }
         Ok(Self { deck, cards })
     }
 
-    /// Moves all cards on, at one instant: one goes, and one comes.
-    pub(crate) fn shift(&mut self) -> Result<Gone> {
-        let Deck { vm, belt, .. } = self.deck;
-        let last = self.cards.pop_back().context("an empty belt")?;
+    /// Moves all cards on, at one instant: removes the last, and adds a first.
+    pub(crate) fn shift(&mut self) -> Result<Gone, Refusal> {
+        let Deck { board, belt, .. } = self.deck;
+        let last = self.cards.pop_back().expect("a full belt");
         let card = self.deck.deal();
-        let in_time = vm.sabotage != Some(Sabotage::Shift);
-        let (name, mut removed) = vm.devices.update(|batch| {
+        let in_time = !board.sabotages(Sabotage::Shift);
+        let (name, mut removed) = board.devices.update(|batch| {
             batch.remove(last.name)?;
             for (bay, placed) in (1..BAYS).zip(&self.cards).rev() {
-                placed.card.device().coming_to(bay);
+                placed.coming_to(board, bay);
                 batch.move_to(placed.name, Card::range(belt, bay))?;
             }
             let added = in_time.then(|| batch.add_mmio_dev(card.clone()));
-            anyhow::Ok(added.transpose()?)
+            added.transpose()
         })?;
         let name = name.map_or_else(
             || {
-                thread::sleep(LATE);
-                vm.devices.add_mmio_dev(card.clone())
+                (board.host.pause)(LATE);
+                board.devices.add_mmio_dev(card.clone())
             },
             Ok,
         )?;
         self.cards.push_front(Placed { name, card });
-        let removed = removed.pop().context("nothing was removed")?;
+        let removed = removed.pop().expect("a removed card");
         let card = last.card;
         Ok(Gone { removed, card })
     }
 }
 
-/// What was done with a card.
+/// The change of a card.
 pub(crate) enum Step {
     Added,
     Moved,
@@ -105,27 +114,31 @@ pub(crate) enum Step {
 }
 
 /// The belt whose cards move one by one.
-pub(crate) struct LooseBelt<'vm> {
-    deck: Deck<'vm>,
+pub(crate) struct LooseBelt<'b> {
+    deck: Deck<'b>,
     bays: [Option<Placed>; BAYS as usize],
     /// Where the last step was.
     at: usize,
 }
 
-impl<'vm> LooseBelt<'vm> {
-    /// The belt of `vm`, empty.
-    pub(crate) fn new(vm: &'vm Vm) -> Self {
+impl<'b> LooseBelt<'b> {
+    /// The belt of `board`, empty.
+    pub(crate) fn new(board: &'b Board) -> Self {
         let belt = Belt::Loose;
         Self {
-            deck: Deck { vm, belt, dealt: 0 },
+            deck: Deck {
+                board,
+                belt,
+                dealt: 0,
+            },
             bays: Default::default(),
             at: 0,
         }
     }
 
-    /// Takes the next step that can be taken, from the last bay to the first: the last card goes, each
-    /// that has an empty bay before it moves on, a card comes.
-    pub(crate) fn step(&mut self) -> Result<Step> {
+    /// Takes the next step that is possible, from the last bay to the first: removes the last card, moves one on to an
+    /// empty bay, or adds one.
+    pub(crate) fn step(&mut self) -> Result<Step, Refusal> {
         loop {
             self.at = self.at.checked_sub(1).unwrap_or(self.bays.len());
             if let Some(step) = self.step_to(self.at)? {
@@ -134,16 +147,16 @@ impl<'vm> LooseBelt<'vm> {
         }
     }
 
-    /// Has the card in the bay before move to bay `to`, if there is one and that is empty. Before the
-    /// first bay there is a new card; after the last nothing.
-    fn step_to(&mut self, to: usize) -> Result<Option<Step>> {
-        let Deck { vm, belt, .. } = self.deck;
+    /// Moves the card in the bay before to bay `to`, if there is one and that bay is empty. Before the first bay there is
+    /// always a new card; after the last a card is removed.
+    fn step_to(&mut self, to: usize) -> Result<Option<Step>, Refusal> {
+        let Deck { board, belt, .. } = self.deck;
         if self.bays.get(to).is_some_and(Option::is_some) {
             return Ok(None);
         }
         if to == 0 {
             let card = self.deck.deal();
-            let name = vm.devices.add_mmio_dev(card.clone())?;
+            let name = board.devices.add_mmio_dev(card.clone())?;
             self.bays[to] = Some(Placed { name, card });
             return Ok(Some(Step::Added));
         }
@@ -151,12 +164,12 @@ impl<'vm> LooseBelt<'vm> {
             return Ok(None);
         };
         if to == self.bays.len() {
-            let (removed, card) = (vm.devices.remove(placed.name)?, placed.card);
+            let (removed, card) = (board.devices.remove(placed.name)?, placed.card);
             return Ok(Some(Step::Removed(Gone { removed, card })));
         }
         let bay = to as u32;
-        placed.card.device().coming_to(bay);
-        vm.devices.move_to(placed.name, Card::range(belt, bay))?;
+        placed.coming_to(board, bay);
+        board.devices.move_to(placed.name, Card::range(belt, bay))?;
         self.bays[to] = Some(placed);
         Ok(Some(Step::Moved))
     }
@@ -166,14 +179,16 @@ impl<'vm> LooseBelt<'vm> {
 mod tests {
     use axaddrspace::{GuestPhysAddr, device::AccessWidth};
 
+    use guest::contract::{FLOATING, TAG_BITS};
+    use std::vec::Vec;
+
     use super::*;
-    use crate::contract::{FLOATING, TAG_BITS};
 
     /// The number of the card in each bay, 0 for none.
-    fn numbers(vm: &Vm, belt: Belt) -> Vec<u32> {
+    fn numbers(board: &Board, belt: Belt) -> Vec<u32> {
         let read = |bay| {
             let addr = GuestPhysAddr::from_usize(belt.bay(bay) as usize);
-            let tag = vm
+            let tag = board
                 .devices
                 .handle_mmio_read(addr, AccessWidth::Dword)
                 .unwrap() as u32;
@@ -184,18 +199,18 @@ mod tests {
 
     #[test]
     fn a_shift_moves_all_cards_on() {
-        let vm = Vm::new(1, None).unwrap();
-        let mut belt = FullBelt::new(&vm).unwrap();
-        assert_eq!(numbers(&vm, Belt::Full), [8, 7, 6, 5, 4, 3, 2, 1]);
+        let board = Board::test();
+        let mut belt = FullBelt::new(&board).unwrap();
+        assert_eq!(numbers(&board, Belt::Full), [8, 7, 6, 5, 4, 3, 2, 1]);
         let gone = belt.shift().unwrap();
         assert!(gone.removed.is_quiescent());
-        assert_eq!(numbers(&vm, Belt::Full), [9, 8, 7, 6, 5, 4, 3, 2]);
+        assert_eq!(numbers(&board, Belt::Full), [9, 8, 7, 6, 5, 4, 3, 2]);
     }
 
     #[test]
     fn steps_fill_the_loose_belt_and_keep_it_moving_in_order() {
-        let vm = Vm::new(1, None).unwrap();
-        let mut belt = LooseBelt::new(&vm);
+        let board = Board::test();
+        let mut belt = LooseBelt::new(&board);
         let (mut added, mut moved, mut removed) = (0, 0, 0);
         for _ in 0..400 {
             match belt.step().unwrap() {
@@ -203,7 +218,7 @@ mod tests {
                 Step::Moved => moved += 1,
                 Step::Removed(_) => removed += 1,
             }
-            let numbers = numbers(&vm, Belt::Loose);
+            let numbers = numbers(&board, Belt::Loose);
             let cards: Vec<_> = numbers.into_iter().filter(|number| *number > 0).collect();
             assert!(cards.is_sorted_by(|nearer, further| nearer > further));
             assert_eq!(cards.len(), added - removed);

@@ -8,16 +8,16 @@ use axaddrspace::device::AccessWidth;
 ///
 /// Nothing is published by it (`Relaxed`).
 #[derive(Debug, Default)]
-pub(crate) struct Register(AtomicU32);
+pub struct Register(AtomicU32);
 
 impl Register {
     /// The bytes from `offset` on. The registry keeps as many as the access is wide.
-    pub(crate) fn read(&self, offset: u32) -> usize {
+    pub fn read(&self, offset: u32) -> usize {
         (self.0.load(Ordering::Relaxed) >> (8 * offset)) as usize
     }
 
     /// Changes the bytes from `offset` on.
-    pub(crate) fn write(&self, offset: u32, width: AccessWidth, val: usize) {
+    pub fn write(&self, offset: u32, width: AccessWidth, val: usize) {
         let mask = match width {
             AccessWidth::Byte => 0xff,
             AccessWidth::Word => 0xffff,
