@@ -22,7 +22,8 @@ const OPTIONS: [&str; 8] = [
     "-Ctarget-feature=-sse",
 ];
 
-/// What makes a program of them: optimised as a whole, so that it unwinds nowhere, and laid out by its own script.
+/// The options of the program: it is optimised as a whole, which drops the core library's unwinding, and laid out by its
+/// own script.
 const LINK: [&str; 8] = [
     "-Clto=fat",
     "-Clink-arg=-nostartfiles",

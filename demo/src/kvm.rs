@@ -17,7 +17,11 @@ use crate::{vcpus::Vcpus, vm::Vm};
 /// Intel processors want three pages there that the guest does not use.
 const TSS: usize = 0xfffb_d000;
 
-/// A virtual machine without vCPUs or memory, or why there is none.
+/// A virtual machine without vCPUs or memory.
+///
+/// # Errors
+///
+/// If there is no KVM, or it refuses.
 pub(crate) fn open() -> Result<VmFd> {
     let kvm = Kvm::new().context("/dev/kvm")?;
     kvm.create_vm().context("KVM_CREATE_VM")
@@ -49,13 +53,13 @@ fn start_with(vm: &Arc<Vm>, machine: VmFd, program: &[u8]) -> Result<Vcpus> {
     Ok(vcpus)
 }
 
-/// Interrupts a vCPU's KVM_RUN.
+/// Interrupts the KVM_RUN of a vCPU.
 fn kick(thread: &JoinHandle<Result<()>>) {
-    // It fails if the thread has just ended, and then there is nothing to interrupt.
+    // It fails if the thread has just ended: then there is nothing to interrupt.
     let _ = thread.kill(SIGRTMIN());
 }
 
-/// A signal without a handler would end the process. This one is to interrupt a system call.
+/// The signal interrupts a system call. Without a handler it would end the process.
 extern "C" fn on_kick(_: c_int, _: *mut siginfo_t, _: *mut c_void) {}
 
 #[cfg(test)]
@@ -68,14 +72,14 @@ mod tests {
     use super::*;
     use crate::contract::{Belt, CHECKS, MAILBOX};
 
-    /// A machine; or says that there is none.
+    /// A machine, if there is KVM.
     fn machine() -> Option<VmFd> {
         open()
             .inspect_err(|why| eprintln!("skipped: no KVM ({why:#})"))
             .ok()
     }
 
-    /// Runs `code` on two vCPUs, whose guests are told to halt if `stop`, and returns the error.
+    /// Runs `code` on two vCPUs, orders their guests to halt if `stop`, and returns the error.
     fn failure_of(code: &[u8], stop: bool) -> Option<String> {
         let machine = machine()?;
         let vm = Arc::new(Vm::new(2, None).unwrap());
@@ -122,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kick_has_a_busy_guest_let_go_of_a_removed_device() {
+    fn after_a_kick_a_busy_guest_holds_no_removed_device() {
         let Some(machine) = machine() else { return };
         let vm = Arc::new(Vm::new(1, None).unwrap());
         let card = vm.card(Belt::Loose, 1, false);

@@ -1,8 +1,8 @@
-//! What the run came to, as text: a table, figures as `name: value` lines, and the memory map.
+//! The report of a run, as text: a table, figures as `name: value` lines, and the memory map.
 //!
-//! Exits are counted where they are handled; misses, checks and wrong values by the guests. First
-//! sights are noted by the devices: their latency includes what a guest takes to come round to the
-//! address, and what the host takes to run the vCPU at all.
+//! Exits are counted where they are handled; misses, checks and wrong values by the guests. The devices note
+//! when a vCPU first sees them: that latency includes the time until the guest's next look at the address, and
+//! the time until the host runs the vCPU.
 
 use std::fmt::Write as _;
 
@@ -18,7 +18,7 @@ use crate::{
     vm::Vm,
 };
 
-/// How many devices are shown, and how many missed addresses.
+/// The number of devices that are shown, and of missed addresses.
 const BUSIEST: usize = 5;
 /// How many lines of the memory map are shown at each end, if not all of them.
 const MAP_ENDS: usize = 5;
@@ -34,7 +34,7 @@ const HEADER: [&str; 8] = [
     "devices seen",
 ];
 
-/// All of it.
+/// The whole report.
 pub(crate) fn text(vm: &Vm, record: &Record) -> Result<String> {
     let mut out = format!("{}\n\n", table(vm, record));
     let exits = vm.exits.iter().map(|exits| exits.total()).sum::<u64>();
@@ -69,7 +69,7 @@ pub(crate) fn text(vm: &Vm, record: &Record) -> Result<String> {
     Ok(out)
 }
 
-/// Which devices cost most of the exits, and which addresses no device answers.
+/// Writes the devices that cost most of the exits, and the addresses that no device answers.
 fn write_traffic(out: &mut String, vm: &Vm) -> Result<()> {
     let traffic = Traffic::of(vm, &vm.profiles.all());
     for of in traffic.devices.iter().take(BUSIEST) {
@@ -117,12 +117,12 @@ fn write_doorbells(out: &mut String, vm: &Vm) -> Result<()> {
     Ok(())
 }
 
-/// How many changes were made in a second, besides hot-adds and what guests moved.
+/// Changes in a second, without hot-adds and the moves that guests make.
 pub(crate) fn changes_per_second(record: &Record) -> u64 {
     per_second(record.changes.counts.total(), record.ran)
 }
 
-/// How many devices `vcpu` saw.
+/// The number of devices that `vcpu` saw.
 pub(crate) fn seen(record: &Record, vcpu: u32) -> usize {
     let seen = record
         .added
@@ -152,7 +152,7 @@ fn table(vm: &Vm, record: &Record) -> Table {
     table
 }
 
-/// How long each call that hot-added took, in nanoseconds.
+/// The length of each call that hot-added, in nanoseconds.
 fn calls(record: &Record) -> impl Iterator<Item = u64> {
     let added = record.added.iter();
     added.map(|added| added.returned - added.called)
@@ -180,7 +180,7 @@ fn quantiles(nanos: impl Iterator<Item = u64>) -> Result<String> {
     Ok(format!("p50 {p50}, p99 {p99}, max {max} (of {count})"))
 }
 
-/// Writes a memory map, of a long one only the ends.
+/// Writes a memory map; of a long one the two ends.
 fn write_map(out: &mut String, map: &str) -> Result<()> {
     let lines: Vec<&str> = map.lines().collect();
     let left_out = lines.len().saturating_sub(2 * MAP_ENDS);

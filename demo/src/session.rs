@@ -1,5 +1,5 @@
-//! The run as the main thread sees it: it hot-adds, samples the counters and shows progress, beside a
-//! thread that changes devices, until time is up, the user ends it, or a vCPU does.
+//! The main thread's part of a run: it hot-adds devices, samples the counters and shows progress, while another
+//! thread changes devices, until time is up, the user ends the run, or a vCPU ends.
 
 use std::{
     io::{IsTerminal as _, stderr},
@@ -28,50 +28,50 @@ use crate::{
 const SAMPLING: Duration = Duration::from_millis(100);
 /// About how many samples are taken at most.
 const SAMPLES: u32 = 200;
-/// The longest time between two looks at whether the run is over.
+/// The longest time between two checks whether the run is over.
 const TICK: Duration = Duration::from_millis(10);
-/// How long after its time a device is still hot-added.
+/// How long after the run's length a device that is due is still hot-added.
 const CATCHING_UP: Duration = Duration::from_secs(1);
-/// How long the vCPUs may take, at the end, to see the devices that were added last.
+/// How long the vCPUs may take, at the end, to see the last devices.
 const SETTLING: Duration = Duration::from_secs(5);
 
-/// What was seen of a run.
+/// The record of a run.
 pub(crate) struct Record {
     /// How long the vCPUs ran.
     pub(crate) ran: Duration,
     pub(crate) added: Vec<Added>,
-    /// How many devices were not hot-added, for want of time.
+    /// The number of devices that were due and not hot-added, because time was up.
     pub(crate) left_out: u32,
     pub(crate) changes: Changes,
     pub(crate) samples: Vec<Sample>,
     /// Why it ended early, if it did.
     pub(crate) cut: Option<Reason>,
-    /// How far each vCPU came in the time that it had to see the last devices; none, if it had not that time.
+    /// The progress of each vCPU in the time that it had to see the last devices; empty if the run was cut.
     pub(crate) settling: Vec<Settling>,
-    /// Which vCPUs did not halt, and how far each came in the time that it had for that.
+    /// The vCPUs that did not halt, and their progress in the time that they had for it.
     pub(crate) unhalted: Vec<(usize, Stretch)>,
-    /// Removed devices that are in use although all vCPUs have ended.
+    /// The number of removed devices that are in use although all vCPUs have ended.
     pub(crate) held: usize,
-    /// What ended the run, or its vCPUs.
+    /// The errors that ended the run or a vCPU.
     pub(crate) errors: Vec<Error>,
 }
 
-/// How far a vCPU came in the time that it had to see the last devices.
+/// The progress of a vCPU in the time that it had to see the last devices.
 pub(crate) struct Settling {
     pub(crate) stretch: Stretch,
-    /// How many devices it came to see.
+    /// The number of devices that it saw in that time.
     seen: usize,
 }
 
 impl Settling {
-    /// Whether it looked for the next device in each round that it did.
+    /// Whether it saw a device in each of its rounds, and so looked for the next one.
     pub(crate) fn looked(&self) -> bool {
-        // The first that ended had begun before.
+        // The first round that ended had begun before.
         self.seen as u64 + 1 >= self.stretch.rounds
     }
 }
 
-/// How many exits each vCPU had had at one time.
+/// The exits of each vCPU up to one time.
 pub(crate) struct Sample {
     /// By the clock of the board.
     pub(crate) at: Duration,
@@ -88,7 +88,7 @@ impl Sample {
     }
 }
 
-/// Hot-adds to `vm`, and lets `changer` change its devices, while `vcpus` run; then ends them.
+/// Hot-adds to `vm`, and runs `changer`, while `vcpus` run; then ends them.
 pub(crate) fn conduct(
     options: &Options,
     changer: Changer<'_>,
@@ -152,10 +152,10 @@ fn still_in_use(changes: &Changes) -> usize {
     pending.filter(|gone| !gone.removed.is_quiescent()).count()
 }
 
-/// Waits until all vCPUs have seen all devices, for a while, and tells how far each came.
+/// Waits until all vCPUs have seen all devices, for a limited time. Returns the progress of each.
 fn settle(vm: &Vm, adder: &Adder<'_>, vcpus: &Vcpus, going_on: impl Fn() -> bool) -> Vec<Settling> {
     let sights = || -> Vec<usize> { (0..vm.vcpus).map(|vcpu| adder.seen(vcpu)).collect() };
-    // What is seen is counted from before the first round to after the last, so that no sight is left out.
+    // Devices are counted from before the first round to after the last, so that none is left out.
     let seen = sights();
     let from = vcpus.progress().into_iter().zip(seen);
     let settled = Instant::now() + SETTLING;
@@ -231,7 +231,7 @@ fn next_at(adder: &Adder<'_>, rate: u32) -> Option<Duration> {
     (adder.left() > 0).then(|| Duration::from_secs_f64(at()))
 }
 
-/// A bar on the terminal; where there is none, or it shows something else, nothing.
+/// A bar on the terminal; hidden where there is no terminal, and beside the live view.
 fn progress_bar(length: Duration, top: bool) -> ProgressBar {
     let target = if stderr().is_terminal() && !top {
         ProgressDrawTarget::stderr()

@@ -33,7 +33,7 @@ pub(crate) fn start(vm: &Arc<Vm>) -> Result<Vcpus> {
             let mut guest = Guest::new(vcpu, thread);
             guest.run();
             let profile = guest.machine.devices.take_profile();
-            vm.profiles.tell(vcpu as usize, profile);
+            vm.profiles.hand_over(vcpu as usize, profile);
             Ok(())
         })?;
     }
@@ -94,7 +94,8 @@ impl Machine for Thread<'_> {
         let Self {
             vcpu, vm, devices, ..
         } = &mut guest.machine;
-        vm.profiles.tell_if_asked(*vcpu, || devices.take_profile());
+        vm.profiles
+            .hand_over_if_asked(*vcpu, || devices.take_profile());
     }
 }
 

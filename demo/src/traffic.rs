@@ -1,4 +1,4 @@
-//! Which devices the guests access, and which addresses they miss, in rows for people.
+//! The devices that the guests access, and the addresses that they miss, as rows of a report.
 
 use std::fmt;
 
@@ -6,10 +6,10 @@ use axdevice::{Accesses, BusId, Profile, ProfileRow, Span};
 
 use crate::{names::name_at, vm::Vm};
 
-/// What the guests' accesses were for.
+/// The accesses of the guests.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Traffic {
-    /// The devices that there are, the most often accessed first, and all removed ones as one.
+    /// The registered devices, the most often accessed first; all removed ones are one row.
     pub(crate) devices: Vec<Accessed>,
     /// The most frequent addresses that no device answers, the most frequent first.
     pub(crate) missed: Vec<Missing>,

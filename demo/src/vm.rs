@@ -71,7 +71,7 @@ impl Vm {
         })
     }
 
-    /// Hangs up the doorbells of the devices that guests move about, which they follow from now on.
+    /// Registers the doorbells of the devices that guests move about, which they follow from now on.
     pub(crate) fn connect_doorbells(&self, bells: impl Bells + 'static) -> Result<()> {
         let devices = self.bars.iter().filter_map(|bar| bar.name()).collect();
         self.doorbells.connect(devices, bells)

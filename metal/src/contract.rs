@@ -11,7 +11,7 @@ pub(crate) const PORT_COUNT: u32 = 0x1_0000;
 /// its CPU has had. The handler of that interrupt writes it, by the registry.
 pub(crate) const BEATS: u32 = 0xcd00_0000;
 
-/// Call of the hypervisor: the guest has halted, as it was told to.
+/// Call of the hypervisor: the guest has halted, as ordered.
 pub(crate) const CALL_HALT: u64 = 0x48_41_4c_54;
 /// Call of the hypervisor: the guest has panicked.
 pub(crate) const CALL_PANIC: u64 = 0x50_41_4e_49;
@@ -19,10 +19,10 @@ pub(crate) const CALL_PANIC: u64 = 0x50_41_4e_49;
 /// The pattern of the system register CONTEXTIDR_EL1 of each vCPU is made from this.
 pub(crate) const SYS_LATCH_SEED: u32 = 0x5a5a_1234;
 
-/// A guest uses its interrupt controller once in so many rounds.
+/// The number of rounds from one use of the interrupt controller by a guest to the next.
 pub(crate) const ROUNDS_PER_CHIP: u32 = 128;
-/// How many vCPUs use the GICv3 distributor. That has a fair lock, and on a host with fewer cores than vCPUs the next in its
-/// queue is often one that does not run, for which all others wait.
+/// The number of vCPUs that use the GICv3 distributor. It has a fair lock, and on a host with fewer cores than vCPUs the next
+/// vCPU in its queue is often not running, and all others wait for it.
 pub(crate) const GICD_VCPUS: u32 = 4;
 
 /// Guest physical address of the GICv3 distributor, and of the host's.

@@ -7,7 +7,7 @@ use crossbeam_utils::CachePadded;
 
 use crate::{arch, contract::MAX_VCPUS, wrong::Wrong};
 
-/// What a CPU does when it is interrupted.
+/// The work in which a CPU is interrupted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Doing {
@@ -74,7 +74,7 @@ impl Cpu {
         Self::at(arch::cpu_index())
     }
 
-    /// Does something, and says so to an interrupt that comes meanwhile.
+    /// Does `work`, and notes that it is `doing` so, for an interrupt handler.
     pub(crate) fn while_doing<T>(&self, doing: Doing, work: impl FnOnce() -> T) -> T {
         let before = self.doing.swap(doing as u8, Ordering::Relaxed);
         let done = work();
@@ -102,7 +102,7 @@ impl Cpu {
         self.mmio.get() + self.port.get() + self.sys_reg.get()
     }
 
-    /// Notes that its guest has halted. What the CPU did before is seen by who sees this.
+    /// Notes that its guest has halted. A CPU that sees this sees all that was done before (`Release`, `Acquire`).
     pub(crate) fn set_halted(&self) {
         self.halted.store(true, Ordering::Release);
     }

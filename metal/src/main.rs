@@ -33,7 +33,7 @@ use core::panic::PanicInfo;
 
 use crate::{console::line, machine::Machine, options::Sabotage, vm::Vm};
 
-/// Where CPU 0 starts, with the address of the device tree and the id that the firmware has for it.
+/// Where CPU 0 starts, with the address of the device tree and the firmware's id of this CPU.
 fn start(tree: usize, boot_cpu: usize) -> ! {
     heap::init();
     let machine = Machine::read(tree, boot_cpu);
@@ -46,7 +46,7 @@ fn start(tree: usize, boot_cpu: usize) -> ! {
     run(0)
 }
 
-/// Where each CPU comes to: it runs its guest, with its timer on.
+/// Where each CPU starts: it runs its guest, with its timer on.
 fn run(index: usize) -> ! {
     let vm = Vm::the();
     arch::init_cpu(index, vm);

@@ -2,12 +2,12 @@
 
 use core::time::Duration;
 
-/// What a run is to be like.
+/// The options of a run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Options {
     /// How long the guests run while devices are added and changed.
     pub(crate) length: Duration,
-    /// What is to go wrong, if anything.
+    /// The fault to make, if any.
     pub(crate) sabotage: Option<Sabotage>,
 }
 
@@ -62,11 +62,11 @@ impl Sabotage {
 }
 
 impl Options {
-    /// The options that `words` give.
+    /// Reads the options in `words`.
     ///
     /// # Panics
     ///
-    /// On a word that is none.
+    /// On a word that is no option.
     pub(crate) fn parse(words: &str) -> Self {
         let mut options = Self {
             length: Duration::from_secs(10),

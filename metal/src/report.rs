@@ -1,15 +1,15 @@
-//! A run as a table and as figures, and whether it showed all that it is to show.
+//! The report of a run: a table, figures, and the verdict.
 
 use crate::{changer::Changer, console::line, cpu::Cpu, vm::Vm};
 
-/// Of so many changes some are interrupted.
+/// Among this number of changes some are interrupted.
 const MANY: u64 = 3000;
 
 /// Prints the table and the figures.
 ///
 /// # Errors
 ///
-/// What is wrong, if anything is.
+/// The first check that fails.
 pub(crate) fn print(vm: &Vm, changer: &Changer) -> Result<(), &'static str> {
     table(vm, changer);
     figures(vm, changer);

@@ -1,7 +1,8 @@
 //! The timer interrupt of a CPU: it looks up and dispatches by the registry that it may have interrupted at any
 //! instruction, and checks what it reads, as a guest does.
 //!
-//! It neither allocates nor frees, and takes no lock: what it looks up is never removed, and what it reads has no lock.
+//! It neither allocates nor frees, and takes no lock: the devices that it looks up are never removed, and those that it
+//! reads have no lock.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -29,7 +30,7 @@ pub(crate) fn period() -> u64 {
     PERIOD.0.max(PERIOD.1 * u64::from(Vm::the().vcpus))
 }
 
-/// What a CPU's handler has seen, for itself (`Relaxed`).
+/// The values that a CPU's handler has read, for itself (`Relaxed`).
 struct Seen {
     beat: AtomicU32,
     /// The numbers in the bays of the full belt.
@@ -129,7 +130,7 @@ impl Tick {
         read.map_or(FLOATING, |value| value as u32)
     }
 
-    /// Counts, and says whether that was right.
+    /// Counts a check, and returns whether the value is right.
     fn check(&self, at: u32, got: u32, expected: u32) -> bool {
         self.cpu.checks.add_one();
         if got != expected {

@@ -7,7 +7,7 @@ use guest::contract::{BAYS, Belt};
 
 use crate::{Board, Card, Mortal, Sabotage};
 
-/// One in so many cards of the full belt has a vCPU inside when it is removed.
+/// From one card of the full belt that has a vCPU inside when it is removed to the next.
 const LINGERS: u32 = 16;
 /// How late the new card comes, if that is sabotaged, in nanoseconds.
 const LATE: u64 = 10_000_000;

@@ -17,7 +17,7 @@ pub struct Board {
     pub mailbox: Arc<Mailbox>,
     /// The devices that guests move about, by vCPU.
     pub bars: Box<[Arc<Bar>]>,
-    /// What the cards noticed.
+    /// The counts of the cards.
     pub noticed: Arc<Noticed>,
     /// The devices that have been hot-added.
     pub arrivals: Arrivals,

@@ -11,7 +11,7 @@ use crate::{
     removals::Removals,
 };
 
-/// One in so many changes goes with the order to a guest to move its own device.
+/// From one change with an order to a guest, to move its own device, to the next.
 const CHANGES_PER_ORDER: u64 = 4;
 
 /// Changes the devices of a board.

@@ -1,8 +1,8 @@
-//! What devices notice that their guests cannot.
+//! Faults that cards notice and guests cannot.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-/// Counts of what the cards noticed (`Relaxed`).
+/// The counts of all cards (`Relaxed`).
 #[derive(Debug, Default)]
 pub struct Noticed {
     astray: AtomicU64,

@@ -1,4 +1,4 @@
-//! What can be made to go wrong on the board, each for a check.
+//! Faults that can be made on the board, each for a check.
 
 /// A fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -166,8 +166,8 @@ impl<M: Machine> Guest<M> {
         }
     }
 
-    /// Moves this vCPU's device to its next place: from the next access on it is there, and no longer here.
-    /// Nor is its doorbell.
+    /// Moves this vCPU's device to its next place: from the next access on the device and its doorbell are there, and no
+    /// longer here.
     fn relocate(&mut self) {
         let (here, there) = (self.place, next_place(self.place));
         self.place = there;

@@ -1,4 +1,4 @@
-//! A vCPU: the state it starts in, and its run loop, which has the registry answer every exit.
+//! A vCPU: the state in which it starts, and its run loop, which forwards every exit to the registry.
 
 use std::{
     ptr,
@@ -30,12 +30,11 @@ pub(crate) struct Vcpu {
     _memory: Arc<Memory>,
 }
 
-/// Runs the guest until it halts. Each access that it makes to a device is an exit, and the registry
-/// answers each exit.
+/// Runs the guest until it halts. Each of its accesses to a device is an exit, which the registry answers.
 fn run(vcpu: &mut VcpuFd, vm: &Vm, index: usize) -> Result<()> {
     let mut devices = vm.devices.dispatcher();
     let ended = run_with(vcpu, vm, index, &mut devices);
-    vm.profiles.tell(index, devices.take_profile());
+    vm.profiles.hand_over(index, devices.take_profile());
     ended
 }
 
@@ -65,7 +64,7 @@ fn run_with(
                 let data = ptr::from_mut(data);
                 let width = item_width(vcpu);
                 // SAFETY: the slice is in the pages that the vCPU shares with the kernel, mapped for as
-                // long as `vcpu` lives, and until the next `run` nobody else reads or writes it.
+                // long as `vcpu` lives, and until the next `run` nothing else reads or writes it.
                 let data = unsafe { &mut *data };
                 devices.read_repeated(Port(port), width, data)
             }
@@ -79,10 +78,11 @@ fn run_with(
             }
             Ok(VcpuExit::Hlt) if vm.mailbox.stopped() => return Ok(()),
             Ok(unexpected) => bail!("the guest ended with exit {unexpected:?}"),
-            // A kick: a device was removed, the profile is wanted, or the VM is abandoned.
+            // A kick: a device is removed, the profile is asked for, or the VM is abandoned.
             Err(error) if error.errno() == EINTR => {
                 devices.refresh();
-                vm.profiles.tell_if_asked(index, || devices.take_profile());
+                vm.profiles
+                    .hand_over_if_asked(index, || devices.take_profile());
                 Ok(())
             }
             Err(error) => return Err(error).context("KVM_RUN"),
@@ -92,7 +92,7 @@ fn run_with(
     bail!(DoesNotHalt)
 }
 
-/// How wide an item of the last exit is, which was of a port: string I/O has several in one buffer.
+/// The width of an item of the last exit, which was of a port: string I/O has several items in one buffer.
 fn item_width(vcpu: &mut VcpuFd) -> AccessWidth {
     // SAFETY: the member consists of integers, and the union is as large.
     let size = unsafe { vcpu.get_kvm_run().__bindgen_anon_1.io.size };
@@ -120,7 +120,7 @@ impl Vcpu {
         sregs.cr3 = GUEST_TABLES.into();
         sregs.cr4 |= CR4_PAE;
         sregs.efer |= EFER_LME | EFER_LMA;
-        // No interrupts are expected, and an exception is to end the guest.
+        // No interrupts are expected, and an exception ends the guest.
         sregs.idt.limit = 0;
         fd.set_sregs(&sregs).context("KVM_SET_SREGS")?;
         let regs = kvm_regs {

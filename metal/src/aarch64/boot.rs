@@ -34,7 +34,7 @@ initial_pagetable!({
 
 entry!(boot, 16);
 
-/// Where the CPU that boots comes to. QEMU puts the device tree at the start of the memory.
+/// Where the CPU that boots starts. QEMU puts the device tree at the start of the memory.
 fn boot(_: u64, _: u64, _: u64, _: u64) -> ! {
     crate::start(MEMORY, affinity())
 }

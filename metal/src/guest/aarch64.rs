@@ -9,7 +9,7 @@ use guest::At;
 use super::{Guest, uses_chip};
 use crate::contract::*;
 
-/// What a guest remembers of the machine.
+/// The values that a guest has read before.
 #[derive(Default)]
 pub(super) struct Chip {
     /// The physical counter, as it was read last.
@@ -79,7 +79,7 @@ macro_rules! sys_write {
     };
 }
 
-/// What the mailbox is told of a wrong value of a system register: its name, in effect. No address is that low.
+/// The address that a guest reports with a wrong value of a system register. No device's address is that low.
 const CONTEXTIDR: At = At::Mmio(0x000d_0001);
 const AMAIR: At = At::Mmio(0x000a_0003);
 const CNTPCT: At = At::Mmio(0x000e_0001);

@@ -7,7 +7,7 @@ use guest::At;
 use super::{Guest, uses_chip};
 use crate::contract::*;
 
-/// What a guest remembers of the machine.
+/// The values that a guest has written before.
 #[derive(Default)]
 pub(super) struct Chip {
     /// The threshold that its PLIC context had last.

@@ -1,6 +1,6 @@
 //! The doorbells of the devices that guests move about.
 
-/// What the host does about doorbells. By default nothing, and each write to one is an exit.
+/// The host's doorbells. By default there are none: each write to one is an exit.
 pub trait Doorbells: Send + Sync {
     /// The device of `vcpu` has moved.
     fn moved(&self, _vcpu: u32) {}
@@ -8,7 +8,7 @@ pub trait Doorbells: Send + Sync {
     /// A write of `vcpu` to its doorbell has exited.
     fn exited(&self, _vcpu: u32) {}
 
-    /// The guest of `vcpu` reports so many writes to its doorbell since its last report.
+    /// The guest of `vcpu` reports the number of its writes to its doorbell since its last report.
     fn written(&self, _vcpu: u32, _times: u64) {}
 }
 

@@ -17,7 +17,7 @@ use super::Register;
 pub struct Latch(Box<[Register]>);
 
 impl Latch {
-    /// A register for each of so many vCPUs.
+    /// A register for each vCPU.
     pub(crate) fn new(vcpus: u32) -> Self {
         Self((0..vcpus).map(|_| Register::default()).collect())
     }

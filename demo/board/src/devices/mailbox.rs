@@ -40,7 +40,7 @@ struct Bank {
 }
 
 impl Mailbox {
-    /// A mailbox for each of so many vCPUs. If it `sticks`, vCPU 0 stays inside, busy, and vCPU 1, asleep, until the
+    /// A mailbox for each vCPU. If it `sticks`, vCPU 0 stays inside, busy, and vCPU 1, asleep, until the
     /// guests are ordered to halt.
     pub(crate) fn new(vcpus: u32, sticks: Option<Host>, doorbells: Arc<dyn Doorbells>) -> Self {
         Self {

@@ -1,6 +1,5 @@
-//! A device for each vCPU that its guest moves about: the handler of a write to its base address
-//! register moves the device. Nobody else touches it, so from the next access on it is there, and no
-//! longer here.
+//! A device for each vCPU that its guest moves about: the handler of a write to its base address register moves
+//! the device. Only this guest accesses it, so from its next access on the device is there, and no longer here.
 
 /// Guest physical address of the first place of the first vCPU's device.
 pub const BARS: u32 = 0xc800_0000;
@@ -14,12 +13,12 @@ pub const BAR_SIZE: u32 = 12;
 pub const BAR_ID: u32 = 0;
 /// Offset of the base address register: where the device is.
 pub const BAR_ADDRESS: u32 = 4;
-/// Offset of the doorbell, which the vCPU rings by writing its pattern made from [`BELL_SEED`]: such a write
-/// does not exit.
+/// Offset of the doorbell, which the vCPU rings by a write of its pattern made from [`BELL_SEED`]. Where the host
+/// has doorbells, such a write does not exit.
 pub const BAR_DOORBELL: u32 = 8;
-/// What the pattern is made from.
+/// The [`pattern`](super::pattern) of the register at [`BAR_ID`] is made from this.
 pub const BAR_SEED: u32 = 0x2b99_c7d1;
-/// What the pattern is made from that rings the doorbell.
+/// The [`pattern`](super::pattern) that rings the doorbell is made from this.
 pub const BELL_SEED: u32 = 0x5ee1_0a5d;
 
 /// Where a vCPU's device is at the start.

@@ -10,7 +10,7 @@
 
 use super::{FLOATING, ID_FACTOR};
 
-/// How many bays a belt has.
+/// The number of bays of a belt.
 pub const BAYS: u32 = 8;
 /// From one bay to the next, in bytes.
 pub const BAY_STRIDE: u32 = 0x1000;
@@ -18,8 +18,8 @@ pub const BAY_STRIDE: u32 = 0x1000;
 pub const CARD_SIZE: u32 = 8;
 /// Offset of a card's [`tag`], read-only.
 pub const CARD_TAG: u32 = 0;
-/// Offset of a register that takes a tag which a guest has read in this bay: the card's own, or that
-/// of one that was here before it.
+/// Offset of a register for a tag that a guest has read in this bay: the card's own, or that of a card which was
+/// there before it.
 pub const CARD_ECHO: u32 = 4;
 /// The bits of a tag that are not the number.
 pub const TAG_BITS: u32 = 10;
@@ -30,9 +30,9 @@ pub const MAX_CARDS: u32 = FLOATING >> TAG_BITS;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Belt {
-    /// All of its cards move at the same instant, one goes and one comes: it is always full.
+    /// All of its cards move at the same instant, one is removed and one is added: it is always full.
     Full = 0xc100_0000,
-    /// Its cards move one by one. Bays are empty now and then.
+    /// Its cards move one by one. Bays are empty at times.
     Loose = 0xc200_0000,
 }
 
@@ -51,8 +51,8 @@ impl Belt {
     }
 }
 
-/// What card `number` of `belt` reads as: its number, and bits by which a value that is made up of
-/// several, or of none, is recognised.
+/// The value of card `number` of `belt`: its number, and bits by which a value that mixes several cards, or is no
+/// card's, is recognised.
 pub const fn tag(belt: Belt, number: u32) -> u32 {
     let proof = (number ^ belt as u32).wrapping_mul(ID_FACTOR) >> (u32::BITS - TAG_BITS);
     number << TAG_BITS | proof

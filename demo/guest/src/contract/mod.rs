@@ -8,14 +8,14 @@ mod shapes;
 
 pub use self::{bars::*, belts::*, memory::*, shapes::*};
 
-/// How many vCPUs there can be: each has registers of its own in every device.
+/// The most vCPUs: each has registers of its own in every device.
 pub const MAX_VCPUS: u32 = 64;
-/// How many devices can be hot-added.
+/// The most devices that can be hot-added.
 pub const MAX_SLOTS: u32 = 16 * 1024;
 
 /// Guest physical address of the register that every vCPU has in the MMIO latch, 4 bytes apart.
 pub const MMIO_LATCH: u32 = 0xc000_0000;
-/// Guest physical address that never has an owner.
+/// A guest physical address that never has an owner.
 pub const MMIO_NOBODY: u32 = 0xcfff_0000;
 /// Guest physical address of slot 0.
 pub const SLOTS: u32 = 0xd000_0000;
@@ -45,28 +45,28 @@ pub const MAILBOX_BANK: u16 = 0x20;
 /// The first of some ports that never have an owner.
 pub const PORT_NOBODY: u16 = 0xf000;
 
-/// In a mailbox, to be written with four bytes: values checked since the last report.
+/// In a mailbox, all written with four bytes: values checked since the last report.
 pub const CHECKS: u16 = 0x00;
-/// Accesses that nobody answered since the last report.
+/// Accesses that no device answered since the last report.
 pub const MISSES: u16 = 0x04;
 /// Wrong values since the last report.
 pub const WRONG: u16 = 0x08;
 /// Of the first wrong value: the address or port that was read.
 pub const FIRST_ADDRESS: u16 = 0x0c;
-/// Of the first wrong value: what was read.
+/// Of the first wrong value: the value that was read.
 pub const FIRST_GOT: u16 = 0x10;
-/// Of the first wrong value: what should have been.
+/// Of the first wrong value: the value that is right.
 pub const FIRST_EXPECTED: u16 = 0x14;
 /// Writes to the doorbell since the last report.
 pub const RINGS: u16 = 0x1c;
-/// To be read with four bytes: what the guest is to do, [`HALT`] and [`MOVE`].
+/// Read with four bytes: the orders to the guest, [`HALT`] and [`MOVE`].
 pub const ORDERS: u16 = 0x18;
 /// Order: to halt.
 pub const HALT: u32 = 1;
-/// Order, given once each time: to move its device.
+/// Order, read once: to move its device.
 pub const MOVE: u32 = 2;
 
-/// What four bytes read as that nobody drives. No id is that.
+/// Four bytes at an address without an owner read as this. No id is this.
 pub const FLOATING: u32 = u32::MAX;
 /// The factor of [`id`].
 pub const ID_FACTOR: u32 = 0x9e37_79b1;
@@ -79,12 +79,12 @@ pub const MMIO_LATCH_SEED: u32 = 0x1234_5678;
 /// The [`pattern`] of the port latch is made from this.
 pub const PORT_LATCH_SEED: u32 = 0x8765_4321;
 
-/// The id of the device in `slot`: another for each.
+/// The id of the device in `slot`, different for each slot.
 pub const fn id(slot: u32) -> u32 {
     (slot + 1).wrapping_mul(ID_FACTOR) & ID_MASK
 }
 
-/// The slot whose id is at `address`, in some vCPU's bank, if that is where slots are.
+/// The slot whose id is at `address`, in the bank of any vCPU.
 pub const fn slot_of_id(address: u32) -> Option<u32> {
     if address < SLOTS || address % SLOT_BANK != SLOT_ID {
         return None;
@@ -92,17 +92,17 @@ pub const fn slot_of_id(address: u32) -> Option<u32> {
     Some((address - SLOTS) >> SLOT_SHIFT)
 }
 
-/// What `vcpu` leaves in its register of a device with this seed: for a slot's device, the id.
+/// The value that `vcpu` leaves in its register of a device with this seed; for a slot's device, the seed is the id.
 pub const fn pattern(seed: u32, vcpu: u32) -> u32 {
     seed ^ (vcpu * SALT)
 }
 
-/// A guest reports each time it has done so many rounds.
+/// The number of rounds from one report of a guest to the next.
 pub const ROUNDS_PER_REPORT: u32 = 4;
-/// A guest prints a line each time it has done so many rounds, a multiple of the above.
+/// The number of rounds from one printed line of a guest to the next.
 pub const ROUNDS_PER_LINE: u32 = 16;
 
-/// How many bytes an access has.
+/// The number of bytes of an access.
 #[derive(Clone, Copy, Debug)]
 pub enum Width {
     /// One byte.
@@ -113,7 +113,7 @@ pub enum Width {
     Dword = 4,
 }
 
-/// All widths that a 32-bit guest has.
+/// All widths of a guest's accesses.
 pub const WIDTHS: [Width; 3] = [Width::Byte, Width::Word, Width::Dword];
 
 /// An access to a register of four bytes that holds a pattern, `offset` bytes into it.
@@ -130,7 +130,7 @@ pub enum Step {
 use Step::{Read, Write, WriteInverse};
 use Width::{Byte, Dword, Word};
 
-/// Finds the pattern in a register, as it was left, changes it in pieces, and leaves it there.
+/// Reads the pattern in a register as it was left, changes it in pieces, and leaves it there.
 pub const EXERCISE: [Step; 12] = [
     Read(Dword, 0),
     Read(Word, 2),
@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_id_is_another_and_none_floats() {
+    fn all_ids_differ_and_none_floats() {
         let ids: std::collections::BTreeSet<_> = (0..MAX_SLOTS + 2).map(id).collect();
         assert_eq!(ids.len(), MAX_SLOTS as usize + 2);
         assert!(!ids.contains(&FLOATING));

@@ -1,7 +1,7 @@
 //! Exits of other shapes: accesses that cross a page, and string I/O.
 //!
-//! A page crossing exits in pieces, of 1 to 3 bytes where an access has 4. String input exits with all of
-//! its items in one buffer, which looks like one wide access, or is longer than any.
+//! An access of 4 bytes that crosses a page exits in two pieces of 1 to 3 bytes. String input exits with all of its
+//! items in one buffer, which looks like one wide access, or is longer than any.
 
 use super::Width;
 
@@ -17,8 +17,7 @@ pub const fn crossing(vcpu: u32) -> u32 {
     CROSSINGS + 2 * PAGE * vcpu + PAGE - 1 - vcpu % 3
 }
 
-/// The first of four ports that every vCPU has of a queue of bytes: what is written comes out again, in
-/// order.
+/// The first of the four ports that every vCPU has of a queue of bytes, which reads as what was written, in order.
 pub const QUEUE: u16 = 0x3000;
 /// From one vCPU's queue to the next.
 pub const QUEUE_BANK: u16 = 4;
@@ -26,10 +25,10 @@ pub const QUEUE_BANK: u16 = 4;
 pub const QUEUE_SIZE: usize = 16;
 /// The first four bytes of what is sent through a queue are the [`pattern`](super::pattern) of this.
 pub const QUEUE_SEED: u32 = 0xfdb9_7531;
-/// From four bytes to the next: turned left by so many bits.
+/// The number of bits by which four bytes are rotated left to make the next four.
 pub const QUEUE_TURN: u32 = 5;
 
-/// What is sent through a queue, and taken from it again: items of a width, how many. Of these 4 and 8 bytes
+/// The strings that are sent through a queue and read back: the width and the number of their items. 4 and 8 bytes
 /// look like one access each; no access has 5 or 16.
 pub const STRINGS: [(Width, u32); 5] = [
     (Width::Byte, 4),
