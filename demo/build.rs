@@ -1,6 +1,6 @@
 //! Compiles the guest for KVM, `guest.bin` in `OUT_DIR`: a flat image that needs no operating system.
 //!
-//! Its target is the host's, so that a plain `cargo run` works without another one.
+//! It is compiled for the host's target, so that `cargo run` needs no other.
 
 use std::{
     env::{self, VarError},
@@ -17,8 +17,9 @@ const OPTIONS: [&str; 8] = [
     "-Copt-level=3",
     "-Coverflow-checks=yes",
     "-Cpanic=abort",
-    // Where the CPU does not run a guest itself KVM emulates it, without SSE's arithmetic. rustc 1.95 warns that
-    // floating-point numbers are passed otherwise; there are none.
+    // KVM emulates the guest where the CPU cannot run it, and then has no arithmetic of SSE. The compiler warns that this
+    // changes how floating-point numbers are passed, of which there are none. Once that is an error, the target
+    // x86_64-unknown-none does the same.
     "-Ctarget-feature=-sse",
 ];
 

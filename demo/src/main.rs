@@ -38,7 +38,7 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow};
 use clap::Parser as _;
-// The contract is `crate::contract` everywhere here.
+// Here the contract is `crate::contract`.
 use guest::contract;
 
 use crate::{

@@ -34,7 +34,7 @@ pub(crate) struct Vm {
     pub(crate) abandoned: AtomicBool,
 }
 
-/// A VM is its board, and more.
+/// Gives access to the board.
 impl Deref for Vm {
     type Target = Board;
 

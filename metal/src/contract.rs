@@ -19,7 +19,7 @@ pub(crate) const CALL_PANIC: u64 = 0x50_41_4e_49;
 /// The pattern of the system register CONTEXTIDR_EL1 of each vCPU is made from this.
 pub(crate) const SYS_LATCH_SEED: u32 = 0x5a5a_1234;
 
-/// The number of rounds from one use of the interrupt controller by a guest to the next.
+/// A guest uses its interrupt controller once in this number of rounds.
 pub(crate) const ROUNDS_PER_CHIP: u32 = 128;
 /// The number of vCPUs that use the GICv3 distributor. It has a fair lock, and on a host with fewer cores than vCPUs the next
 /// vCPU in its queue is often not running, and all others wait for it.

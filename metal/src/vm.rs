@@ -24,7 +24,7 @@ pub(crate) struct Vm {
     pub(crate) options: Options,
 }
 
-/// A VM is its board, and more.
+/// Gives access to the board.
 impl Deref for Vm {
     type Target = Board;
 

@@ -7,7 +7,7 @@ use guest::contract::{BAYS, Belt};
 
 use crate::{Board, Card, Mortal, Sabotage};
 
-/// From one card of the full belt that has a vCPU inside when it is removed to the next.
+/// Each card of the full belt whose number is a multiple of this has a vCPU inside when it is removed.
 const LINGERS: u32 = 16;
 /// How late the new card comes, if that is sabotaged, in nanoseconds.
 const LATE: u64 = 10_000_000;

@@ -11,7 +11,7 @@ use crate::{
     removals::Removals,
 };
 
-/// From one change with an order to a guest, to move its own device, to the next.
+/// Each time after this number of changes, a guest is ordered to move its own device.
 const CHANGES_PER_ORDER: u64 = 4;
 
 /// Changes the devices of a board.

@@ -5,7 +5,7 @@ use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::VmFd;
 use vm_memory::{Address as _, Bytes as _, GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap};
 
-use crate::contract::{GUEST_MEMORY, GUEST_MEMORY_SIZE, GUEST_TABLES};
+use crate::contract::{GUEST_MEMORY, GUEST_MEMORY_SIZE, GUEST_PROGRAM_SIZE, GUEST_TABLES};
 
 /// The size of a page table, and the number of its entries.
 const TABLE: u64 = 0x1000;
@@ -16,7 +16,7 @@ const PRESENT: u64 = 0b11;
 const LARGE: u64 = 1 << 7;
 /// The size of such a page.
 const LARGE_SIZE: u64 = 0x20_0000;
-/// How many tables of the third level there are: 1 GiB each.
+/// The number of tables of the third level, each for 1 GiB.
 const GIBS: u64 = 4;
 
 /// The memory that guests run in.
@@ -29,7 +29,7 @@ impl Memory {
         let memory = GuestMemoryMmap::from_ranges(&[(start, GUEST_MEMORY_SIZE as usize)])
             .context("no memory for the guests")?;
         ensure!(
-            program.len() < (GUEST_TABLES - GUEST_MEMORY) as usize / 2,
+            program.len() <= GUEST_PROGRAM_SIZE as usize,
             "the guests' program is too long"
         );
         memory.write_slice(program, start)?;

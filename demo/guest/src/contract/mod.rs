@@ -97,9 +97,9 @@ pub const fn pattern(seed: u32, vcpu: u32) -> u32 {
     seed ^ (vcpu * SALT)
 }
 
-/// The number of rounds from one report of a guest to the next.
+/// A guest reports each time after this number of rounds.
 pub const ROUNDS_PER_REPORT: u32 = 4;
-/// The number of rounds from one printed line of a guest to the next.
+/// A guest prints a line each time after this number of rounds.
 pub const ROUNDS_PER_LINE: u32 = 16;
 
 /// The number of bytes of an access.

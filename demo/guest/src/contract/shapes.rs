@@ -23,7 +23,7 @@ pub const QUEUE: u16 = 0x3000;
 pub const QUEUE_BANK: u16 = 4;
 /// The most bytes that a queue holds.
 pub const QUEUE_SIZE: usize = 16;
-/// The first four bytes of what is sent through a queue are the [`pattern`](super::pattern) of this.
+/// The first four bytes that are sent through a queue are the [`pattern`](super::pattern) of this.
 pub const QUEUE_SEED: u32 = 0xfdb9_7531;
 /// The number of bits by which four bytes are rotated left to make the next four.
 pub const QUEUE_TURN: u32 = 5;

@@ -1,5 +1,5 @@
-//! The guest for KVM, a program of its own: `build.rs` compiles it for the host's target, without the standard
-//! library. It runs in 64-bit mode on identity-mapped memory, without interrupts.
+//! The guest for KVM, a program of its own, which `build.rs` compiles. It runs in 64-bit mode without interrupts, and
+//! virtual addresses are physical ones.
 
 #![no_std]
 #![no_main]
@@ -8,14 +8,14 @@ use core::{arch::asm, panic::PanicInfo};
 
 use guest::{At, Guest, Machine, contract::Width};
 
-/// A PC. Each method is one instruction, which exits.
+/// A PC. Each access is one instruction, at which the vCPU exits.
 struct Pc;
 
 /// Reads by an instruction that leaves the value in `eax`.
 macro_rules! read {
     ($instruction:literal, $register:tt, $at:expr) => {{
         let value: u32;
-        // SAFETY: the address or port is a device's, so that nothing of Rust's memory changes.
+        // SAFETY: the address or the port is a device's, so no memory of Rust's is accessed.
         unsafe {
             asm!($instruction, in($register) $at, inout("eax") 0 => value, options(nostack, preserves_flags));
         }
@@ -108,14 +108,14 @@ extern "C" fn guest_entry(vcpu: u32) -> ! {
     }
 }
 
-/// An exception without a handler ends the vCPU, and the host reports it.
+/// Causes an exception. There is no handler, so that ends the vCPU, and the host reports it.
 #[panic_handler]
 fn panic(_: &PanicInfo<'_>) -> ! {
     // SAFETY: does not return.
     unsafe { asm!("ud2", options(noreturn)) }
 }
 
-/// The compiler calls it; the host's target has it in libc, which is not linked.
+/// The compiler generates calls of this function of libc, which is not linked.
 ///
 /// # Safety
 ///
@@ -131,7 +131,7 @@ unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, n: usize) -> *mut u8 {
     to
 }
 
-/// As [`memcpy`].
+/// As for [`memcpy`].
 ///
 /// # Safety
 ///
