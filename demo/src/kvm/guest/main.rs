@@ -33,6 +33,17 @@ macro_rules! write {
     };
 }
 
+/// Repeats an instruction of string I/O for `items` items of a slice, which starts at the pointer.
+macro_rules! repeat {
+    ($instruction:literal, $register:tt, $pointer:expr, $port:expr, $items:expr) => {
+        // SAFETY: accesses the items of the slice, which is the caller's.
+        unsafe {
+            asm!($instruction, in("dx") $port, inout($register) $pointer => _, inout("rcx") $items => _,
+                options(nostack, preserves_flags));
+        }
+    };
+}
+
 impl Machine for Pc {
     const IS_PC: bool = true;
 
@@ -60,37 +71,19 @@ impl Machine for Pc {
 
     fn write_string(&mut self, port: u16, width: Width, bytes: &[u8]) {
         let (from, items) = (bytes.as_ptr(), bytes.len() / width as usize);
-        macro_rules! send {
-            ($instruction:literal) => {
-                // SAFETY: reads no more than `bytes`.
-                unsafe {
-                    asm!($instruction, in("dx") port, inout("rsi") from => _, inout("rcx") items => _,
-                        options(readonly, nostack, preserves_flags));
-                }
-            };
-        }
         match width {
-            Width::Byte => send!("rep outsb"),
-            Width::Word => send!("rep outsw"),
-            Width::Dword => send!("rep outsd"),
+            Width::Byte => repeat!("rep outsb", "rsi", from, port, items),
+            Width::Word => repeat!("rep outsw", "rsi", from, port, items),
+            Width::Dword => repeat!("rep outsd", "rsi", from, port, items),
         }
     }
 
     fn read_string(&mut self, port: u16, width: Width, bytes: &mut [u8]) {
         let (to, items) = (bytes.as_mut_ptr(), bytes.len() / width as usize);
-        macro_rules! receive {
-            ($instruction:literal) => {
-                // SAFETY: writes no more than `bytes`.
-                unsafe {
-                    asm!($instruction, in("dx") port, inout("rdi") to => _, inout("rcx") items => _,
-                        options(nostack, preserves_flags));
-                }
-            };
-        }
         match width {
-            Width::Byte => receive!("rep insb"),
-            Width::Word => receive!("rep insw"),
-            Width::Dword => receive!("rep insd"),
+            Width::Byte => repeat!("rep insb", "rdi", to, port, items),
+            Width::Word => repeat!("rep insw", "rdi", to, port, items),
+            Width::Dword => repeat!("rep insd", "rdi", to, port, items),
         }
     }
 }
