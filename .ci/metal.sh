@@ -20,7 +20,7 @@ sabotages=(
     'stray accesses came to devices that they were not for'
     'failure devices failed'
     'unseen a vCPU did not see all hot-added devices'
-    'held removed devices are still in use'
+    'hold removed devices are still in use'
     'deaf a CPU has had no timer interrupts'
     'hang makes no progress'
     'panic panicked at'

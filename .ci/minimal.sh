@@ -46,7 +46,7 @@ lock_lowest() {
     echo "-- $(floors "$@" | wc -l) direct dependencies at their lowest"
 }
 
-lock_lowest Cargo.toml busmap/Cargo.toml benches/Cargo.toml demo/Cargo.toml tests/host/Cargo.toml tests/rust-vmm/Cargo.toml
+lock_lowest Cargo.toml busmap/Cargo.toml benches/Cargo.toml demo/Cargo.toml demo/board/Cargo.toml tests/host/Cargo.toml tests/rust-vmm/Cargo.toml
 cargo build --locked --quiet --workspace --all-targets
 for features in '' slot-cell; do
     echo "-- ${features:-arc-swap}"

@@ -42,12 +42,15 @@ case $arch in
 aarch64)
     target=aarch64-unknown-none-softfloat
     package=qemu-system-arm
+    # Where the guest's memory is in the machine's: memory.rs.
+    load=0x60000000
     machine=(-machine 'virt,virtualization=on,gic-version=3' -cpu cortex-a72
         -semihosting-config 'enable=on,target=native')
     ;;
 riscv64)
     target=riscv64gc-unknown-none-elf
     package=qemu-system-misc
+    load=0xa0000000
     machine=(-machine virt -cpu 'rv64,h=true')
     ;;
 *) usage ;;
@@ -69,7 +72,7 @@ trap 'rm -f "$log"' EXIT
 status=0
 timeout --foreground --kill-after 5 "$limit" "qemu-system-$arch" "${machine[@]}" -accel tcg,thread=multi \
     -smp "$cpus" -m 1G -display none -monitor none -serial stdio -nic none \
-    -kernel "$built/hypervisor" -device "loader,file=$built/guest" \
+    -kernel "$built/hypervisor" -device "loader,file=$built/guest,addr=$load,force-raw=on" \
     -append "seconds=$seconds${sabotage:+ sabotage=$sabotage}" </dev/null | tee "$log" || status=${PIPESTATUS[0]}
 
 if [ "$status" -eq 124 ] || [ "$status" -eq 137 ]; then

@@ -1,5 +1,4 @@
-//! Changes of the devices while guests run: on a thread of its own, at a fixed rate, in turn a shift of
-//! the full belt and a step of the loose one.
+//! Changes of the devices while guests run, on a thread of its own and at a fixed rate.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -8,50 +7,37 @@ use std::{
 };
 
 use anyhow::Result;
-use axdevice::{Dispatcher, SharedVmDevices};
+use board::{Changer as OfBoard, Changes as Counts, Gone};
 
 use crate::{
-    belts::{FullBelt, Gone, LooseBelt, Step},
-    options::Sabotage,
     progress::{Progress, Stretch},
-    removals::Removals,
     vm::Vm,
 };
 
-/// From one look whether removed cards are quiescent to the next.
+/// From one look for quiescent cards to the next, while some are removed and not quiescent.
 const LOOK: Duration = Duration::from_micros(100);
-/// From one kick of the vCPUs to the next, while there are cards that are not.
+/// From one kick of the vCPUs to the next, while there are such cards.
 const KICK: Duration = Duration::from_millis(1);
 /// The longest sleep.
 const TICK: Duration = Duration::from_millis(10);
 /// How long removed cards may take, at the end, to be quiescent.
 const SETTLING: Duration = Duration::from_secs(5);
-/// One in so many changes goes with the order to a guest to move its own device.
-const CHANGES_PER_ORDER: u32 = 4;
 
 /// Changes the devices of a VM.
 pub(crate) struct Changer<'vm> {
     vm: &'vm Vm,
     per_second: u32,
-    full: FullBelt<'vm>,
-    loose: LooseBelt<'vm>,
-    removals: Removals<'vm>,
+    board: OfBoard<'vm>,
     kicked: Instant,
     made: Changes,
-    /// A handle that keeps its tables from before the first change, if that is sabotaged.
-    _held: Option<Dispatcher<&'vm SharedVmDevices>>,
 }
 
-/// What was changed, each by one call of the registry.
+/// The changes of a run.
 #[derive(Default)]
 pub(crate) struct Changes {
-    /// Shifts of the full belt: one card removed, one added, the others moved.
-    pub(crate) shifts: u32,
-    /// Single cards, on the loose belt.
-    pub(crate) added: u32,
-    pub(crate) moved: u32,
-    pub(crate) removed: u32,
-    /// Nanoseconds that each call took.
+    /// How many there were of each kind.
+    pub(crate) counts: Counts,
+    /// Nanoseconds that each call of the registry took.
     pub(crate) calls: Vec<u64>,
     /// Nanoseconds from each removal, of a shift or a single one, until no vCPU was inside the card.
     pub(crate) quiescent: Vec<u64>,
@@ -61,34 +47,20 @@ pub(crate) struct Changes {
     pub(crate) settling: Vec<Stretch>,
 }
 
-impl Changes {
-    /// All.
-    pub(crate) fn total(&self) -> u32 {
-        self.shifts + self.added + self.moved + self.removed
-    }
-}
-
 impl<'vm> Changer<'vm> {
-    /// Puts the first cards into `vm`, before any vCPU runs.
+    /// Adds the first cards to `vm`, before any vCPU runs.
     pub(crate) fn new(vm: &'vm Vm, per_second: u32) -> Result<Self> {
         Ok(Self {
             vm,
             per_second,
-            full: FullBelt::new(vm)?,
-            _held: (vm.sabotage == Some(Sabotage::Hold)).then(|| {
-                let mut handle = vm.devices.dispatcher();
-                handle.refresh();
-                handle
-            }),
-            loose: LooseBelt::new(vm),
-            removals: Removals::new(vm),
-            kicked: vm.epoch,
+            board: OfBoard::new(vm)?,
+            kicked: Instant::now(),
             made: Changes::default(),
         })
     }
 
-    /// Makes changes until it is `over`, and then waits until all that was removed is quiescent. `kick`
-    /// makes each vCPU leave its guest and drop older tables; `progress` tells how far each has come.
+    /// Makes changes until it is `over`, and then waits until all removed cards are quiescent. `kick`
+    /// makes each vCPU leave its guest and drop older tables; `progress` says how far each has come.
     pub(crate) fn run(
         mut self,
         over: &AtomicBool,
@@ -106,73 +78,44 @@ impl<'vm> Changer<'vm> {
         }
         let before = progress();
         let settled = Instant::now() + SETTLING;
-        while self.removals.pending() > 0 && Instant::now() < settled {
+        while self.board.pending() > 0 && Instant::now() < settled {
             self.sleep(LOOK);
             self.look(&kick);
         }
         let after = progress();
         let stretches = before.iter().zip(&after);
         self.made.settling = stretches.map(|(a, b)| Stretch::between(a, b)).collect();
-        (self.made.quiescent, self.made.pending) = self.removals.into_parts();
+        self.made.counts = self.board.changes();
+        self.made.pending = self.board.into_pending();
         Ok(self.made)
     }
 
     /// When the next change is due; `None`: never.
     fn next_at(&self) -> Option<Duration> {
-        let at =
-            || Duration::from_secs_f64(f64::from(self.made.total()) / f64::from(self.per_second));
+        let total = self.board.changes().total();
+        let at = || Duration::from_secs_f64(total as f64 / f64::from(self.per_second));
         (self.per_second > 0).then(at)
     }
 
     fn change(&mut self) -> Result<()> {
-        let total = self.made.total();
-        if total.is_multiple_of(CHANGES_PER_ORDER) {
-            let vcpu = total / CHANGES_PER_ORDER % self.vm.vcpus();
-            self.vm.mailbox.order_move(vcpu as usize);
-        }
-        let called = self.vm.nanos();
-        let gone = if total.is_multiple_of(2) {
-            self.made.shifts += 1;
-            Some(self.full.shift()?)
-        } else {
-            self.step()?
-        };
-        self.made.calls.push(self.vm.nanos() - called);
+        let made = self.board.change()?;
+        self.made.calls.push(made.nanos);
         self.vm.changes.add_one();
-        if let Some(gone) = gone {
-            self.removals.push(gone);
-        }
         Ok(())
     }
 
-    fn step(&mut self) -> Result<Option<Gone>> {
-        match self.loose.step()? {
-            Step::Added => self.made.added += 1,
-            Step::Moved => self.made.moved += 1,
-            Step::Removed(gone) => {
-                self.made.removed += 1;
-                return Ok(Some(gone));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Looks whether removed cards are quiescent; if some are not, kicks the vCPUs.
+    /// Looks for quiescent cards; if some are not, kicks the vCPUs.
     fn look(&mut self, kick: impl Fn()) {
-        self.removals.look();
-        if self.removals.pending() > 0 && self.kicked.elapsed() >= KICK {
+        self.board.look(|nanos| self.made.quiescent.push(nanos));
+        if self.board.pending() > 0 && self.kicked.elapsed() >= KICK {
             kick();
             self.kicked = Instant::now();
         }
     }
 
-    /// Sleeps, at most until it is to look again.
+    /// Sleeps, at most until the next look.
     fn sleep(&self, time: Duration) {
-        let limit = if self.removals.pending() > 0 {
-            LOOK
-        } else {
-            TICK
-        };
+        let limit = if self.board.pending() > 0 { LOOK } else { TICK };
         thread::sleep(time.min(limit));
     }
 }

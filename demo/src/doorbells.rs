@@ -1,52 +1,50 @@
-//! Doorbells: registers of the devices that guests move about, a write to which is to reach the host without
-//! an exit, wherever the device is.
+//! Doorbells: registers of the devices that guests move about. A write to one reaches the host without an exit,
+//! wherever the device is.
 //!
-//! In KVM a doorbell is an ioeventfd, which is hung up at an address. So that it follows its device,
-//! [`Doorbells`] listens to the registry. Before a move is published it hangs the bell up at the new place;
-//! after the move it notes that the bell is to be taken down at the old one, which the device's handler has
-//! done before it returns. In that order:
+//! In KVM a doorbell is an ioeventfd, which is registered at an address. So that it follows its device,
+//! [`Doorbells`] listens to the registry. Before a move is published it registers the bell at the new place; after
+//! the move it notes that the bell is at the old one too, where the device's handler unregisters it before it
+//! returns. Hence:
 //!
-//! - a write where the device is never exits: the bell is up there before the registry says so, and stays
-//!   until it no longer does;
-//! - when the guest's write that moves the device is over, the bell no longer rings at the old place: KVM
-//!   waits, as it takes an ioeventfd down, for the vCPUs that are looking at it;
+//! - a write where the device is never exits: the bell is there before the device is published there, and stays
+//!   until the device is published elsewhere;
+//! - when the guest's write that moves the device ends, the bell no longer rings at the old place: to unregister
+//!   an ioeventfd, KVM waits for the vCPUs that are looking at it;
 //! - in between it rings at both.
 //!
-//! That KVM waits is why the bell is not taken down while the listener is told: where there are more vCPUs than
-//! CPUs it takes milliseconds, and all other changes would wait for it.
+//! Since KVM waits, the listener does not unregister the bell: with more vCPUs than CPUs that takes milliseconds,
+//! and delays all other changes.
 //!
-//! If the bell cannot be hung up, the move is refused. Two devices that swap their places would have to be
-//! told apart by what is written, since KVM takes one bell for an address and a datum.
+//! If the bell cannot be registered, the move is refused. KVM takes one bell for an address and a value: bells of
+//! devices that swap their places must differ in the value.
 
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use anyhow::{Result, anyhow};
 use axdevice::{DeviceId, Difference, Listener, Mapping, Veto};
+use board::Count;
 use crossbeam_utils::CachePadded;
 
-use crate::{
-    contract::{BAR_DOORBELL, first_place},
-    vm::Count,
-};
+use crate::contract::{BAR_DOORBELL, first_place};
 
-/// KVM, or its stand-in, which hangs up bells. Errors are numbers of the system.
+/// The list of bells, KVM's or its stand-in's. Errors are numbers of the system.
 pub(crate) trait Bells: Send + Sync {
-    /// Hangs up the bell of a vCPU at an address.
-    fn hang_up(&self, vcpu: u32, at: u64) -> Result<(), i32>;
+    /// Registers the bell of a vCPU at an address.
+    fn register(&self, vcpu: u32, at: u64) -> Result<(), i32>;
 
-    /// Takes it down there: when this returns it does not ring any more.
-    fn take_down(&self, vcpu: u32, at: u64) -> Result<(), i32>;
+    /// Unregisters it there: when this returns, it no longer rings.
+    fn unregister(&self, vcpu: u32, at: u64) -> Result<(), i32>;
 
-    /// How often the bell of a vCPU has rung since this was asked last.
+    /// How often the bell of a vCPU has rung since the last call.
     fn rung(&self, vcpu: u32) -> u64;
 }
 
-/// The doorbells of all vCPUs' devices, and what becomes of them.
+/// The doorbells of all vCPUs' devices, and their counts.
 pub(crate) struct Doorbells {
     connected: OnceLock<Connected>,
     /// A vCPU each. Its own thread alone counts: its guest alone moves the device.
     counts: Box<[CachePadded<Counts>]>,
-    /// The vCPUs and addresses whose bells are to be taken down.
+    /// The vCPUs and addresses whose bells are to be unregistered.
     old: Mutex<Vec<(u32, u64)>>,
     /// Whether they stay where they are, whatever their devices do.
     sabotaged: bool,
@@ -61,24 +59,24 @@ struct Connected {
 /// Counts of the doorbell of a vCPU.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
-    /// Writes to it, as the guest says.
+    /// Writes to it, by the guest's report.
     pub(crate) written: Count,
-    /// Writes to it that exited. None should.
+    /// Writes to it that exited. There should be none.
     pub(crate) exited: Count,
-    /// Rings that no write to it explains: it rang where the device was no longer. None should.
+    /// Rings without a write to it: it rang where the device no longer was. There should be none.
     pub(crate) late: Count,
-    /// Writes to it that neither rang nor exited. None should.
+    /// Writes to it without a ring or an exit. There should be none.
     pub(crate) lost: Count,
     /// How often it followed its device.
     pub(crate) moved: Count,
-    /// How often it could not be taken down. Never, if all is right.
+    /// How often it could not be unregistered. Never, if all is right.
     pub(crate) stuck: Count,
-    /// Of the exits, those up to the last report.
+    /// The exits up to the last report.
     reported: Count,
 }
 
 impl Doorbells {
-    /// The doorbells of so many vCPUs, which are not connected to anything yet.
+    /// The doorbells of `vcpus` vCPUs, which are not connected to a list yet.
     pub(crate) fn new(vcpus: u32, sabotaged: bool) -> Self {
         Self {
             connected: OnceLock::new(),
@@ -88,59 +86,30 @@ impl Doorbells {
         }
     }
 
-    /// Hangs the bells up at the first places of `devices`, a vCPU each, which they follow from now on. No
-    /// vCPU runs yet.
+    /// Registers the bells at the first places of `devices`, a vCPU each, which they follow from now on. No vCPU
+    /// runs yet.
     pub(crate) fn connect(
         &self,
         devices: Vec<DeviceId>,
         bells: impl Bells + 'static,
     ) -> Result<()> {
         for vcpu in 0..devices.len() as u32 {
-            let hung = bells.hang_up(vcpu, (first_place(vcpu) + BAR_DOORBELL).into());
-            hung.map_err(|code| anyhow!("no doorbell for vCPU {vcpu} (error {code})"))?;
+            let registered = bells.register(vcpu, (first_place(vcpu) + BAR_DOORBELL).into());
+            registered.map_err(|code| anyhow!("no doorbell for vCPU {vcpu} (error {code})"))?;
         }
         let bells = Box::new(bells);
         let connected = self.connected.set(Connected { devices, bells });
         connected.map_err(|_| anyhow!("the doorbells are connected already"))
     }
 
-    /// Takes the bell of `vcpu` down wherever its device is no longer. To be called when a move has been made.
-    pub(crate) fn settle(&self, vcpu: u32) {
-        let Some(connected) = self.connected.get() else {
-            return;
-        };
-        let its = |(of, _): &mut (u32, u64)| *of == vcpu;
-        let old: Vec<_> = self.old().extract_if(.., its).collect();
-        for (vcpu, at) in old {
-            self.take_down(connected, vcpu, at);
-        }
-    }
-
     fn old(&self) -> MutexGuard<'_, Vec<(u32, u64)>> {
         self.old.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take_down(&self, connected: &Connected, vcpu: u32, at: u64) {
-        if connected.bells.take_down(vcpu, at).is_err() {
+    fn unregister(&self, connected: &Connected, vcpu: u32, at: u64) {
+        if connected.bells.unregister(vcpu, at).is_err() {
             self.counts[vcpu as usize].stuck.add(1);
         }
-    }
-
-    /// Notes that the guest of `vcpu` has written its doorbell so many times since it last said so: as
-    /// often as it has rung, since it rings before the write is over.
-    pub(crate) fn written(&self, vcpu: u32, times: u64) {
-        let counts = &self.counts[vcpu as usize];
-        let rung = self.connected.get().map_or(0, |to| to.bells.rung(vcpu));
-        let exited = counts.exited.get() - counts.reported.get();
-        counts.reported.add(exited);
-        counts.written.add(times);
-        counts.late.add((rung + exited).saturating_sub(times));
-        counts.lost.add(times.saturating_sub(rung + exited));
-    }
-
-    /// Notes that a write of `vcpu` to its doorbell has exited.
-    pub(crate) fn exited(&self, vcpu: u32) {
-        self.counts[vcpu as usize].exited.add(1);
     }
 
     /// A sum over all vCPUs.
@@ -154,7 +123,7 @@ impl Doorbells {
             (self.sum(|of| &of.exited), "writes to a doorbell exited"),
             (self.sum(|of| &of.late), "doorbells rang at an old place"),
             (self.sum(|of| &of.lost), "doorbells did not ring"),
-            (self.sum(|of| &of.stuck), "doorbells were not taken down"),
+            (self.sum(|of| &of.stuck), "doorbells were not unregistered"),
         ];
         let mut found = faults.into_iter().filter(|(count, _)| *count > 0);
         found.next().map(|(count, what)| format!("{what}: {count}"))
@@ -162,12 +131,41 @@ impl Doorbells {
 }
 
 impl Connected {
-    /// Which of these spans are devices' with doorbells: the vCPU, and where the doorbell is.
+    /// Of these spans, those of devices with doorbells: the vCPU, and the address of the doorbell.
     fn places(&self, of: &[Mapping]) -> impl Iterator<Item = (u32, u64)> {
         of.iter().filter_map(|mapping| {
             let vcpu = self.devices.iter().position(|id| *id == mapping.id)?;
             Some((vcpu as u32, mapping.span.first() + u64::from(BAR_DOORBELL)))
         })
+    }
+}
+
+impl board::Doorbells for Doorbells {
+    /// Unregisters its bell wherever the device no longer is.
+    fn moved(&self, vcpu: u32) {
+        let Some(connected) = self.connected.get() else {
+            return;
+        };
+        let its = |(of, _): &mut (u32, u64)| *of == vcpu;
+        let old: Vec<_> = self.old().extract_if(.., its).collect();
+        for (vcpu, at) in old {
+            self.unregister(connected, vcpu, at);
+        }
+    }
+
+    /// Compares the writes with the rings: a bell rings before the write is over.
+    fn written(&self, vcpu: u32, times: u64) {
+        let counts = &self.counts[vcpu as usize];
+        let rung = self.connected.get().map_or(0, |to| to.bells.rung(vcpu));
+        let exited = counts.exited.get() - counts.reported.get();
+        counts.reported.add(exited);
+        counts.written.add(times);
+        counts.late.add((rung + exited).saturating_sub(times));
+        counts.lost.add(times.saturating_sub(rung + exited));
+    }
+
+    fn exited(&self, vcpu: u32) {
+        self.counts[vcpu as usize].exited.add(1);
     }
 }
 
@@ -177,9 +175,9 @@ impl Listener for Doorbells {
             return Ok(());
         };
         for (n, (vcpu, at)) in connected.places(difference.mapped()).enumerate() {
-            if let Err(code) = connected.bells.hang_up(vcpu, at) {
+            if let Err(code) = connected.bells.register(vcpu, at) {
                 for (vcpu, at) in connected.places(difference.mapped()).take(n) {
-                    self.take_down(connected, vcpu, at);
+                    self.unregister(connected, vcpu, at);
                 }
                 return Err(Veto::new("no doorbell at the new place").with_code(code));
             }
@@ -207,21 +205,23 @@ mod tests {
         AccessWidth, AxResult, BaseDeviceOps, EmulatedDeviceType, Refusal, SharedVmDevices,
     };
 
+    use board::Doorbells as _;
+
     use super::*;
     use crate::contract::{BAR_SIZE, PLACE_STRIDE};
 
-    /// Writes down what is done, and fails at some addresses.
+    /// Records each call, and fails at one address.
     #[derive(Clone, Default)]
     struct Log(Arc<Mutex<Vec<Done>>>);
 
     /// Up or down, whose, and where.
     type Done = (&'static str, u32, u64);
 
-    /// Where no bell can be hung up.
+    /// Where no bell can be registered.
     const NO_NAIL: u64 = 0xdead_0000;
 
     impl Bells for Log {
-        fn hang_up(&self, vcpu: u32, at: u64) -> Result<(), i32> {
+        fn register(&self, vcpu: u32, at: u64) -> Result<(), i32> {
             if at == NO_NAIL + u64::from(BAR_DOORBELL) {
                 return Err(17);
             }
@@ -229,7 +229,7 @@ mod tests {
             Ok(())
         }
 
-        fn take_down(&self, vcpu: u32, at: u64) -> Result<(), i32> {
+        fn unregister(&self, vcpu: u32, at: u64) -> Result<(), i32> {
             self.0.lock().unwrap().push(("down", vcpu, at));
             Ok(())
         }
@@ -294,35 +294,35 @@ mod tests {
     }
 
     #[test]
-    fn a_bell_is_up_at_the_new_place_before_it_is_down_at_the_old_one() {
+    fn a_bell_is_at_the_new_place_before_it_leaves_the_old_one() {
         let (devices, doorbells, ids, log) = connected(false);
         assert_eq!(log.take(), [("up", 0, bell(0, 0)), ("up", 1, bell(1, 0))]);
         devices.move_to(ids[1], place(1, 1)).unwrap();
         assert_eq!(log.take(), [("up", 1, bell(1, 1))]);
-        doorbells.settle(0);
+        doorbells.moved(0);
         assert_eq!(log.take(), []);
-        doorbells.settle(1);
-        doorbells.settle(1);
+        doorbells.moved(1);
+        doorbells.moved(1);
         assert_eq!(log.take(), [("down", 1, bell(1, 0))]);
         assert_eq!(doorbells.sum(|of| &of.moved), 1);
         // One without a doorbell.
         devices.move_to(ids[2], place(2, 1)).unwrap();
         assert_eq!(log.take(), []);
         drop(devices.remove(ids[0]).unwrap());
-        doorbells.settle(0);
+        doorbells.moved(0);
         assert_eq!(log.take(), [("down", 0, bell(0, 0))]);
         assert_eq!(doorbells.fault(), None);
     }
 
     #[test]
-    fn a_device_stays_where_it_is_if_its_bell_cannot_be_hung_up() {
+    fn a_device_stays_where_it_is_if_its_bell_cannot_be_registered() {
         let (devices, doorbells, ids, log) = connected(false);
         log.take();
         let veto = Veto::new("no doorbell at the new place").with_code(17);
         let refused = Err(Refusal::Vetoed(veto));
         assert_eq!(devices.move_to(ids[0], range(NO_NAIL)), refused);
         assert_eq!(log.take(), []);
-        // Nor does another one that moves with it.
+        // A device that moves with it stays too.
         let updated = devices.update(|batch| {
             batch.move_to(ids[0], place(0, 1))?;
             batch.move_to(ids[1], range(NO_NAIL))
@@ -330,8 +330,8 @@ mod tests {
         assert_eq!(updated.map(|((), _)| ()), refused);
         assert_eq!(log.take(), [("up", 0, bell(0, 1)), ("down", 0, bell(0, 1))]);
         assert_eq!(doorbells.sum(|of| &of.moved), 0);
-        doorbells.settle(0);
-        doorbells.settle(1);
+        doorbells.moved(0);
+        doorbells.moved(1);
         assert_eq!(log.take(), []);
     }
 

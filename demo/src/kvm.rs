@@ -1,7 +1,6 @@
 //! vCPUs of real KVM, x86_64 on Linux: one VM, its memory, one guest program for all vCPUs.
 
 mod doorbells;
-mod guest;
 mod memory;
 mod vcpu;
 
@@ -18,30 +17,35 @@ use crate::{vcpus::Vcpus, vm::Vm};
 /// Intel processors want three pages there that the guest does not use.
 const TSS: usize = 0xfffb_d000;
 
-/// A virtual machine without vCPUs or memory, or why there is none.
+/// A virtual machine without vCPUs or memory.
+///
+/// # Errors
+///
+/// If there is no KVM, or it refuses.
 pub(crate) fn open() -> Result<VmFd> {
     let kvm = Kvm::new().context("/dev/kvm")?;
     kvm.create_vm().context("KVM_CREATE_VM")
 }
 
+/// The guests' program: `build.rs` compiles `kvm/guest`.
+const PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/guest.bin"));
+
 /// Starts the vCPUs of `vm` in `machine`.
 pub(crate) fn start(vm: &Arc<Vm>, machine: VmFd) -> Result<Vcpus> {
-    start_with(vm, machine, &guest::assemble()?)
+    start_with(vm, machine, PROGRAM)
 }
 
-/// Starts the vCPUs of `vm` with `code` to run.
-fn start_with(vm: &Arc<Vm>, machine: VmFd, code: &[u8]) -> Result<Vcpus> {
+/// Starts the vCPUs of `vm` with `program` to run.
+fn start_with(vm: &Arc<Vm>, machine: VmFd, program: &[u8]) -> Result<Vcpus> {
     register_signal_handler(SIGRTMIN(), on_kick).context("no signal handler")?;
     machine.set_tss_address(TSS).context("KVM_SET_TSS_ADDR")?;
     let machine = Arc::new(machine);
-    vm.connect_doorbells(Ioeventfds::new(machine.clone(), vm.vcpus())?)?;
-    let memory = Arc::new(Memory::new(vm.vcpus())?);
-    memory.load(code)?;
+    vm.connect_doorbells(Ioeventfds::new(machine.clone(), vm.vcpus)?)?;
+    let memory = Arc::new(Memory::new(program)?);
     memory.register(&machine)?;
 
     let mut vcpus = Vcpus::new(vm.clone(), kick);
-    for index in 0..vm.vcpus() {
-        memory.set_up(index)?;
+    for index in 0..vm.vcpus {
         let mut vcpu = Vcpu::new(&machine, index, memory.clone())?;
         let vm = vm.clone();
         vcpus.push(index, move || vcpu.run(&vm))?;
@@ -49,13 +53,13 @@ fn start_with(vm: &Arc<Vm>, machine: VmFd, code: &[u8]) -> Result<Vcpus> {
     Ok(vcpus)
 }
 
-/// Interrupts a vCPU's KVM_RUN.
+/// Interrupts the KVM_RUN of a vCPU.
 fn kick(thread: &JoinHandle<Result<()>>) {
-    // It fails if the thread has just ended, and then there is nothing to interrupt.
+    // It fails if the thread has just ended: then there is nothing to interrupt.
     let _ = thread.kill(SIGRTMIN());
 }
 
-/// A signal without a handler would end the process. This one is to interrupt a system call.
+/// The signal interrupts a system call. Without a handler it would end the process.
 extern "C" fn on_kick(_: c_int, _: *mut siginfo_t, _: *mut c_void) {}
 
 #[cfg(test)]
@@ -66,19 +70,16 @@ mod tests {
     };
 
     use super::*;
-    use crate::{
-        contract::{Belt, CHECKS, MAILBOX},
-        devices::{Card, Mortal},
-    };
+    use crate::contract::{Belt, CHECKS, MAILBOX};
 
-    /// A machine; or says that there is none.
+    /// A machine, if there is KVM.
     fn machine() -> Option<VmFd> {
         open()
             .inspect_err(|why| eprintln!("skipped: no KVM ({why:#})"))
             .ok()
     }
 
-    /// Runs `code` on two vCPUs, whose guests are told to halt if `stop`, and returns the error.
+    /// Runs `code` on two vCPUs, orders their guests to halt if `stop`, and returns the error.
     fn failure_of(code: &[u8], stop: bool) -> Option<String> {
         let machine = machine()?;
         let vm = Arc::new(Vm::new(2, None).unwrap());
@@ -99,7 +100,7 @@ mod tests {
         // ud2, with no interrupt descriptor table.
         if let Some(error) = failure_of(&[0x0f, 0x0b], false) {
             assert!(
-                error.contains("at rip 0x1000") && error.contains("Shutdown"),
+                error.contains("at rip 0xb0000000") && error.contains("Shutdown"),
                 "{error}"
             );
         }
@@ -110,7 +111,7 @@ mod tests {
         // hlt; the instruction pointer is past it.
         if let Some(error) = failure_of(&[0xf4], false) {
             assert!(
-                error.contains("at rip 0x1001") && error.contains("Hlt"),
+                error.contains("at rip 0xb0000001") && error.contains("Hlt"),
                 "{error}"
             );
         }
@@ -125,11 +126,10 @@ mod tests {
     }
 
     #[test]
-    fn a_kick_has_a_busy_guest_let_go_of_a_removed_device() {
+    fn after_a_kick_a_busy_guest_holds_no_removed_device() {
         let Some(machine) = machine() else { return };
         let vm = Arc::new(Vm::new(1, None).unwrap());
-        let card = Card::new(Belt::Loose, 1, false, vm.noticed.clone());
-        let card = Arc::new(Mortal::new(card, vm.late.clone()));
+        let card = vm.card(Belt::Loose, 1, false);
         let id = vm.devices.add_mmio_dev(card).unwrap();
 
         // mov eax, 1; mov edx, a port; out dx, eax; jmp to itself.

@@ -1,18 +1,12 @@
-//! An SMP virtual machine on one `SharedVmDevices`: every vCPU is a thread, the registry answers
-//! every VM exit, and meanwhile devices are hot-added, where the guests already look for them, moved
-//! and removed. The guests check every value that they read, and the devices that nobody comes late.
+//! An SMP virtual machine on one `SharedVmDevices`: every vCPU is a thread, and the registry answers every VM
+//! exit while devices are hot-added, at addresses that the guests poll, moved and removed. The guests check
+//! every value that they read, and the devices count accesses that come after their removal.
 
-// Some devices and the contract are `metal`'s too, which has no standard library.
-extern crate alloc;
-
-mod adder;
-mod arrivals;
-mod belts;
 mod changer;
-mod contract;
 mod counts;
 mod devices;
 mod doorbells;
+mod host;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod kvm;
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
@@ -23,7 +17,6 @@ mod options;
 mod plot;
 mod profiles;
 mod progress;
-mod removals;
 mod report;
 mod session;
 mod stop;
@@ -45,6 +38,8 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow};
 use clap::Parser as _;
+// Here the contract is `crate::contract`.
+use guest::contract;
 
 use crate::{
     changer::Changer,
@@ -64,7 +59,7 @@ fn main() -> ExitCode {
     status.into()
 }
 
-/// Runs the demo, and gives its exit status.
+/// Runs the demo, and returns its exit status.
 fn run(options: &Options) -> Result<u8> {
     options.adds()?;
     options.check_changes()?;
@@ -72,7 +67,7 @@ fn run(options: &Options) -> Result<u8> {
         top::check_terminal()?;
     }
     let plot = options.plot_file()?;
-    // Now, not when there is something to lose.
+    // Before the run, so that an error costs no results.
     File::create(&plot).with_context(|| format!("the plot, {}", plot.display()))?;
     let stop = Stop::on_ctrl_c()?;
 
@@ -98,7 +93,8 @@ fn run(options: &Options) -> Result<u8> {
     Ok(verdict.status())
 }
 
-/// Starts the vCPUs, in KVM if it can be had, and says what they are.
+/// Starts the vCPUs, in KVM if that is available. Returns a description of them, a note on why KVM is not used, and the
+/// vCPUs.
 fn start(options: &Options, vm: &Arc<Vm>) -> Result<(String, String, Vcpus)> {
     let machine = match options.threads {
         true => Err(anyhow!("--threads was given")),

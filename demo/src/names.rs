@@ -1,4 +1,4 @@
-//! Names for people of the devices at an address.
+//! The names that a report has for the devices at an address.
 
 use axdevice::BusId;
 
@@ -7,7 +7,7 @@ use crate::contract::{
     SLOTS, UART, crossing,
 };
 
-/// What the device is that owns addresses from `first` on.
+/// The name of the device that owns addresses from `first` on.
 pub(crate) fn name_at(bus: BusId, first: u64) -> String {
     match bus {
         BusId::Mmio => mmio(first as u32),

@@ -1,4 +1,4 @@
-//! In the place of `kvm.rs` where there is no such KVM: a machine that cannot be had.
+//! Takes the place of `kvm.rs` on other systems, where there is never a machine.
 
 use std::{convert::Infallible, sync::Arc};
 
@@ -6,12 +6,12 @@ use anyhow::{Result, bail};
 
 use crate::{vcpus::Vcpus, vm::Vm};
 
-/// Says why there is none.
+/// Fails: there is no machine.
 pub(crate) fn open() -> Result<Infallible> {
     bail!("the guests are for KVM on x86_64 Linux")
 }
 
-/// Starts the vCPUs of `vm` in a machine that does not exist.
+/// Starts the vCPUs of `vm` in a machine, of which there is none.
 pub(crate) fn start(_: &Arc<Vm>, machine: Infallible) -> Result<Vcpus> {
     match machine {}
 }

@@ -3,7 +3,7 @@
 use std::{env::current_exe, path::PathBuf};
 
 use anyhow::{Result, ensure};
-use clap::{Parser, ValueEnum, value_parser};
+use clap::{Parser, value_parser};
 
 use crate::{
     contract::{MAX_CARDS, MAX_SLOTS, MAX_VCPUS},
@@ -13,33 +13,33 @@ use crate::{
 /// Runs an SMP virtual machine whose guests check every value that they read, while devices are
 /// hot-added at addresses that the guests already poll, and others are moved and removed.
 ///
-/// Ctrl-C ends the run early, with the report so far.
+/// Ctrl-C ends the run early and prints the report so far.
 #[derive(Clone, Debug, Parser)]
 #[command(version, after_help = STATUS)]
 pub(crate) struct Options {
-    /// How long to run, 1 to 3600 seconds [default: 5; with --top 300]
+    /// Length of the run, 1 to 3600 seconds [default: 5; with --top 300]
     #[arg(long, value_name = "N", default_value = "5", default_value_if("top", "true", "300"),
         hide_default_value = true, value_parser = value_parser!(u32).range(1..=3600))]
     pub(crate) seconds: u32,
 
-    /// How many vCPUs to run, a thread each, 1 to 64
+    /// Number of vCPUs, a thread each, 1 to 64
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = value_parser!(u32).range(1..=i64::from(MAX_VCPUS)))]
     pub(crate) vcpus: u32,
 
-    /// How many devices to hot-add in a second, 0 to 16384, and no more in the whole run; 0 for none
+    /// Devices to hot-add in a second, 0 to 16384, and no more in the whole run; 0 for none
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = value_parser!(u32).range(0..=i64::from(MAX_SLOTS)))]
     pub(crate) adds_per_second: u32,
 
-    /// How many other changes to make in a second, 0 to 100000, and fewer than 4194303 in the whole run:
-    /// moves, removals, additions, and several at once; 0 for none
+    /// Other changes in a second, 0 to 100000, and fewer than 4194303 in the whole run: moves, removals,
+    /// additions, and several at once; 0 for none
     #[arg(long, value_name = "N", default_value_t = 300, value_parser = value_parser!(u32).range(0..=100_000))]
     pub(crate) changes_per_second: u32,
 
-    /// Run the guests' work on plain threads, even where there is KVM
+    /// Run the guests on plain threads, even where there is KVM
     #[arg(long)]
     pub(crate) threads: bool,
 
-    /// Show on the terminal, while the guests run, which devices they access most; `q` ends the run
+    /// Show the devices that the guests access most, while they run; `q` ends the run
     #[arg(long)]
     pub(crate) top: bool,
 
@@ -47,39 +47,46 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FILE")]
     pub(crate) plot: Option<PathBuf>,
 
-    /// Make something go wrong, to show that it is seen
-    #[arg(long, value_name = "WHAT", hide = true)]
+    /// Make something go wrong, to show that a check finds it
+    #[arg(long, value_name = "WHAT", hide = true, value_parser = Sabotage::named)]
     pub(crate) sabotage: Option<Sabotage>,
 }
 
-/// What the exit status says.
+/// The meaning of the exit status.
 const STATUS: &str = "\
 Exit status: 0 all checks passed; 1 a check failed, or an error ended the run; 2 the options are refused;
-3 vCPUs were starved: they had too little CPU time to come to an end, and nothing failed; 130 interrupted";
+3 vCPUs were starved: they had too little CPU time to finish, and nothing failed; 130 interrupted";
 
-/// What can be made to go wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+/// A fault to make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sabotage {
-    /// The first hot-added device answers wrongly.
-    Slot,
-    /// The new card of a shift is added after the others have moved.
-    Shift,
-    /// A removed card is poisoned at once.
-    Poison,
-    /// Devices that are to move themselves stay where they are.
-    Bar,
-    /// The last device that is hot-added is announced, but not registered.
-    Hidden,
-    /// The first vCPU stays in a device, busy, and the second one asleep, until the end.
-    Stuck,
-    /// A handle keeps the tables from before the first change.
-    Hold,
+    /// One of the board's.
+    Board(board::Sabotage),
     /// Doorbells stay where they are when their devices move.
     Doorbell,
 }
 
+impl Sabotage {
+    /// The fault, if it is one of the board's.
+    pub(crate) fn of_board(self) -> Option<board::Sabotage> {
+        match self {
+            Self::Board(sabotage) => Some(sabotage),
+            Self::Doorbell => None,
+        }
+    }
+
+    /// The fault of this name.
+    fn named(name: &str) -> Result<Self, String> {
+        if name == "doorbell" {
+            return Ok(Self::Doorbell);
+        }
+        let sabotage = board::Sabotage::named(name).map(Self::Board);
+        sabotage.ok_or_else(|| "no fault has this name".into())
+    }
+}
+
 impl Options {
-    /// An error if there are not numbers enough for the cards of so many changes.
+    /// Fails if there are more changes than numbers for cards.
     pub(crate) fn check_changes(&self) -> Result<()> {
         let changes = self.seconds.saturating_mul(self.changes_per_second);
         ensure!(
@@ -91,7 +98,7 @@ impl Options {
         Ok(())
     }
 
-    /// How many devices will be hot-added in all.
+    /// The number of devices to hot-add in the whole run.
     pub(crate) fn adds(&self) -> Result<u32> {
         let adds = self.seconds.saturating_mul(self.adds_per_second);
         ensure!(
@@ -121,7 +128,7 @@ mod tests {
     #[test]
     fn help_tells_the_limits() {
         let help = Options::command().render_help().to_string();
-        // However the lines are broken.
+        // Wherever the lines are broken.
         let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
         for limits in [
             "1 to 3600 seconds [default: 5; with --top 300]".into(),

@@ -1,4 +1,4 @@
-//! What the run came to, as a picture: each vCPU's exits per second over time, and the hot-adds.
+//! The plot of a run: each vCPU's exits per second over time, and the hot-adds.
 
 use std::path::Path;
 
@@ -88,7 +88,7 @@ fn rates(samples: &[Sample]) -> Vec<Vec<(f64, f64)>> {
     (0..vcpus).map(line).collect()
 }
 
-/// When devices were hot-added; of several too close to tell apart, one.
+/// When devices were hot-added; of several that are too close for separate marks, one.
 fn marks(record: &Record, end: f64) -> impl Iterator<Item = f64> {
     let times = record.added.iter().map(|added| added.called as f64 / 1e9);
     let mut last = f64::NEG_INFINITY;

@@ -1,5 +1,5 @@
-//! What vCPUs tell of the devices that they access most: each adds the profile of its own handle to what
-//! is here when it is asked to, and when it ends, outside of any dispatch.
+//! The accesses of the vCPUs, by device: each hands over the profile of its own handle when it is asked to, and
+//! when it ends, outside of any dispatch.
 
 use std::{
     mem,
@@ -15,14 +15,14 @@ use crossbeam_utils::CachePadded;
 /// The profiles of a VM's vCPUs.
 #[derive(Debug)]
 pub(crate) struct Profiles {
-    told: Box<[CachePadded<Told>]>,
-    /// All that was collected.
+    handed: Box<[CachePadded<Handed>]>,
+    /// All that has been collected.
     all: Mutex<Profile>,
 }
 
-/// What a vCPU told since it was collected last.
+/// The part that a vCPU has handed over and that has not been collected.
 #[derive(Debug, Default)]
-struct Told {
+struct Handed {
     wanted: AtomicBool,
     profile: Mutex<Profile>,
 }
@@ -32,48 +32,48 @@ fn lock(profile: &Mutex<Profile>) -> MutexGuard<'_, Profile> {
 }
 
 impl Profiles {
-    /// Empty ones, for so many vCPUs.
+    /// Empty profiles, for `vcpus` vCPUs.
     pub(crate) fn new(vcpus: u32) -> Self {
         Self {
-            told: (0..vcpus).map(|_| CachePadded::default()).collect(),
+            handed: (0..vcpus).map(|_| CachePadded::default()).collect(),
             all: Mutex::default(),
         }
     }
 
     /// Asks all vCPUs for their profiles.
     pub(crate) fn ask(&self) {
-        let wanted = self.told.iter().map(|told| &told.wanted);
+        let wanted = self.handed.iter().map(|handed| &handed.wanted);
         wanted.for_each(|wanted| wanted.store(true, Ordering::Relaxed));
     }
 
-    /// Takes the profile of `vcpu` since it told last, if it is asked for.
+    /// Takes over the recent profile of `vcpu`, if it is asked for.
     #[inline]
-    pub(crate) fn tell_if_asked(&self, vcpu: usize, profile: impl FnOnce() -> Profile) {
-        let wanted = &self.told[vcpu].wanted;
+    pub(crate) fn hand_over_if_asked(&self, vcpu: usize, profile: impl FnOnce() -> Profile) {
+        let wanted = &self.handed[vcpu].wanted;
         if wanted.load(Ordering::Relaxed) {
             wanted.store(false, Ordering::Relaxed);
-            self.tell(vcpu, profile());
+            self.hand_over(vcpu, profile());
         }
     }
 
-    /// Takes the profile of `vcpu` since it told last.
+    /// Takes over the recent profile of `vcpu`.
     #[cold]
-    pub(crate) fn tell(&self, vcpu: usize, profile: Profile) {
-        lock(&self.told[vcpu].profile).merge(&profile);
+    pub(crate) fn hand_over(&self, vcpu: usize, profile: Profile) {
+        lock(&self.handed[vcpu].profile).merge(&profile);
     }
 
-    /// What all vCPUs told since the last call.
+    /// The profile of all vCPUs since the last call.
     pub(crate) fn collect(&self) -> Profile {
         let mut recent = Profile::default();
-        for told in &self.told {
-            let told = mem::take(&mut *lock(&told.profile));
-            recent.merge(&told);
+        for handed in &self.handed {
+            let handed = mem::take(&mut *lock(&handed.profile));
+            recent.merge(&handed);
         }
         lock(&self.all).merge(&recent);
         recent
     }
 
-    /// What all vCPUs told.
+    /// The profile of all vCPUs since the start.
     pub(crate) fn all(&self) -> Profile {
         self.collect();
         lock(&self.all).clone()
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_vcpu_tells_once_each_time_it_is_asked() {
+    fn a_vcpu_hands_over_once_each_time_it_is_asked() {
         let devices = SharedVmDevices::default().with_unmapped(Unmapped::Float);
         let mut handle = devices.dispatcher();
         let profiles = Profiles::new(2);
@@ -96,16 +96,16 @@ mod tests {
             assert_eq!(read, Ok(0xff));
             handle.take_profile()
         };
-        profiles.tell_if_asked(1, || unreachable!("nobody asked"));
+        profiles.hand_over_if_asked(1, || unreachable!("not asked for"));
         for collected in [1, 1, 2] {
             for _ in 0..collected {
                 profiles.ask();
-                profiles.tell_if_asked(1, &mut read);
-                profiles.tell_if_asked(1, || unreachable!("nobody asked again"));
+                profiles.hand_over_if_asked(1, &mut read);
+                profiles.hand_over_if_asked(1, || unreachable!("not asked for again"));
             }
             assert_eq!(profiles.collect().port.total, collected);
         }
-        profiles.tell(0, read());
+        profiles.hand_over(0, read());
         assert_eq!(profiles.all().port.total, 5);
         assert_eq!(profiles.collect().port.total, 0);
     }

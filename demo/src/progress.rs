@@ -1,8 +1,7 @@
-//! How far vCPUs came in a stretch of time, and whether it was for want of a CPU that one did not come
-//! further.
+//! The progress of vCPUs in a stretch of time, and whether one made little because it had no CPU.
 //!
-//! A vCPU that is slow is told from one that fails by this: it asks for a CPU and does not get enough of
-//! it, and with what it gets it does rounds as fast as ever, and looks where it should in each.
+//! A vCPU that is starved differs from one that fails: it asks for a CPU and does not get enough of it, does
+//! rounds at the usual pace when it has one, and looks where it should in each round.
 
 use std::{
     fmt,
@@ -17,29 +16,29 @@ use crate::{
 /// More time on a CPU than any round takes: in KVM one takes some milliseconds.
 const ROUND: Duration = Duration::from_millis(200);
 
-/// How far a vCPU has come.
+/// The state of a vCPU at one moment.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Progress {
     pub(crate) at: Instant,
     pub(crate) rounds: u64,
-    /// What the scheduler tells, if it does.
+    /// From the scheduler, where the system has it.
     pub(crate) times: Option<Times>,
 }
 
-/// How far a vCPU came from one moment to another.
+/// The progress of a vCPU from one moment to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stretch {
     pub(crate) lasted: Duration,
     pub(crate) rounds: u64,
-    /// `None`: the system does not tell.
+    /// `None` where the system does not have it.
     pub(crate) share: Option<Share>,
 }
 
-/// The share of the CPUs that a thread had.
+/// The CPU time that a thread had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Share {
     pub(crate) ran: Duration,
-    /// For how long it neither ran nor waited for a CPU.
+    /// The time in which it neither ran nor waited for a CPU.
     pub(crate) idle: Duration,
 }
 
@@ -50,7 +49,7 @@ impl Stretch {
         let share = |from: Times, to: Times| {
             let ran = to.ran.saturating_sub(from.ran);
             let waited = to.waited.saturating_sub(from.waited);
-            // The last wait is told when it ends: what is not accounted for is that, if it lasts still.
+            // The scheduler counts a wait when it ends. Of a thread that is runnable, the rest of the time is a wait.
             let idle = match to.runnable {
                 true => Duration::ZERO,
                 false => lasted.saturating_sub(ran + waited),
@@ -64,13 +63,13 @@ impl Stretch {
         }
     }
 
-    /// Whether the vCPU began a round and ended it.
+    /// Whether the vCPU began a round and ended it in this time.
     pub(crate) fn has_whole_round(&self) -> bool {
-        // The first that ended had begun before.
+        // The first round that ended had begun before.
         self.rounds >= 2
     }
 
-    /// Whether too little time on a CPU is why the vCPU came no further. `false` also if that is not known.
+    /// Whether too little CPU time is why the vCPU made no more progress. `false` if that is unknown.
     pub(crate) fn is_starved(&self) -> bool {
         self.share.is_some_and(|share| {
             let asked = share.idle <= self.lasted / 2;
@@ -98,7 +97,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// Five seconds of a thread that ran and waited so long.
+    /// Five seconds of a thread that ran and waited for this long.
     fn stretch(ran_ms: u64, waited_ms: u64, runnable: bool, rounds: u64) -> Stretch {
         let at = Instant::now();
         let progress = |at, rounds, [ran, waited]: [u64; 2]| Progress {
@@ -117,7 +116,7 @@ mod tests {
 
     #[test]
     fn a_vcpu_without_a_cpu_is_starved() {
-        // It waits still, and so the scheduler tells of no wait.
+        // It still waits, so the scheduler has not counted the wait.
         assert!(stretch(0, 0, true, 0).is_starved());
         assert!(stretch(60, 4900, false, 20).is_starved());
         // A share of two CPUs for four vCPUs.

@@ -1,25 +1,24 @@
-//! What the run came to, as text: a table, figures as `name: value` lines, and the memory map.
+//! The report of a run, as text: a table, figures as `name: value` lines, and the memory map.
 //!
-//! Exits are counted where they are handled; misses, checks and wrong values by the guests. First
-//! sights are noted by the devices: their latency includes what a guest takes to come round to the
-//! address, and what the host takes to run the vCPU at all.
+//! Exits are counted where they are handled; misses, checks and wrong values by the guests. The devices note
+//! when a vCPU first sees them: that latency includes the time until the guest's next look at the address, and
+//! the time until the host runs the vCPU.
 
-use std::{fmt::Write as _, sync::atomic::Ordering};
+use std::fmt::Write as _;
 
 use anyhow::Result;
 use comfy_table::{CellAlignment, Table, presets::ASCII_MARKDOWN};
 use hdrhistogram::Histogram;
 
 use crate::{
-    contract::BAYS,
-    counts::{astray, failed, late, overlooked, wrong},
+    counts::{failed, overlooked, wrong},
     session::Record,
     traffic::Traffic,
     units::{counted, per_second, time},
     vm::Vm,
 };
 
-/// How many devices are shown, and how many missed addresses.
+/// The number of devices that are shown, and of missed addresses.
 const BUSIEST: usize = 5;
 /// How many lines of the memory map are shown at each end, if not all of them.
 const MAP_ENDS: usize = 5;
@@ -35,7 +34,7 @@ const HEADER: [&str; 8] = [
     "devices seen",
 ];
 
-/// All of it.
+/// The whole report.
 pub(crate) fn text(vm: &Vm, record: &Record) -> Result<String> {
     let mut out = format!("{}\n\n", table(vm, record));
     let exits = vm.exits.iter().map(|exits| exits.total()).sum::<u64>();
@@ -70,7 +69,7 @@ pub(crate) fn text(vm: &Vm, record: &Record) -> Result<String> {
     Ok(out)
 }
 
-/// Which devices cost most of the exits, and which addresses no device answers.
+/// Writes the devices that cost most of the exits, and the addresses that no device answers.
 fn write_traffic(out: &mut String, vm: &Vm) -> Result<()> {
     let traffic = Traffic::of(vm, &vm.profiles.all());
     for of in traffic.devices.iter().take(BUSIEST) {
@@ -88,27 +87,17 @@ fn write_traffic(out: &mut String, vm: &Vm) -> Result<()> {
 
 fn write_changes(out: &mut String, vm: &Vm, record: &Record) -> Result<()> {
     let changes = &record.changes;
-    writeln!(out, "changes: {}", changes.total())?;
+    for (name, count) in changes.counts.figures().into_iter().chain(vm.figures()) {
+        writeln!(out, "{name}: {count}")?;
+    }
     writeln!(out, "changes/s: {}", changes_per_second(record))?;
-    writeln!(out, "shifts, of {BAYS} devices each: {}", changes.shifts)?;
-    writeln!(out, "single moves: {}", changes.moved)?;
-    writeln!(out, "single removals: {}", changes.removed)?;
-    writeln!(out, "single additions: {}", changes.added)?;
     let calls = changes.calls.iter().copied();
     writeln!(out, "call that changes: {}", quantiles(calls)?)?;
-    let moves: u64 = vm.bars.iter().map(|bar| bar.moves()).sum();
-    writeln!(out, "moves by a device's own handler: {moves}")?;
-    write_doorbells(out, vm)?;
     let quiescent = changes.quiescent.iter().copied();
-    let quiescent = quantiles(quiescent)?;
-    writeln!(out, "from removal to quiescence: {quiescent}")?;
-    let caught = vm.noticed.caught.load(Ordering::Relaxed);
-    writeln!(out, "removals with a vCPU inside: {caught}")?;
+    writeln!(out, "from removal to quiescence: {}", quantiles(quiescent)?)?;
     let pending = changes.pending.len();
     writeln!(out, "removed devices still in use: {pending}")?;
-    writeln!(out, "late accesses: {}", late(vm))?;
-    writeln!(out, "accesses astray: {}", astray(vm))?;
-    Ok(())
+    write_doorbells(out, vm)
 }
 
 fn write_doorbells(out: &mut String, vm: &Vm) -> Result<()> {
@@ -128,12 +117,12 @@ fn write_doorbells(out: &mut String, vm: &Vm) -> Result<()> {
     Ok(())
 }
 
-/// How many changes were made in a second, besides hot-adds and what guests moved.
+/// Changes in a second, without hot-adds and the moves that guests make.
 pub(crate) fn changes_per_second(record: &Record) -> u64 {
-    per_second(record.changes.total().into(), record.ran)
+    per_second(record.changes.counts.total(), record.ran)
 }
 
-/// How many devices `vcpu` saw.
+/// The number of devices that `vcpu` saw.
 pub(crate) fn seen(record: &Record, vcpu: u32) -> usize {
     let seen = record
         .added
@@ -163,7 +152,7 @@ fn table(vm: &Vm, record: &Record) -> Table {
     table
 }
 
-/// How long each call that hot-added took, in nanoseconds.
+/// The length of each call that hot-added, in nanoseconds.
 fn calls(record: &Record) -> impl Iterator<Item = u64> {
     let added = record.added.iter();
     added.map(|added| added.returned - added.called)
@@ -171,7 +160,7 @@ fn calls(record: &Record) -> impl Iterator<Item = u64> {
 
 /// From each such call until each vCPU saw the device, in nanoseconds.
 fn sights(vm: &Vm, record: &Record) -> impl Iterator<Item = u64> {
-    let vcpus = vm.vcpus();
+    let vcpus = vm.vcpus;
     record.added.iter().flat_map(move |added| {
         let sights = (0..vcpus).filter_map(|vcpu| added.first_seen(vcpu));
         sights.map(|at| at.saturating_sub(added.called))
@@ -191,7 +180,7 @@ fn quantiles(nanos: impl Iterator<Item = u64>) -> Result<String> {
     Ok(format!("p50 {p50}, p99 {p99}, max {max} (of {count})"))
 }
 
-/// Writes a memory map, of a long one only the ends.
+/// Writes a memory map; of a long one the two ends.
 fn write_map(out: &mut String, map: &str) -> Result<()> {
     let lines: Vec<&str> = map.lines().collect();
     let left_out = lines.len().saturating_sub(2 * MAP_ENDS);

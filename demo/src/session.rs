@@ -1,5 +1,5 @@
-//! The run as the main thread sees it: it hot-adds, samples the counters and shows progress, beside a
-//! thread that changes devices, until time is up, the user ends it, or a vCPU does.
+//! The main thread's part of a run: it hot-adds devices, samples the counters and shows progress, while another
+//! thread changes devices, until time is up, the user ends the run, or a vCPU ends.
 
 use std::{
     io::{IsTerminal as _, stderr},
@@ -8,11 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Error, Result, anyhow};
+use anyhow::{Context as _, Error, Result, anyhow};
+use board::{Added, Adder};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::{
-    adder::{Added, Adder},
     changer::{Changer, Changes},
     counts::overlooked,
     options::Options,
@@ -28,52 +28,52 @@ use crate::{
 const SAMPLING: Duration = Duration::from_millis(100);
 /// About how many samples are taken at most.
 const SAMPLES: u32 = 200;
-/// The longest time between two looks at whether the run is over.
+/// The longest time between two checks whether the run is over.
 const TICK: Duration = Duration::from_millis(10);
-/// How long after its time a device is still hot-added.
+/// How long after the run's length a device that is due is still hot-added.
 const CATCHING_UP: Duration = Duration::from_secs(1);
-/// How long the vCPUs may take, at the end, to see the devices that were added last.
+/// How long the vCPUs may take, at the end, to see the last devices.
 const SETTLING: Duration = Duration::from_secs(5);
 
-/// What was seen of a run.
+/// The record of a run.
 pub(crate) struct Record {
     /// How long the vCPUs ran.
     pub(crate) ran: Duration,
     pub(crate) added: Vec<Added>,
-    /// How many devices were not hot-added, for want of time.
+    /// The number of devices that were due and not hot-added, because time was up.
     pub(crate) left_out: u32,
     pub(crate) changes: Changes,
     pub(crate) samples: Vec<Sample>,
     /// Why it ended early, if it did.
     pub(crate) cut: Option<Reason>,
-    /// How far each vCPU came in the time that it had to see the last devices; none, if it had not that time.
+    /// The progress of each vCPU in the time that it had to see the last devices; empty if the run was cut.
     pub(crate) settling: Vec<Settling>,
-    /// Which vCPUs did not halt, and how far each came in the time that it had for that.
+    /// The vCPUs that did not halt, and their progress in the time that they had for it.
     pub(crate) unhalted: Vec<(usize, Stretch)>,
-    /// Removed devices that are in use although all vCPUs have ended.
+    /// The number of removed devices that are in use although all vCPUs have ended.
     pub(crate) held: usize,
-    /// What ended the run, or its vCPUs.
+    /// The errors that ended the run or a vCPU.
     pub(crate) errors: Vec<Error>,
 }
 
-/// How far a vCPU came in the time that it had to see the last devices.
+/// The progress of a vCPU in the time that it had to see the last devices.
 pub(crate) struct Settling {
     pub(crate) stretch: Stretch,
-    /// How many devices it came to see.
+    /// The number of devices that it saw in that time.
     seen: usize,
 }
 
 impl Settling {
-    /// Whether it looked for the next device in each round that it did.
+    /// Whether it saw a device in each of its rounds, and so looked for the next one.
     pub(crate) fn looked(&self) -> bool {
-        // The first that ended had begun before.
+        // The first round that ended had begun before.
         self.seen as u64 + 1 >= self.stretch.rounds
     }
 }
 
-/// How many exits each vCPU had had at one time.
+/// The exits of each vCPU up to one time.
 pub(crate) struct Sample {
-    /// Since the VM was made.
+    /// By the clock of the board.
     pub(crate) at: Duration,
     pub(crate) exits: Vec<u64>,
 }
@@ -82,13 +82,13 @@ impl Sample {
     fn of(vm: &Vm) -> Self {
         let exits = vm.exits.iter().map(|exits| exits.total());
         Self {
-            at: vm.epoch.elapsed(),
+            at: Duration::from_nanos(vm.nanos()),
             exits: exits.collect(),
         }
     }
 }
 
-/// Hot-adds to `vm`, and lets `changer` change its devices, while `vcpus` run; then ends them.
+/// Hot-adds to `vm`, and runs `changer`, while `vcpus` run; then ends them.
 pub(crate) fn conduct(
     options: &Options,
     changer: Changer<'_>,
@@ -98,7 +98,7 @@ pub(crate) fn conduct(
     title: &str,
 ) -> Result<Record> {
     let length = Duration::from_secs(options.seconds.into());
-    let mut adder = Adder::new(vm, options.adds_per_second, options.adds()?);
+    let mut adder = Adder::new(vm, options.adds()?);
     let mut samples = vec![Sample::of(vm)];
     let over = AtomicBool::new(false);
     let bar = progress_bar(length, options.top);
@@ -113,8 +113,9 @@ pub(crate) fn conduct(
             let ended = vcpus.any_ended() || changing.is_finished() || showing_ended();
             stop.reason().is_none() && !ended
         };
-        let added = hot_add(&mut adder, &mut samples, length, going_on, &bar);
-        let settling = settle(&adder, &vcpus, going_on);
+        let rate = options.adds_per_second;
+        let added = hot_add(vm, &mut adder, rate, &mut samples, length, going_on, &bar);
+        let settling = settle(vm, &adder, &vcpus, going_on);
         over.store(true, Ordering::Relaxed);
         let shown = showing.map_or(Ok(()), joined);
         (added, joined(changing), settling, shown)
@@ -134,7 +135,7 @@ pub(crate) fn conduct(
     };
     Ok(Record {
         ran,
-        left_out: adder.left_out(),
+        left_out: adder.left(),
         added: adder.into_added(),
         changes,
         samples,
@@ -151,19 +152,14 @@ fn still_in_use(changes: &Changes) -> usize {
     pending.filter(|gone| !gone.removed.is_quiescent()).count()
 }
 
-/// Waits until all vCPUs have seen all devices, for a while, and tells how far each came.
-fn settle(adder: &Adder<'_>, vcpus: &Vcpus, going_on: impl Fn() -> bool) -> Vec<Settling> {
-    let sights = || -> Vec<usize> {
-        (0..adder.vm().vcpus())
-            .map(|vcpu| adder.seen(vcpu))
-            .collect()
-    };
-    // What is seen is counted from before the first round to after the last, so that no sight is left out.
+/// Waits until all vCPUs have seen all devices, for a limited time. Returns the progress of each.
+fn settle(vm: &Vm, adder: &Adder<'_>, vcpus: &Vcpus, going_on: impl Fn() -> bool) -> Vec<Settling> {
+    let sights = || -> Vec<usize> { (0..vm.vcpus).map(|vcpu| adder.seen(vcpu)).collect() };
+    // Devices are counted from before the first round to after the last, so that none is left out.
     let seen = sights();
     let from = vcpus.progress().into_iter().zip(seen);
     let settled = Instant::now() + SETTLING;
-    while !adder.all_seen() && overlooked(adder.vm()) == 0 && going_on() && Instant::now() < settled
-    {
+    while !adder.all_seen() && overlooked(vm) == 0 && going_on() && Instant::now() < settled {
         thread::sleep(TICK);
     }
     let to = vcpus.progress();
@@ -181,9 +177,11 @@ fn joined<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
     thread.join().map_err(panicked)?
 }
 
-/// Hot-adds for `length`, with samples of the counters.
+/// Hot-adds `rate` devices in a second for `length`, with samples of the counters.
 fn hot_add(
+    vm: &Vm,
     adder: &mut Adder<'_>,
+    rate: u32,
     samples: &mut Vec<Sample>,
     length: Duration,
     going_on: impl Fn() -> bool,
@@ -193,24 +191,47 @@ fn hot_add(
     let interval = SAMPLING.max(length / SAMPLES);
     while going_on() && start.elapsed() < length {
         let now = start.elapsed();
-        adder.add_until(now, || going_on() && start.elapsed() < length)?;
+        add_until(now, adder, rate, || going_on() && start.elapsed() < length)?;
         if now >= interval * samples.len() as u32 {
-            samples.push(Sample::of(adder.vm()));
+            samples.push(Sample::of(vm));
             bar.set_position(now.as_millis() as u64);
-            let added = counted(adder.count() as u64, "device");
+            let added = counted(adder.count().into(), "device");
             bar.set_message(format!("{added} hot-added"));
         }
-        let next = adder.next_at().unwrap_or(length);
+        let next = next_at(adder, rate).unwrap_or(length);
         thread::sleep(next.saturating_sub(start.elapsed()).min(TICK));
     }
     let latest = length + CATCHING_UP;
-    adder.add_until(length, || going_on() && start.elapsed() < latest)?;
-    samples.push(Sample::of(adder.vm()));
+    add_until(length, adder, rate, || {
+        going_on() && start.elapsed() < latest
+    })?;
+    samples.push(Sample::of(vm));
     bar.finish_and_clear();
     Ok(())
 }
 
-/// A bar on the terminal; where there is none, or it shows something else, nothing.
+/// Adds all devices that are due at `now`, while `going_on`.
+fn add_until(
+    now: Duration,
+    adder: &mut Adder<'_>,
+    rate: u32,
+    going_on: impl Fn() -> bool,
+) -> Result<()> {
+    while next_at(adder, rate).is_some_and(|at| at <= now) && going_on() {
+        let slot = adder.count();
+        adder.add().with_context(|| format!("slot {slot}"))?;
+    }
+    Ok(())
+}
+
+/// When the next device is due; `None`: all are added.
+fn next_at(adder: &Adder<'_>, rate: u32) -> Option<Duration> {
+    // In the middle of its share of the second, so that the last one is not at the very end.
+    let at = || (f64::from(adder.count()) + 0.5) / f64::from(rate);
+    (adder.left() > 0).then(|| Duration::from_secs_f64(at()))
+}
+
+/// A bar on the terminal; hidden where there is no terminal, and beside the live view.
 fn progress_bar(length: Duration, top: bool) -> ProgressBar {
     let target = if stderr().is_terminal() && !top {
         ProgressDrawTarget::stderr()

@@ -1,4 +1,4 @@
-//! How the user ends a run before its time.
+//! The user ends a run before its time.
 
 use std::sync::{
     Arc,
@@ -21,7 +21,7 @@ pub(crate) enum Reason {
 pub(crate) struct Stop(Arc<[AtomicBool; 2]>);
 
 impl Stop {
-    /// One that Ctrl-C sets. Once in a process.
+    /// A stop that Ctrl-C sets. There can be one in a process.
     pub(crate) fn on_ctrl_c() -> Result<Self> {
         let stop = Self::default();
         let interrupted = stop.clone();
@@ -34,7 +34,7 @@ impl Stop {
         self.0[reason as usize].store(true, Ordering::Relaxed);
     }
 
-    /// Why it is to end, if it is. An interrupt outweighs the rest.
+    /// Why the run is to end, if it is. An interrupt takes precedence.
     pub(crate) fn reason(&self) -> Option<Reason> {
         let reasons = [Reason::Interrupted, Reason::Quit];
         let is_set = |reason: &Reason| self.0[*reason as usize].load(Ordering::Relaxed);
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_interrupt_outweighs_q() {
+    fn an_interrupt_takes_precedence_over_q() {
         let stop = Stop::default();
         assert_eq!(stop.reason(), None);
         stop.set(Reason::Quit);

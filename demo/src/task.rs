@@ -1,4 +1,4 @@
-//! A thread as the scheduler of Linux sees it: how long it ran, and how long it waited for a CPU.
+//! The times of a thread by the scheduler of Linux: how long it ran, and how long it waited for a CPU.
 
 use std::{
     fs,
@@ -14,27 +14,27 @@ pub(crate) struct Task(PathBuf);
 pub(crate) struct Times {
     /// On a CPU.
     pub(crate) ran: Duration,
-    /// Ready to run, but without a CPU. The wait that lasts still is not in it.
+    /// Ready to run, but without a CPU. A wait that has not ended is not in it.
     pub(crate) waited: Duration,
     /// Whether the thread is on a CPU or waits for one.
     pub(crate) runnable: bool,
 }
 
 impl Task {
-    /// The calling thread; `None` where the system does not tell.
+    /// The calling thread; `None` where the system has no such files.
     pub(crate) fn current() -> Option<Self> {
         let link = fs::read_link("/proc/thread-self").ok()?;
         Some(Self(Path::new("/proc").join(link)))
     }
 
-    /// Its times; `None` if the thread has ended, or the system does not tell.
+    /// Its times; `None` if the thread has ended, or the system has no such files.
     pub(crate) fn times(&self) -> Option<Times> {
         let read = |file| fs::read_to_string(self.0.join(file)).ok();
         times(&read("schedstat")?, &read("stat")?)
     }
 }
 
-/// The times that these files of proc(5) tell.
+/// The times in these files of proc(5).
 fn times(schedstat: &str, stat: &str) -> Option<Times> {
     let mut nanos = schedstat.split_whitespace().map(str::parse);
     let mut next = || Some(Duration::from_nanos(nanos.next()?.ok()?));
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_another_form_tells_nothing() {
+    fn a_file_of_another_form_gives_no_times() {
         assert_eq!(times("", "7 (a) R"), None);
         assert_eq!(times("1500", "7 (a) R"), None);
         assert_eq!(times("1500 2500 3", ""), None);

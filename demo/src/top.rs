@@ -1,5 +1,5 @@
-//! The live view: shows in the terminal, while the guests run, which devices they access, until the run is
-//! over or the user quits.
+//! The live view: shows the devices that the guests access on the terminal, until the run is over or the user
+//! quits.
 
 mod screen;
 mod watch;
@@ -22,14 +22,14 @@ use crate::{
 
 /// From one picture to the next.
 const REFRESH: Duration = Duration::from_millis(500);
-/// The longest time between two looks at whether the run is over.
+/// The longest time between two checks whether the run is over.
 const TICK: Duration = Duration::from_millis(50);
 
-/// An error where there is no terminal to show anything on.
+/// Fails where there is no terminal.
 pub(crate) fn check_terminal() -> Result<()> {
     ensure!(
         stdin().is_terminal() && stdout().is_terminal(),
-        "--top needs a terminal, to show on and to read keys from"
+        "--top needs a terminal, for output and keys"
     );
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Which devices the guests access, and which addresses they miss, in rows for people.
+//! The devices that the guests access, and the addresses that they miss, as rows of a report.
 
 use std::fmt;
 
@@ -6,10 +6,10 @@ use axdevice::{Accesses, BusId, Profile, ProfileRow, Span};
 
 use crate::{names::name_at, vm::Vm};
 
-/// What the guests' accesses were for.
+/// The accesses of the guests.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Traffic {
-    /// The devices that there are, the most often accessed first, and all removed ones as one.
+    /// The registered devices, the most often accessed first; all removed ones are one row.
     pub(crate) devices: Vec<Accessed>,
     /// The most frequent addresses that no device answers, the most frequent first.
     pub(crate) missed: Vec<Missing>,
@@ -98,10 +98,7 @@ mod tests {
     use axdevice::{AccessWidth, GuestPhysAddr, Port};
 
     use super::*;
-    use crate::{
-        contract::{Belt, MMIO_LATCH, MMIO_NOBODY, UART_LSR},
-        devices::{Card, Mortal},
-    };
+    use crate::contract::{Belt, MMIO_LATCH, MMIO_NOBODY, UART_LSR};
 
     #[test]
     fn devices_have_names_and_removed_ones_are_one() {
@@ -118,8 +115,7 @@ mod tests {
         read(MMIO_LATCH, 5);
         read(MMIO_NOBODY, 4);
         for number in 1..=2 {
-            let card = Card::new(Belt::Loose, number, false, vm.noticed.clone());
-            let card = std::sync::Arc::new(Mortal::new(card, vm.late.clone()));
+            let card = vm.card(Belt::Loose, number, false);
             let id = vm.devices.add_mmio_dev(card).unwrap();
             read(Belt::Loose.bay(0), 1);
             let _gone = vm.devices.remove(id).unwrap();

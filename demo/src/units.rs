@@ -1,14 +1,14 @@
-//! Numbers as people read them: times in the unit that suits them, counts with their noun.
+//! Numbers as text: times in a suitable unit, counts with their noun.
 
 use std::time::Duration;
 
-/// The units of time, and how many nanoseconds each has.
+/// The units of time, with their nanoseconds.
 const UNITS: [(&str, f64); 3] = [("s", 1e9), ("ms", 1e6), ("µs", 1e3)];
 
-/// A time in nanoseconds, in the largest unit of which there is one, to three digits.
+/// A time in nanoseconds as text, in the largest unit of which it has one, to three digits.
 pub(crate) fn time(nanos: u64) -> String {
     let nanos = nanos as f64;
-    // What rounds to a whole unit is one.
+    // A time that rounds to a whole unit has one.
     let unit = UNITS.into_iter().find(|(_, size)| nanos >= 0.9995 * size);
     let Some((unit, size)) = unit else {
         return format!("{nanos} ns");
@@ -28,7 +28,7 @@ pub(crate) fn counted(count: u64, noun: &str) -> String {
     format!("{count} {noun}{ending}")
 }
 
-/// How many there are in a second, if there are `count` in that time.
+/// The number in a second, if there are `count` in that time.
 pub(crate) fn per_second(count: u64, time: Duration) -> u64 {
     (count as f64 / time.as_secs_f64()) as u64
 }

@@ -16,24 +16,24 @@ use crate::{
     vm::Vm,
 };
 
-/// How long guests that were told to halt may take.
+/// How long guests may take to obey the order to halt.
 const GRACE: Duration = Duration::from_millis(if cfg!(test) { 200 } else { 5000 });
 /// How long a vCPU may take to leave a guest that does not halt.
 const EVICTION: Duration = Duration::from_secs(2);
-/// From one look at the threads to the next.
+/// From one check of the threads to the next.
 const TICK: Duration = Duration::from_millis(5);
 
 /// The vCPUs of a VM, each a thread.
 pub(crate) struct Vcpus {
     vm: Arc<Vm>,
     threads: Vec<JoinHandle<Result<()>>>,
-    /// Each of them to the scheduler, if the system tells.
+    /// The scheduler's view of each thread, where the system has it.
     tasks: Vec<Option<Task>>,
     kick: fn(&JoinHandle<Result<()>>),
 }
 
 impl Vcpus {
-    /// No vCPUs yet. `kick` interrupts one, so that it leaves its guest.
+    /// No vCPUs yet. `kick` interrupts one, which then leaves its guest.
     pub(crate) fn new(vm: Arc<Vm>, kick: fn(&JoinHandle<Result<()>>)) -> Self {
         Self {
             vm,
@@ -50,11 +50,11 @@ impl Vcpus {
         run: impl FnOnce() -> Result<()> + Send + 'static,
     ) -> Result<()> {
         let thread = thread::Builder::new().name(format!("vcpu{vcpu}"));
-        let (told, task) = mpsc::channel();
+        let (sender, task) = mpsc::channel();
         let thread = thread
             .spawn(move || {
-                // The other end waits for it.
-                let _ = told.send(Task::current());
+                // The receiver waits for it.
+                let _ = sender.send(Task::current());
                 run()
             })
             .with_context(|| format!("no thread for vCPU {vcpu}"))?;
@@ -64,12 +64,12 @@ impl Vcpus {
         Ok(())
     }
 
-    /// Whether a vCPU has ended. None does before it is told to, unless it failed.
+    /// Whether a vCPU has ended. Before the order to halt, one ends only if it fails.
     pub(crate) fn any_ended(&self) -> bool {
         self.threads.iter().any(JoinHandle::is_finished)
     }
 
-    /// How far each vCPU has come.
+    /// The progress of each vCPU.
     pub(crate) fn progress(&self) -> Vec<Progress> {
         let progress = |(vcpu, task): (usize, &Option<Task>)| Progress {
             at: Instant::now(),
@@ -85,15 +85,15 @@ impl Vcpus {
         self.threads.iter().for_each(self.kick);
     }
 
-    /// Tells the guests to halt, waits until they have, and tells how they ended.
+    /// Orders the guests to halt, waits until they have, and returns how they ended.
     pub(crate) fn stop(self) -> Ended {
-        let told = self.progress();
+        let ordered = self.progress();
         self.vm.mailbox.stop();
         let halted = self.ended_within(GRACE, |_| {});
         let unhalted = if halted {
             Vec::new()
         } else {
-            self.unhalted(&told)
+            self.unhalted(&ordered)
         };
         if !halted {
             self.vm.abandoned.store(true, Ordering::Relaxed);
@@ -102,17 +102,17 @@ impl Vcpus {
         self.join(unhalted)
     }
 
-    /// Which vCPUs have not ended, and how far each came since `told`.
-    fn unhalted(&self, told: &[Progress]) -> Vec<(usize, Stretch)> {
+    /// The vCPUs that have not ended, and their progress since `ordered`.
+    fn unhalted(&self, ordered: &[Progress]) -> Vec<(usize, Stretch)> {
         let now = self.progress();
-        let stretches = told.iter().zip(&now).enumerate();
+        let stretches = ordered.iter().zip(&now).enumerate();
         stretches
             .filter(|(vcpu, _)| !self.threads[*vcpu].is_finished())
-            .map(|(vcpu, (told, now))| (vcpu, Stretch::between(told, now)))
+            .map(|(vcpu, (then, now))| (vcpu, Stretch::between(then, now)))
             .collect()
     }
 
-    /// Waits until all threads have ended, and does something with each that has not until then.
+    /// Waits until all threads have ended, and calls `nudge` with each that has not.
     fn ended_within(&self, limit: Duration, nudge: impl Fn(&JoinHandle<Result<()>>)) -> bool {
         let deadline = Instant::now() + limit;
         loop {
@@ -153,11 +153,11 @@ impl Vcpus {
 /// How vCPUs ended.
 #[derive(Debug, Default)]
 pub(crate) struct Ended {
-    /// What went wrong in them.
+    /// The errors of those that failed.
     pub(crate) errors: Vec<anyhow::Error>,
-    /// Which did not halt when they were told to, and how far each came in that time.
+    /// Those that did not obey the order to halt, and their progress since.
     pub(crate) unhalted: Vec<(usize, Stretch)>,
-    /// How many run still.
+    /// The number of those that still run.
     pub(crate) running: usize,
 }
 

@@ -1,5 +1,5 @@
-//! What a run shows: that all is right, that something failed, or that vCPUs had too little of the CPUs for
-//! the checks to come to an end.
+//! The verdict on a run: all checks passed, something failed, or vCPUs had too little CPU time to finish the
+//! checks.
 
 use std::fmt;
 
@@ -15,25 +15,25 @@ use crate::{
 
 /// The exit status of a run in which a check failed, or that an error ended.
 pub(crate) const FAILED: u8 = 1;
-/// Of one in which vCPUs were starved, and nothing failed.
+/// The exit status of a run in which vCPUs were starved, and nothing failed.
 pub(crate) const STARVED: u8 = 3;
-/// Of one that Ctrl-C ended, as shells have it.
+/// The exit status of a run that Ctrl-C ended, as shells report it.
 pub(crate) const INTERRUPTED: u8 = 130;
 
 /// The verdict on a run.
 #[derive(Debug, Default)]
 pub(crate) struct Verdict {
-    /// What failed.
+    /// The checks that failed.
     faults: Vec<String>,
-    /// What did not come about for want of CPU time.
+    /// The checks that did not finish because vCPUs were starved.
     starved: Vec<String>,
     /// Why the run ended early, and after how many nanoseconds.
     cut: Option<(Reason, u64)>,
-    /// What was checked.
+    /// The extent of the checks.
     checked: String,
 }
 
-/// Something that a vCPU did not come to.
+/// Something that a vCPU did not do.
 struct Shortfall {
     what: String,
     vcpu: usize,
@@ -55,7 +55,7 @@ impl fmt::Display for Shortfall {
 }
 
 impl Verdict {
-    /// The verdict on what `record` and the devices of `vm` tell.
+    /// The verdict on a run of `vm`.
     pub(crate) fn on(vm: &Vm, record: &Record) -> Self {
         let ran = record.ran.as_nanos() as u64;
         let mut verdict = Self {
@@ -83,7 +83,7 @@ impl Verdict {
         }
     }
 
-    /// Files shortfalls of one kind: of each sort the first, and how many more there are.
+    /// Files shortfalls of one kind: the first starved one and the first failed one, each with the number of others.
     fn file(&mut self, shortfalls: Vec<Shortfall>) {
         let (starved, failed): (Vec<_>, Vec<_>) = shortfalls
             .into_iter()
@@ -92,7 +92,7 @@ impl Verdict {
         self.faults.extend(first_of(&failed));
     }
 
-    /// Removed devices that are still in use: only a vCPU that has not run since can be in them.
+    /// Judges removed devices that are still in use: only a vCPU that has not done a round since can be in them.
     fn judge_removals(&mut self, record: &Record) {
         let count = record.changes.pending.len() as u64;
         let held = record.held as u64;
@@ -123,7 +123,7 @@ impl Verdict {
     }
 }
 
-/// What was found wrong, kind by kind.
+/// The faults that are counted, by kind.
 fn counts(vm: &Vm) -> Vec<String> {
     let wrong = counted(wrong(vm), "wrong value");
     let kinds = [
@@ -159,7 +159,7 @@ fn times(count: u64) -> String {
     counted(count, "time")
 }
 
-/// vCPUs that did not halt when they were told to.
+/// The vCPUs that did not obey the order to halt.
 fn halts(record: &Record) -> Vec<Shortfall> {
     let unhalted = record.unhalted.iter();
     unhalted
@@ -167,14 +167,13 @@ fn halts(record: &Record) -> Vec<Shortfall> {
             what: "did not halt".into(),
             vcpu: *vcpu,
             stretch: *stretch,
-            // In a whole round there is the order to halt.
+            // In a whole round it reads the order.
             starved: !stretch.has_whole_round() && stretch.is_starved(),
         })
         .collect()
 }
 
-/// vCPUs that did not see all hot-added devices. One that looked where a device was and missed it has failed
-/// by that already.
+/// The vCPUs that did not see all hot-added devices. One that missed a device where it looked is counted already.
 fn sights(vm: &Vm, record: &Record) -> Vec<Shortfall> {
     let added = record.added.len();
     let all = counted(added as u64, "hot-added device");
@@ -201,12 +200,12 @@ fn first_of(shortfalls: &[Shortfall]) -> Option<String> {
     })
 }
 
-/// What was checked, and how often.
+/// The extent of the checks, as text.
 fn checked(vm: &Vm, record: &Record) -> String {
-    let vcpus = counted(vm.vcpus().into(), "vCPU");
+    let vcpus = counted(vm.vcpus.into(), "vCPU");
     let values = counted(checks(vm), "value");
     let added = counted(record.added.len() as u64, "hot-added device");
-    let changes = counted(record.changes.total().into(), "change");
+    let changes = counted(record.changes.counts.total(), "change");
     format!("{vcpus} checked {values}, beside {added} and {changes}")
 }
 
@@ -246,16 +245,12 @@ impl fmt::Display for Verdict {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Arc, time::Duration};
+    use std::time::Duration;
+
+    use board::Gone;
 
     use super::*;
-    use crate::{
-        belts::Gone,
-        changer::Changes,
-        contract::Belt,
-        devices::{Card, Mortal},
-        progress::Share,
-    };
+    use crate::{changer::Changes, contract::Belt, progress::Share};
 
     fn verdict(faults: &[&str], starved: &[&str], cut: Option<Reason>) -> (String, u8) {
         let own = |texts: &[&str]| texts.iter().map(|text| text.to_string()).collect();
@@ -268,7 +263,7 @@ mod tests {
         (verdict.to_string(), verdict.status())
     }
 
-    /// A stretch of five seconds in which a vCPU got hardly any CPU time, though it asked for it, or did not ask.
+    /// Five seconds in which a vCPU had little CPU time, although it asked for it, or because it did not.
     fn stretch(asked: bool, rounds: u64) -> Stretch {
         let lasted = Duration::from_secs(5);
         Stretch {
@@ -285,8 +280,7 @@ mod tests {
     fn record(vm: &Vm, removed: u32) -> Record {
         let mut handle = vm.devices.dispatcher();
         let pending = (1..=removed).map(|number| {
-            let card = Card::new(Belt::Loose, number, false, vm.noticed.clone());
-            let card = Arc::new(Mortal::new(card, vm.late.clone()));
+            let card = vm.card(Belt::Loose, number, false);
             let name = vm.devices.add_mmio_dev(card.clone()).unwrap();
             handle.refresh();
             let removed = vm.devices.remove(name).unwrap();
@@ -353,7 +347,7 @@ mod tests {
         for (stretch, status, text) in [
             (stretch(true, 0), STARVED, "starved: vCPU 0 did not halt; "),
             (stretch(false, 0), FAILED, "failed: vCPU 0 did not halt; "),
-            // It was told to halt, and went on.
+            // It read the order, and went on.
             (stretch(true, 2), FAILED, "failed: vCPU 0 did not halt; "),
         ] {
             record.unhalted = vec![(0, stretch)];

@@ -1,127 +1,91 @@
-//! The VM as all vCPUs share it: one registry, what was in it from the start, and counters.
+//! The VM as all vCPUs share it: the board, the devices of a PC, and counters.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    time::Instant,
+    ops::Deref,
+    sync::{Arc, atomic::AtomicBool},
 };
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use ax_errno::AxResult;
 use axdevice::{Serialized, SharedVmDevices, Unmapped};
+use board::{Board, Count};
 use crossbeam_utils::CachePadded;
 
 use crate::{
-    arrivals::Arrivals,
-    devices::{Bar, Console, Crossing, Latch, Mailbox, Noticed, Queue, Uart},
+    devices::{Console, Crossing, Uart},
     doorbells::{Bells, Doorbells},
+    host::HOST,
     options::Sabotage,
     profiles::Profiles,
 };
 
-/// What all vCPUs share.
+/// The state that all vCPUs share.
 pub(crate) struct Vm {
-    pub(crate) devices: Arc<SharedVmDevices>,
-    pub(crate) mailbox: Arc<Mailbox>,
+    board: Board,
     pub(crate) console: Arc<Console>,
-    /// What vCPUs told of their accesses.
+    /// The accesses of the vCPUs, by device.
     pub(crate) profiles: Profiles,
-    /// How many changes were made, besides hot-adds.
+    /// The number of changes, besides hot-adds.
     pub(crate) changes: Count,
-    /// Which devices were hot-added.
-    pub(crate) arrivals: Arrivals,
-    /// A vCPU each.
-    pub(crate) bars: Vec<Arc<Bar>>,
-    /// Of the bars.
+    /// Those of the devices that guests move about.
     pub(crate) doorbells: Arc<Doorbells>,
-    /// What cards noticed.
-    pub(crate) noticed: Arc<Noticed>,
-    /// Accesses to devices that should have been out of use.
-    pub(crate) late: Arc<AtomicU64>,
-    /// What is to go wrong, if anything.
-    pub(crate) sabotage: Option<Sabotage>,
     pub(crate) exits: Box<[CachePadded<Exits>]>,
     /// Set when vCPUs are to return at once, whatever their guest does.
     pub(crate) abandoned: AtomicBool,
-    /// When the VM was made; all times count from here.
-    pub(crate) epoch: Instant,
+}
+
+/// Gives access to the board.
+impl Deref for Vm {
+    type Target = Board;
+
+    fn deref(&self) -> &Board {
+        &self.board
+    }
 }
 
 impl Vm {
-    /// A VM with its devices, but nothing to run.
+    /// A VM with its devices, and without vCPUs.
     pub(crate) fn new(vcpus: u32, sabotage: Option<Sabotage>) -> Result<Self> {
         let doorbells = Doorbells::new(vcpus, sabotage == Some(Sabotage::Doorbell));
         let doorbells = Arc::new(doorbells);
-        let sticks = sabotage == Some(Sabotage::Stuck);
-        let mailbox = Arc::new(Mailbox::new(vcpus, sticks, doorbells.clone()));
-        let console = Arc::new(Console::default());
-
         let devices = SharedVmDevices::default()
             .with_unmapped(Unmapped::Float)
             .with_listener(doorbells.clone());
-        let devices = Arc::new(devices);
-        devices.add_mmio_dev(Arc::new(Latch::new(vcpus)))?;
-        devices.add_port_dev(Arc::new(Latch::new(vcpus)))?;
-        devices.add_port_dev(mailbox.clone())?;
-        devices.add_port_dev(Arc::new(Serialized::new(Uart::new(console.clone()))))?;
+        let sabotage = sabotage.and_then(Sabotage::of_board);
+        let board = Board::new(devices, vcpus, HOST, doorbells.clone(), sabotage)?;
 
-        let mut bars = Vec::new();
+        let console = Arc::new(Console::default());
+        let uart = Serialized::new(Uart::new(console.clone()));
+        board.devices.add_port_dev(Arc::new(uart))?;
         for vcpu in 0..vcpus {
-            devices.add_mmio_dev(Arc::new(Crossing::new(vcpu)))?;
-            devices.add_port_dev(Arc::new(Serialized::new(Queue::new(vcpu))))?;
-            let stays = sabotage == Some(Sabotage::Bar);
-            let registry = Arc::downgrade(&devices);
-            let bar = Arc::new(Bar::new(vcpu, registry, doorbells.clone(), stays));
-            let name = devices.add_mmio_dev(bar.clone())?;
-            bar.named(name)
-                .map_err(|name| anyhow!("device {name} has a name already"))?;
-            bars.push(bar);
+            board.devices.add_mmio_dev(Arc::new(Crossing::new(vcpu)))?;
         }
-
         Ok(Self {
-            devices,
-            mailbox,
+            board,
             console,
             profiles: Profiles::new(vcpus),
             changes: Count::default(),
-            arrivals: Arrivals::default(),
-            bars,
             doorbells,
-            noticed: Arc::default(),
-            late: Arc::default(),
-            sabotage,
             exits: (0..vcpus).map(|_| CachePadded::default()).collect(),
             abandoned: AtomicBool::new(false),
-            epoch: Instant::now(),
         })
     }
 
-    pub(crate) fn vcpus(&self) -> u32 {
-        self.exits.len() as u32
-    }
-
-    /// Hangs up the doorbells of the devices that guests move about, which they follow from now on.
+    /// Registers the doorbells of the devices that guests move about, which they follow from now on.
     pub(crate) fn connect_doorbells(&self, bells: impl Bells + 'static) -> Result<()> {
         let devices = self.bars.iter().filter_map(|bar| bar.name()).collect();
         self.doorbells.connect(devices, bells)
     }
-
-    /// Nanoseconds since the VM was made.
-    pub(crate) fn nanos(&self) -> u64 {
-        self.epoch.elapsed().as_nanos() as u64
-    }
 }
 
-/// How often a vCPU left its guest for the sake of a bus.
+/// The exits of a vCPU.
 #[derive(Debug, Default)]
 pub(crate) struct Exits {
     pub(crate) mmio: Count,
     pub(crate) port: Count,
-    /// Those that a device answered with an error. None should.
+    /// Exits that a device answered with an error. There should be none.
     pub(crate) failed: Count,
-    /// Reads that missed a device which had been hot-added before. None should.
+    /// Reads that missed a device which had been hot-added before. There should be none.
     pub(crate) overlooked: Count,
 }
 
@@ -130,42 +94,18 @@ impl Exits {
         self.mmio.get() + self.port.get()
     }
 
-    /// Notes how an exit was answered. A device that fails does not end the vCPU: what it was to give is
-    /// filled already.
+    /// Notes how an exit was answered. A device that fails does not end the vCPU: the registry has filled the buffer.
     pub(crate) fn answered(&self, answered: AxResult) {
         if answered.is_err() {
             self.failed.add_one();
         }
     }
-}
 
-impl Exits {
     /// Notes what a read found that `must_find` a device's id.
     #[inline]
     pub(crate) fn found(&self, must_find: bool, data: &[u8]) {
         if must_find && data.iter().all(|byte| *byte == u8::MAX) {
             self.overlooked.add_one();
         }
-    }
-}
-
-/// A count that one thread makes and others may look at.
-#[derive(Debug, Default)]
-pub(crate) struct Count(AtomicU64);
-
-impl Count {
-    #[inline]
-    pub(crate) fn add_one(&self) {
-        self.add(1);
-    }
-
-    #[inline]
-    pub(crate) fn add(&self, n: u64) {
-        self.0.store(self.get() + n, Ordering::Relaxed);
-    }
-
-    #[inline]
-    pub(crate) fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
     }
 }

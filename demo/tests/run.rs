@@ -1,4 +1,4 @@
-//! Runs the demo as a user would, with KVM where there is one and without, and reads what it says.
+//! Runs the demo as a user would, with KVM where there is one and without, and reads its output.
 
 use std::{
     fs,
@@ -20,7 +20,7 @@ fn demo(test: &str, options: &[&str]) -> (Command, PathBuf) {
     (command, plot)
 }
 
-/// Taken for reading by a run that needs its share of the CPUs, and for writing by one that leaves none.
+/// Locked for reading by a run that needs its share of the CPUs, and for writing by one that leaves none.
 static CPUS: RwLock<()> = RwLock::new(());
 
 fn output(command: &mut Command) -> (Output, String) {
@@ -90,7 +90,7 @@ fn verdict(text: &str) -> &str {
     first.strip_prefix("verdict: ").expect("a verdict")
 }
 
-/// The lines that count what should never be.
+/// The lines that should count nothing.
 const NEVER: [&str; 9] = [
     "wrong values",
     "late accesses",
@@ -146,7 +146,7 @@ fn every_vcpu_sees_every_device_and_nothing_wrong() {
 }
 
 #[test]
-fn devices_move_and_go_and_nobody_comes_late() {
+fn devices_move_and_go_and_no_access_is_late() {
     for way in WAYS.iter() {
         let (mut demo, _) = demo(
             "changes",
@@ -185,7 +185,7 @@ fn a_rate_that_cannot_be_kept_up_with_ends_in_time() {
     }
 }
 
-/// Runs the demo with something going wrong, in every way, and gives what each printed.
+/// Runs the demo with a fault, in every way, and returns the output of each.
 fn sabotaged(what: &'static str) -> impl Iterator<Item = String> {
     WAYS.iter().map(move |way| {
         let (mut demo, _) = demo(what, &["--seconds", "1", "--sabotage", what]);
@@ -233,6 +233,22 @@ fn a_doorbell_that_does_not_follow_its_device_is_found() {
 }
 
 #[test]
+fn an_access_to_a_card_that_was_never_there_is_counted() {
+    for text in sabotaged("stray") {
+        assert!(number(&text, "accesses astray") > 0);
+        assert!(verdict(&text).contains("an access came to a device that it was not for "));
+    }
+}
+
+#[test]
+fn a_device_that_fails_is_counted() {
+    for text in sabotaged("failure") {
+        assert!(number(&text, "accesses that failed") > 0);
+        assert!(verdict(&text).contains("devices answered with an error "));
+    }
+}
+
+#[test]
 fn a_late_access_is_counted() {
     for way in WAYS.iter() {
         // Whether a vCPU is in a device when it is poisoned is a matter of chance, and of a longer run.
@@ -242,8 +258,8 @@ fn a_late_access_is_counted() {
             let late = number(&text, "late accesses") > 0;
             assert_eq!(output.status.code(), Some(i32::from(late)));
             assert_eq!(number(&text, "wrong values"), 0);
-            let told = verdict(&text).contains("a vCPU was in a device out of use ");
-            assert_eq!(told, late);
+            let says_so = verdict(&text).contains("a vCPU was in a device out of use ");
+            assert_eq!(says_so, late);
             late
         });
         assert!(late.is_some());
@@ -270,7 +286,7 @@ fn a_table_that_is_never_dropped_is_noticed() {
 }
 
 #[test]
-fn a_vcpu_that_is_stuck_is_not_called_starved() {
+fn a_vcpu_that_is_stuck_is_not_starved() {
     for text in sabotaged("stuck") {
         assert_eq!(number(&text, "wrong values"), 0);
         assert!(verdict(&text).contains(" saw only "));

@@ -1,5 +1,4 @@
-//! What the interrupt controllers that the crate builds ask of their hypervisor: registers of the machine's own
-//! controller, whose addresses are those that the hypervisor has for them.
+//! The functions of the hypervisor that the crate's interrupt controllers call. Virtual addresses are physical ones.
 
 use alloc::{alloc::alloc_zeroed, boxed::Box};
 use core::alloc::Layout;

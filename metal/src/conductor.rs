@@ -1,12 +1,12 @@
-//! The run as CPU 0 sees it: it waits for the other CPUs, makes the changes for as long as it is told, stops the guests,
-//! and ends the machine.
+//! CPU 0 conducts the run: it waits for the other CPUs, makes the changes for the length of the run, halts the guests, and
+//! ends the machine.
 
 use spin::Mutex;
 
 use crate::{arch, changer::Changer, console::line, cpu::Cpu, options::Sabotage, report, vm::Vm};
 
-/// How long the vCPUs may take, at the end, to see the devices that were added last, and then to halt and to leave what
-/// was removed, in nanoseconds. There may be many CPUs on each core of the host.
+/// How long the vCPUs may take, at the end, to see the last devices, and then to halt and to leave the removed devices, in
+/// nanoseconds. There may be many CPUs on each core of the host.
 const SETTLING: u64 = 60_000_000_000;
 
 /// Where a run is.
@@ -18,7 +18,7 @@ enum Phase {
     Running(u64),
     /// The vCPUs are to see all devices, since then.
     Settling(u64),
-    /// The guests are told to halt.
+    /// The guests are ordered to halt.
     Stopping,
 }
 
@@ -40,20 +40,20 @@ pub(crate) fn prepare(vm: &'static Vm) {
     });
 }
 
-/// What CPU 0 does between two exits of its guest.
+/// The work of CPU 0 between two exits of its guest.
 pub(crate) fn conduct() {
     if let Some(conductor) = CONDUCTOR.lock().as_mut() {
         conductor.go_on();
     }
 }
 
-/// What CPU 0 does when its guest has halted: waits for the others, and ends the machine.
+/// The work of CPU 0 when its guest has halted: it waits for the others, and ends the machine.
 pub(crate) fn finish() -> ! {
     let mut conductor = CONDUCTOR.lock();
     let Conductor { vm, changer, .. } = conductor.as_mut().expect("a conductor");
     let since = arch::nanos();
     let halted = || (0..vm.vcpus).all(|vcpu| Cpu::at(vcpu as usize).is_halted());
-    let limit = if vm.sabotages(Sabotage::Held) {
+    let limit = if vm.sabotages(board::Sabotage::Hold) {
         SETTLING / 20
     } else {
         SETTLING
@@ -97,9 +97,9 @@ impl Conductor {
             }
             Phase::Settling(since) => {
                 self.changer.look();
-                if self.changer.all_seen()
+                if self.changer.adder().all_seen()
                     || now - since > SETTLING
-                    || self.vm.sabotages(Sabotage::Unseen)
+                    || self.vm.sabotages(board::Sabotage::Unseen)
                 {
                     self.vm.mailbox.stop();
                     self.phase = Phase::Stopping;
@@ -109,13 +109,13 @@ impl Conductor {
         }
     }
 
-    /// Goes wrong, if it is to and has run for a while.
+    /// Makes the fault, if there is one to make, after a second.
     fn sabotage(&self, ran: u64) {
         if ran < 1_000_000_000 {
             return;
         }
-        assert!(!self.vm.sabotages(Sabotage::Panic), "sabotaged");
-        if self.vm.sabotages(Sabotage::Silence) {
+        assert!(!self.vm.goes_wrong(Sabotage::Panic), "sabotaged");
+        if self.vm.goes_wrong(Sabotage::Silence) {
             arch::stop_for_good();
         }
     }

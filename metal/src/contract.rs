@@ -1,14 +1,6 @@
-//! What the hypervisor and its guest agree on: the contract of `demo`, and what is different here.
+//! The contract of the hypervisor and its guest: the demo's, and what only these machines have.
 
-#[path = "../../demo/src/contract/mod.rs"]
-#[expect(
-    dead_code,
-    unused_imports,
-    reason = "the demo's guest prints, sends strings and crosses pages, each end uses a part of the rest"
-)]
-mod demo;
-
-pub(crate) use self::demo::*;
+pub(crate) use guest::contract::*;
 
 /// Guest physical address of port 0: as on a host bridge of PCI, an access to port `p` is one to `PORTS + p`.
 pub(crate) const PORTS: u32 = 0xce00_0000;
@@ -19,16 +11,7 @@ pub(crate) const PORT_COUNT: u32 = 0x1_0000;
 /// its CPU has had. The handler of that interrupt writes it, by the registry.
 pub(crate) const BEATS: u32 = 0xcd00_0000;
 
-/// Where the guest's memory is for its vCPUs.
-pub(crate) const GUEST_MEMORY: u32 = 0xb000_0000;
-/// The size of the guest's memory: the program, and a stack for each vCPU.
-pub(crate) const GUEST_MEMORY_SIZE: u32 = 0x40_0000;
-/// Where the stacks begin.
-pub(crate) const GUEST_STACKS: u32 = GUEST_MEMORY + 0x20_0000;
-/// The size of a stack.
-pub(crate) const GUEST_STACK_SIZE: u32 = 0x4000;
-
-/// Call of the hypervisor: the guest has halted, as it was told to.
+/// Call of the hypervisor: the guest has halted, as ordered.
 pub(crate) const CALL_HALT: u64 = 0x48_41_4c_54;
 /// Call of the hypervisor: the guest has panicked.
 pub(crate) const CALL_PANIC: u64 = 0x50_41_4e_49;
@@ -36,10 +19,10 @@ pub(crate) const CALL_PANIC: u64 = 0x50_41_4e_49;
 /// The pattern of the system register CONTEXTIDR_EL1 of each vCPU is made from this.
 pub(crate) const SYS_LATCH_SEED: u32 = 0x5a5a_1234;
 
-/// A guest uses its interrupt controller once in so many rounds.
+/// A guest uses its interrupt controller once in this number of rounds.
 pub(crate) const ROUNDS_PER_CHIP: u32 = 128;
-/// How many vCPUs use the GICv3 distributor. That has a fair lock, and on a host with fewer cores than vCPUs the next in its
-/// queue is often one that does not run, for which all others wait.
+/// The number of vCPUs that use the GICv3 distributor. It has a fair lock, and on a host with fewer cores than vCPUs the next
+/// vCPU in its queue is often not running, and all others wait for it.
 pub(crate) const GICD_VCPUS: u32 = 4;
 
 /// Guest physical address of the GICv3 distributor, and of the host's.
@@ -54,9 +37,6 @@ pub(crate) const PLIC: u32 = 0x0c00_0000;
 /// Its length.
 pub(crate) const PLIC_LENGTH: u32 = 0x60_0000;
 
-const _: () =
-    assert!(GUEST_STACKS + MAX_VCPUS * GUEST_STACK_SIZE <= GUEST_MEMORY + GUEST_MEMORY_SIZE);
-
 /// The PLIC context of `vcpu`'s S mode, on a machine whose harts have a context for M mode too, before it.
 pub(crate) const fn plic_context(vcpu: u32) -> u32 {
     2 * vcpu + 1
@@ -65,9 +45,4 @@ pub(crate) const fn plic_context(vcpu: u32) -> u32 {
 /// The interrupt source of the PLIC that is `vcpu`'s. Source 0 does not exist.
 pub(crate) const fn plic_source(vcpu: u32) -> u32 {
     vcpu + 1
-}
-
-/// The top of `vcpu`'s stack.
-pub(crate) const fn guest_stack(vcpu: u32) -> u32 {
-    GUEST_STACKS + (vcpu + 1) * GUEST_STACK_SIZE
 }

@@ -2,11 +2,12 @@
 
 use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
+use board::Count;
 use crossbeam_utils::CachePadded;
 
-use crate::{arch, contract::MAX_VCPUS, count::Count, finding::Finding};
+use crate::{arch, contract::MAX_VCPUS, wrong::Wrong};
 
-/// What a CPU does when it is interrupted.
+/// The work in which a CPU is interrupted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Doing {
@@ -39,7 +40,7 @@ pub(crate) struct Cpu {
     /// Values that the interrupt handler checked.
     pub(crate) checks: Count,
     /// And those that were wrong.
-    pub(crate) wrong: Finding,
+    pub(crate) wrong: Wrong,
 }
 
 static CPUS: [CachePadded<Cpu>; MAX_VCPUS as usize] =
@@ -59,7 +60,7 @@ impl Cpu {
             ticks_in_dispatch: Count::new(),
             ticks_in_change: Count::new(),
             checks: Count::new(),
-            wrong: Finding::new(),
+            wrong: Wrong::new(),
         }
     }
 
@@ -73,7 +74,7 @@ impl Cpu {
         Self::at(arch::cpu_index())
     }
 
-    /// Does something, and says so to an interrupt that comes meanwhile.
+    /// Does `work`, and notes that it is `doing` so, for an interrupt handler.
     pub(crate) fn while_doing<T>(&self, doing: Doing, work: impl FnOnce() -> T) -> T {
         let before = self.doing.swap(doing as u8, Ordering::Relaxed);
         let done = work();
@@ -101,7 +102,7 @@ impl Cpu {
         self.mmio.get() + self.port.get() + self.sys_reg.get()
     }
 
-    /// Notes that its guest has halted. What the CPU did before is seen by who sees this.
+    /// Notes that its guest has halted. A CPU that sees this sees all that was done before (`Release`, `Acquire`).
     pub(crate) fn set_halted(&self) {
         self.halted.store(true, Ordering::Release);
     }

@@ -1,4 +1,4 @@
-//! The exits of the vCPUs: each CPU's goes to its vCPU, and after each there is what a CPU does between two exits.
+//! The exits of the vCPUs: each goes to the vCPU of its CPU, which then does its work between two exits.
 
 use spin::Mutex;
 
@@ -19,13 +19,13 @@ pub(crate) fn begin(vm: &'static Vm) {
     *VCPUS[arch::cpu_index()].lock() = Some(Vcpu::new(vm));
 }
 
-/// Has this CPU's vCPU answer an exit.
+/// Calls `answer` with this CPU's vCPU.
 pub(crate) fn answer<T>(answer: impl FnOnce(&mut Vcpu) -> T) -> T {
     let mut vcpu = VCPUS[arch::cpu_index()].lock();
     answer(vcpu.as_mut().expect("a vCPU"))
 }
 
-/// What a CPU does after an exit, before it enters its guest again: after a timer interrupt its vCPU drops older tables,
+/// The work of a CPU after an exit, before it enters its guest again: after a timer interrupt its vCPU drops older tables,
 /// and CPU 0 makes the changes that are due.
 pub(crate) fn after() {
     if Cpu::current().take_ticked() {

@@ -1,4 +1,4 @@
-//! The machine: its CPUs, and what it was told, from its device tree.
+//! The machine, from its device tree: its CPUs and its command line.
 
 use alloc::vec::Vec;
 
@@ -6,10 +6,10 @@ use fdt::Fdt;
 
 use crate::{contract::MAX_VCPUS, options::Options};
 
-/// What is known of the machine.
+/// The machine.
 #[derive(Debug)]
 pub(crate) struct Machine {
-    /// The ids that the firmware has for the CPUs. The first is of the CPU that booted.
+    /// The firmware's ids of the CPUs. The first is that of the CPU that booted.
     pub(crate) cpus: Vec<usize>,
     pub(crate) options: Options,
 }

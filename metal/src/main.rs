@@ -10,33 +10,30 @@ extern crate alloc;
 #[cfg_attr(target_arch = "riscv64", path = "riscv64/mod.rs")]
 mod arch;
 mod axvisor;
-mod belts;
 mod changer;
 mod conductor;
 mod console;
 #[expect(dead_code, reason = "the guest's part of it")]
 mod contract;
-mod count;
 mod cpu;
 mod devices;
 mod exits;
-mod finding;
 mod heap;
 mod machine;
 mod memory;
 mod options;
-mod removals;
 mod report;
 mod tick;
 mod vcpu;
 mod vm;
 mod watchdog;
+mod wrong;
 
 use core::panic::PanicInfo;
 
 use crate::{console::line, machine::Machine, options::Sabotage, vm::Vm};
 
-/// Where CPU 0 starts, with the address of the device tree and the id that the firmware has for it.
+/// Where CPU 0 starts, with the address of the device tree and the firmware's id of this CPU.
 fn start(tree: usize, boot_cpu: usize) -> ! {
     heap::init();
     let machine = Machine::read(tree, boot_cpu);
@@ -49,16 +46,16 @@ fn start(tree: usize, boot_cpu: usize) -> ! {
     run(0)
 }
 
-/// Where each CPU comes to: it runs its guest, with its timer on.
+/// Where each CPU starts: it runs its guest, with its timer on.
 fn run(index: usize) -> ! {
     let vm = Vm::the();
     arch::init_cpu(index, vm);
-    let deaf = vm.sabotages(Sabotage::Deaf) && index as u32 == vm.vcpus - 1;
+    let deaf = vm.goes_wrong(Sabotage::Deaf) && index as u32 == vm.vcpus - 1;
     if !deaf {
         arch::start_timer(tick::period());
     }
     exits::begin(vm);
-    arch::enter_guest(index, vm.sabotages(Sabotage::Guest))
+    arch::enter_guest(index, vm.goes_wrong(Sabotage::Guest))
 }
 
 #[panic_handler]

@@ -2,26 +2,20 @@
 
 use core::time::Duration;
 
-/// What a run is to be like.
+/// The options of a run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Options {
     /// How long the guests run while devices are added and changed.
     pub(crate) length: Duration,
-    /// What is to go wrong, if anything.
+    /// The fault to make, if any.
     pub(crate) sabotage: Option<Sabotage>,
 }
 
-/// What can be made to go wrong, each for a check.
+/// A fault to make, each for a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sabotage {
-    /// The first hot-added device answers wrongly.
-    Slot,
-    /// The new card of a shift is added after the others have moved.
-    Shift,
-    /// A removed card is poisoned at once.
-    Poison,
-    /// Devices that are to move themselves stay where they are.
-    Bar,
+    /// One of the board's.
+    Board(board::Sabotage),
     /// The interrupt controller does not know the guest's interrupts, or has too few contexts.
     Chip,
     /// The system register loses its upper half.
@@ -29,18 +23,8 @@ pub(crate) enum Sabotage {
     SysReg,
     /// The beat is written twice.
     Beat,
-    /// A card is not told where it moves to.
-    Stray,
-    /// A device answers with an error.
-    Failure,
-    /// The last device is not hot-added.
-    Unseen,
-    /// Somebody keeps the tables.
-    Held,
     /// The last CPU has no timer interrupts.
     Deaf,
-    /// A vCPU does not come out of a device.
-    Hang,
     /// The hypervisor panics.
     Panic,
     /// A guest panics.
@@ -50,33 +34,39 @@ pub(crate) enum Sabotage {
 }
 
 impl Sabotage {
-    const ALL: &'static [(&'static str, Self)] = &[
-        ("slot", Self::Slot),
-        ("shift", Self::Shift),
-        ("poison", Self::Poison),
-        ("bar", Self::Bar),
+    const NAMES: &'static [(&'static str, Self)] = &[
         ("chip", Self::Chip),
         #[cfg(target_arch = "aarch64")]
         ("sysreg", Self::SysReg),
         ("beat", Self::Beat),
-        ("stray", Self::Stray),
-        ("failure", Self::Failure),
-        ("unseen", Self::Unseen),
-        ("held", Self::Held),
         ("deaf", Self::Deaf),
-        ("hang", Self::Hang),
         ("panic", Self::Panic),
         ("guest", Self::Guest),
         ("silence", Self::Silence),
     ];
+
+    /// The fault, if it is one of the board's.
+    pub(crate) fn of_board(self) -> Option<board::Sabotage> {
+        match self {
+            Self::Board(sabotage) => Some(sabotage),
+            _ => None,
+        }
+    }
+
+    /// The fault of this name.
+    fn named(name: &str) -> Option<Self> {
+        let own = Self::NAMES.iter().find(|(known, _)| *known == name);
+        let of_board = || board::Sabotage::named(name).map(Self::Board);
+        own.map(|(_, sabotage)| *sabotage).or_else(of_board)
+    }
 }
 
 impl Options {
-    /// The options that `words` give.
+    /// Reads the options in `words`.
     ///
     /// # Panics
     ///
-    /// On a word that is none.
+    /// On a word that is no option.
     pub(crate) fn parse(words: &str) -> Self {
         let mut options = Self {
             length: Duration::from_secs(10),
@@ -89,10 +79,9 @@ impl Options {
                     options.length = Duration::from_secs(seconds);
                 }
                 Some(("sabotage", wanted)) => {
-                    let found = Sabotage::ALL.iter().find(|(name, _)| *name == wanted);
-                    let found =
-                        found.unwrap_or_else(|| panic!("no sabotage has the name {wanted}"));
-                    options.sabotage = Some(found.1);
+                    let sabotage = Sabotage::named(wanted);
+                    assert!(sabotage.is_some(), "no sabotage has the name {wanted}");
+                    options.sabotage = sabotage;
                 }
                 _ => panic!("{word} is no option"),
             }

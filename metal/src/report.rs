@@ -1,17 +1,15 @@
-//! A run as a table and as figures, and whether it showed all that it is to show.
+//! The report of a run: a table, figures, and the verdict.
 
-use core::sync::atomic::Ordering;
+use crate::{changer::Changer, console::line, cpu::Cpu, vm::Vm};
 
-use crate::{changer::Changer, console::line, contract::BAYS, cpu::Cpu, vm::Vm};
-
-/// Of so many changes some are interrupted.
+/// Among this number of changes some are interrupted.
 const MANY: u64 = 3000;
 
 /// Prints the table and the figures.
 ///
 /// # Errors
 ///
-/// What is wrong, if anything is.
+/// The first check that fails.
 pub(crate) fn print(vm: &Vm, changer: &Changer) -> Result<(), &'static str> {
     table(vm, changer);
     figures(vm, changer);
@@ -57,7 +55,7 @@ fn table(vm: &Vm, changer: &Changer) {
             vm.mailbox.misses(vcpu as usize),
             vm.mailbox.checks(vcpu as usize),
             vm.mailbox.wrong(vcpu as usize),
-            changer.seen_by(vcpu),
+            changer.adder().seen(vcpu),
             cpu.ticks.get(),
             cpu.ticks_in_dispatch.get(),
             cpu.ticks_in_change.get(),
@@ -68,38 +66,23 @@ fn table(vm: &Vm, changer: &Changer) {
 }
 
 fn figures(vm: &Vm, changer: &Changer) {
-    let made = changer.made();
-    line!("exits: {}", sum(vm, |_, cpu| cpu.exits()));
-    line!("hot-adds: {}", changer.added());
-    line!("changes: {}", made.total());
-    line!("shifts, of {BAYS} devices each: {}", made.shifts);
-    line!("single moves: {}", made.moved);
-    line!("single removals: {}", made.removed);
-    line!("single additions: {}", made.added);
-    let moves: u64 = vm.bars.iter().map(|bar| bar.moves()).sum();
-    line!("moves by a device's own handler: {moves}");
-    let caught = vm.noticed.caught.load(Ordering::Relaxed);
-    line!("removals with a vCPU inside: {caught}");
-    line!("removed devices still in use: {}", changer.pending());
-    line!("late accesses: {}", vm.late.load(Ordering::Relaxed));
-    line!(
-        "accesses astray: {}",
-        vm.noticed.astray.load(Ordering::Relaxed)
-    );
-    line!(
-        "accesses that failed: {}",
-        sum(vm, |_, cpu| cpu.failed.get())
-    );
-    line!("timer interrupts: {}", sum(vm, |_, cpu| cpu.ticks.get()));
-    line!(
-        "in a dispatch: {}",
-        sum(vm, |_, cpu| cpu.ticks_in_dispatch.get())
-    );
-    line!(
-        "in a change: {}",
-        sum(vm, |_, cpu| cpu.ticks_in_change.get())
-    );
-    line!("wrong values: {}", wrong(vm));
+    let own = [
+        ("exits", sum(vm, |_, cpu| cpu.exits())),
+        ("hot-adds", changer.adder().count().into()),
+        ("removed devices still in use", changer.pending() as u64),
+        ("accesses that failed", sum(vm, |_, cpu| cpu.failed.get())),
+        ("timer interrupts", sum(vm, |_, cpu| cpu.ticks.get())),
+        (
+            "in a dispatch",
+            sum(vm, |_, cpu| cpu.ticks_in_dispatch.get()),
+        ),
+        ("in a change", sum(vm, |_, cpu| cpu.ticks_in_change.get())),
+        ("wrong values", wrong(vm)),
+    ];
+    let changes = changer.changes().figures();
+    for (name, count) in changes.into_iter().chain(vm.figures()).chain(own) {
+        line!("{name}: {count}");
+    }
 }
 
 fn findings(vm: &Vm) {
@@ -110,7 +93,7 @@ fn findings(vm: &Vm) {
         if cpu.wrong.count() > 0 {
             line!(
                 "first wrong value, interrupt handler of CPU {vcpu}: {}",
-                cpu.wrong
+                cpu.wrong.first()
             );
         }
     }
@@ -128,19 +111,19 @@ fn verdict(vm: &Vm, changer: &Changer) -> Result<(), &'static str> {
         (sum(vm, |_, cpu| cpu.failed.get()) == 0, "devices failed"),
         (wrong(vm) == 0, "wrong values were read"),
         (
-            vm.late.load(Ordering::Relaxed) == 0,
+            vm.noticed.late() == 0,
             "vCPUs were inside devices that should have been out of use",
         ),
         (
-            vm.noticed.astray.load(Ordering::Relaxed) == 0,
+            vm.noticed.astray() == 0,
             "accesses came to devices that they were not for",
         ),
         (changer.pending() == 0, "removed devices are still in use"),
         (
-            changer.all_seen(),
+            changer.adder().all_seen(),
             "a vCPU did not see all hot-added devices",
         ),
-        (changer.made().total() > 0, "nothing was changed"),
+        (changer.changes().total() > 0, "nothing was changed"),
         (
             everywhere(&|vcpu, _| vm.mailbox.checks(vcpu as usize)),
             "a guest checked nothing",
@@ -154,7 +137,7 @@ fn verdict(vm: &Vm, changer: &Changer) -> Result<(), &'static str> {
             "no dispatch was interrupted",
         ),
         (
-            sum(vm, |_, cpu| cpu.ticks_in_change.get()) > 0 || changer.made().total() < MANY,
+            sum(vm, |_, cpu| cpu.ticks_in_change.get()) > 0 || changer.changes().total() < MANY,
             "no change was interrupted",
         ),
     ];

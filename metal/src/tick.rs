@@ -1,7 +1,8 @@
 //! The timer interrupt of a CPU: it looks up and dispatches by the registry that it may have interrupted at any
 //! instruction, and checks what it reads, as a guest does.
 //!
-//! It neither allocates nor frees, and takes no lock: what it looks up is never removed, and what it reads has no lock.
+//! It neither allocates nor frees, and takes no lock: the devices that it looks up are never removed, and those that it
+//! reads have no lock.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -11,7 +12,8 @@ use crossbeam_utils::CachePadded;
 use crate::{
     arch,
     contract::{
-        BAYS, BEATS, Belt, FLOATING, MAX_VCPUS, SLOT_BANK, SLOT_STRIDE, SLOTS, TAG_BITS, id, tag,
+        BAYS, BEATS, Belt, FLOATING, MAX_VCPUS, SLOT_BANK, SLOT_STRIDE, SLOTS, id, number_to_show,
+        tag,
     },
     cpu::{Cpu, Doing},
     options::Sabotage,
@@ -28,7 +30,7 @@ pub(crate) fn period() -> u64 {
     PERIOD.0.max(PERIOD.1 * u64::from(Vm::the().vcpus))
 }
 
-/// What a CPU's handler has seen, for itself (`Relaxed`).
+/// The values that a CPU's handler has read, for itself (`Relaxed`).
 struct Seen {
     beat: AtomicU32,
     /// The numbers in the bays of the full belt.
@@ -82,7 +84,7 @@ impl Tick {
         let beat = seen.load(Ordering::Relaxed);
         self.check(at, self.read(at), beat);
         let next = beat.wrapping_add(1);
-        let value = next + u32::from(self.vm.sabotages(Sabotage::Beat) && next == 8);
+        let value = next + u32::from(self.vm.goes_wrong(Sabotage::Beat) && next == 8);
         let address = GuestPhysAddr::from_usize(at as usize);
         let device = self.vm.devices.find_mmio_dev(address);
         let written =
@@ -100,9 +102,7 @@ impl Tick {
             let seen = &SEEN[self.index].bays[bay as usize];
             let at = Belt::Full.bay(bay);
             let got = self.read(at);
-            let number = if got == FLOATING { 0 } else { got >> TAG_BITS };
-            // If that is too low, the lowest that would not have been.
-            let number = number.max(behind + 1).max(seen.load(Ordering::Relaxed));
+            let number = number_to_show(got, behind, seen.load(Ordering::Relaxed));
             if self.check(at, got, tag(Belt::Full, number)) {
                 behind = number;
                 seen.store(number, Ordering::Relaxed);
@@ -112,7 +112,7 @@ impl Tick {
 
     /// Reads the id of one of the hot-added devices.
     fn visit(&self) {
-        let added = self.vm.added.load(Ordering::Acquire);
+        let added = self.vm.arrivals.count();
         if added == 0 {
             return;
         }
@@ -130,7 +130,7 @@ impl Tick {
         read.map_or(FLOATING, |value| value as u32)
     }
 
-    /// Counts, and says whether that was right.
+    /// Counts a check, and returns whether the value is right.
     fn check(&self, at: u32, got: u32, expected: u32) -> bool {
         self.cpu.checks.add_one();
         if got != expected {

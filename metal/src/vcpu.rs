@@ -13,7 +13,7 @@ use crate::{
     vm::Vm,
 };
 
-/// How many accesses go the same way.
+/// The number of accesses in a row that go the same way.
 const TURN: u32 = 8;
 
 /// The vCPU of a CPU.
@@ -25,7 +25,7 @@ pub(crate) struct Vcpu {
     left: u32,
 }
 
-/// What an access is made to.
+/// The target of an access.
 #[derive(Clone, Copy)]
 enum Target {
     Mmio(GuestPhysAddr),
@@ -38,7 +38,7 @@ enum Target {
 }
 
 impl Target {
-    /// What a guest physical address is.
+    /// The target at a guest physical address.
     fn of(address: usize) -> Self {
         let port = address.checked_sub(PORTS as usize);
         match port.filter(|port| *port < PORT_COUNT as usize) {
@@ -129,7 +129,7 @@ impl Vcpu {
         self.answered(answer);
     }
 
-    /// Counts an access, and says whether it goes by the handle.
+    /// Counts an access, and returns whether it goes by the handle.
     fn begin(&mut self, target: Target) -> bool {
         match target {
             Target::Mmio(_) => self.cpu.mmio.add_one(),
@@ -143,7 +143,7 @@ impl Vcpu {
         self.by_handle
     }
 
-    /// Goes the other way. The handle finds each change that the registry has shown, also while it is made.
+    /// Changes the way. The handle finds each change that the registry has shown, even one that is still being made.
     fn turn(&mut self) {
         self.by_handle = !self.by_handle;
         self.left = TURN;

@@ -1,36 +1,49 @@
-//! The VM as all CPUs share it: one registry, and the devices that were in it from the start.
+//! The VM as all CPUs share it: the board, the devices of the machine, and the guest's memory.
 
-use alloc::{sync::Arc, vec::Vec};
-use core::sync::atomic::{AtomicU32, AtomicU64};
+use alloc::sync::Arc;
+use core::{hint::spin_loop, ops::Deref};
 
 use axaddrspace::AddrSpace;
 use axdevice::{AxVmDeviceConfig, SharedVmDevices, Unmapped};
+use board::{Board, Host};
 use spin::Once;
 
 use crate::{
     arch,
-    devices::{Bar, Beat, Latch, Mailbox, Noticed},
+    cpu::{Cpu, Doing},
+    devices::Beat,
     machine::Machine,
     memory::{self, Frames},
     options::{Options, Sabotage},
 };
 
-/// What all CPUs share.
+/// The state that all CPUs share.
 pub(crate) struct Vm {
-    pub(crate) devices: Arc<SharedVmDevices>,
+    board: Board,
     pub(crate) memory: AddrSpace<Frames>,
-    pub(crate) mailbox: Arc<Mailbox>,
-    /// A vCPU each.
-    pub(crate) bars: Vec<Arc<Bar>>,
-    /// What cards noticed.
-    pub(crate) noticed: Arc<Noticed>,
-    /// Accesses to devices that should have been out of use.
-    pub(crate) late: Arc<AtomicU64>,
-    /// How many devices were hot-added. Whoever reads that finds them (`Release`, `Acquire`).
-    pub(crate) added: AtomicU32,
     pub(crate) options: Options,
-    pub(crate) vcpus: u32,
 }
+
+/// Gives access to the board.
+impl Deref for Vm {
+    type Target = Board;
+
+    fn deref(&self) -> &Board {
+        &self.board
+    }
+}
+
+/// This machine. Its interrupt handler accesses devices too.
+const HOST: Host = Host {
+    nanos: arch::nanos,
+    pause: |nanos| {
+        let since = arch::nanos();
+        while arch::nanos() - since < nanos {
+            spin_loop();
+        }
+    },
+    in_guest_access: || Cpu::current().is_doing(Doing::Dispatch),
+};
 
 static VM: Once<Vm> = Once::new();
 
@@ -39,7 +52,7 @@ impl Vm {
     ///
     /// # Panics
     ///
-    /// Before it was made.
+    /// Before it is made.
     pub(crate) fn the() -> &'static Self {
         VM.get().expect("a VM")
     }
@@ -55,46 +68,21 @@ impl Vm {
         let devices = arch::chip::builder(builder)
             .unmapped(Unmapped::Float)
             .build();
-        let devices = Arc::new(devices.unwrap_or_else(|error| panic!("{error}")));
+        let devices = devices.unwrap_or_else(|error| panic!("{error}"));
         arch::chip::set_up(&devices, vcpus, options.sabotage);
-
-        let mailbox = Arc::new(Mailbox::new(vcpus));
-        let added = "a free range";
-        devices
-            .add_mmio_dev(Arc::new(Latch::new(vcpus)))
-            .expect(added);
-        devices
-            .add_port_dev(Arc::new(Latch::new(vcpus)))
-            .expect(added);
-        devices.add_port_dev(mailbox.clone()).expect(added);
-        devices
-            .add_mmio_dev(Arc::new(Beat::new(vcpus)))
-            .expect(added);
-
-        let mut bars = Vec::new();
-        for vcpu in 0..vcpus {
-            let stays = options.sabotage == Some(Sabotage::Bar);
-            let bar = Arc::new(Bar::new(vcpu, Arc::downgrade(&devices), stays));
-            let id = devices.add_mmio_dev(bar.clone()).expect(added);
-            bar.named(id);
-            bars.push(bar);
-        }
-
+        let sabotage = options.sabotage.and_then(Sabotage::of_board);
+        let board = Board::new(devices, vcpus, HOST, Arc::new(()), sabotage).expect("free ranges");
+        let beat = Arc::new(Beat::new(vcpus));
+        board.devices.add_mmio_dev(beat).expect("a free range");
         Self {
-            devices,
+            board,
             memory: memory::guest_memory(),
-            mailbox,
-            bars,
-            noticed: Arc::default(),
-            late: Arc::default(),
-            added: AtomicU32::new(0),
             options,
-            vcpus,
         }
     }
 
     /// Whether this is to go wrong.
-    pub(crate) fn sabotages(&self, what: Sabotage) -> bool {
+    pub(crate) fn goes_wrong(&self, what: Sabotage) -> bool {
         self.options.sabotage == Some(what)
     }
 }

@@ -4,8 +4,8 @@ use ax_errno::AxResult;
 use axaddrspace::{GuestPhysAddr, GuestPhysAddrRange, device::AccessWidth};
 use axdevice_base::BaseDeviceOps;
 use axvmconfig::EmulatedDeviceType;
+use board::Register;
 
-use super::register::Register;
 use crate::contract::crossing;
 
 /// A vCPU's register of four bytes at [`crossing`].

@@ -46,7 +46,7 @@ impl BaseDeviceOps<PortRange> for Uart {
     }
 }
 
-/// The guests poll.
+/// No interrupts: the guests poll.
 struct NoInterrupt;
 
 impl Trigger for NoInterrupt {
@@ -57,7 +57,7 @@ impl Trigger for NoInterrupt {
     }
 }
 
-/// What the guests printed: how many lines, and the last.
+/// The output of the guests: the number of lines, and the last one.
 #[derive(Debug, Default)]
 pub(crate) struct Console(Mutex<Printed>);
 
@@ -69,7 +69,7 @@ struct Printed {
 }
 
 impl Console {
-    /// How many lines were printed, and the last of them.
+    /// The number of lines that were printed, and the last one.
     pub(crate) fn printed(&self) -> (u64, String) {
         let printed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         (printed.lines, printed.last.clone())

@@ -12,8 +12,8 @@ use crate::{
     doorbells::Bells,
 };
 
-/// An event for each vCPU's doorbell. A write of four bytes rings it, of what the vCPU writes: by its datum
-/// KVM knows a write from a read even where it does not look at the instruction.
+/// An event for each vCPU's doorbell. A write of four bytes with the vCPU's value rings it: by the value KVM tells a
+/// write from a read even where it does not decode the instruction.
 pub(crate) struct Ioeventfds {
     machine: Arc<VmFd>,
     events: Vec<EventFd>,
@@ -29,20 +29,20 @@ impl Ioeventfds {
 }
 
 impl Bells for Ioeventfds {
-    fn hang_up(&self, vcpu: u32, at: u64) -> Result<(), i32> {
+    fn register(&self, vcpu: u32, at: u64) -> Result<(), i32> {
         let (event, datum) = (&self.events[vcpu as usize], pattern(BELL_SEED, vcpu));
         let registered = (self.machine).register_ioevent(event, &IoEventAddress::Mmio(at), datum);
         registered.map_err(|error| error.errno())
     }
 
-    fn take_down(&self, vcpu: u32, at: u64) -> Result<(), i32> {
+    fn unregister(&self, vcpu: u32, at: u64) -> Result<(), i32> {
         let (event, datum) = (&self.events[vcpu as usize], pattern(BELL_SEED, vcpu));
         let gone = (self.machine).unregister_ioevent(event, &IoEventAddress::Mmio(at), datum);
         gone.map_err(|error| error.errno())
     }
 
     fn rung(&self, vcpu: u32) -> u64 {
-        // An error: it has not rung.
+        // It fails if the bell has not rung.
         self.events[vcpu as usize].read().unwrap_or(0)
     }
 }

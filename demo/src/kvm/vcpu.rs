@@ -1,4 +1,4 @@
-//! A vCPU: the state it starts in, and its run loop, which has the registry answer every exit.
+//! A vCPU: the state in which it starts, and its run loop, which forwards every exit to the registry.
 
 use std::{
     ptr,
@@ -15,8 +15,12 @@ use kvm_bindings::{kvm_regs, kvm_segment};
 use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
 use libc::EINTR;
 
-use super::memory::{CODE, Memory, stack, variables};
-use crate::{vcpus::DoesNotHalt, vm::Vm};
+use super::memory::Memory;
+use crate::{
+    contract::{GUEST_MEMORY, GUEST_TABLES, guest_stack},
+    vcpus::DoesNotHalt,
+    vm::Vm,
+};
 
 /// A vCPU of KVM, with the memory that it runs in.
 pub(crate) struct Vcpu {
@@ -26,12 +30,11 @@ pub(crate) struct Vcpu {
     _memory: Arc<Memory>,
 }
 
-/// Runs the guest until it halts. Each access that it makes to a device is an exit, and the registry
-/// answers each exit.
+/// Runs the guest until it halts. Each of its accesses to a device is an exit, which the registry answers.
 fn run(vcpu: &mut VcpuFd, vm: &Vm, index: usize) -> Result<()> {
     let mut devices = vm.devices.dispatcher();
     let ended = run_with(vcpu, vm, index, &mut devices);
-    vm.profiles.tell(index, devices.take_profile());
+    vm.profiles.hand_over(index, devices.take_profile());
     ended
 }
 
@@ -61,7 +64,7 @@ fn run_with(
                 let data = ptr::from_mut(data);
                 let width = item_width(vcpu);
                 // SAFETY: the slice is in the pages that the vCPU shares with the kernel, mapped for as
-                // long as `vcpu` lives, and until the next `run` nobody else reads or writes it.
+                // long as `vcpu` lives, and until the next `run` nothing else reads or writes it.
                 let data = unsafe { &mut *data };
                 devices.read_repeated(Port(port), width, data)
             }
@@ -75,10 +78,11 @@ fn run_with(
             }
             Ok(VcpuExit::Hlt) if vm.mailbox.stopped() => return Ok(()),
             Ok(unexpected) => bail!("the guest ended with exit {unexpected:?}"),
-            // A kick: a device was removed, the profile is wanted, or the VM is abandoned.
+            // A kick: a device is removed, the profile is asked for, or the VM is abandoned.
             Err(error) if error.errno() == EINTR => {
                 devices.refresh();
-                vm.profiles.tell_if_asked(index, || devices.take_profile());
+                vm.profiles
+                    .hand_over_if_asked(index, || devices.take_profile());
                 Ok(())
             }
             Err(error) => return Err(error).context("KVM_RUN"),
@@ -88,7 +92,7 @@ fn run_with(
     bail!(DoesNotHalt)
 }
 
-/// How wide an item of the last exit is, which was of a port: string I/O has several in one buffer.
+/// The width of an item of the last exit, which was of a port: string I/O has several items in one buffer.
 fn item_width(vcpu: &mut VcpuFd) -> AccessWidth {
     // SAFETY: the member consists of integers, and the union is as large.
     let size = unsafe { vcpu.get_kvm_run().__bindgen_anon_1.io.size };
@@ -97,23 +101,33 @@ fn item_width(vcpu: &mut VcpuFd) -> AccessWidth {
 }
 
 impl Vcpu {
-    /// A vCPU at the start of the guest's code, in 32-bit protected mode with flat segments.
+    /// A vCPU at the start of the guest's program, in 64-bit mode.
     pub(crate) fn new(machine: &VmFd, index: u32, memory: Arc<Memory>) -> Result<Self> {
         let fd = machine
             .create_vcpu(index.into())
             .context("KVM_CREATE_VCPU")?;
         let mut sregs = fd.get_sregs().context("KVM_GET_SREGS")?;
-        sregs.cs = segment(1, 0xb);
-        let data = segment(2, 0x3);
+        sregs.cs = kvm_segment {
+            l: 1,
+            ..segment(1, 0xb)
+        };
+        let data = kvm_segment {
+            db: 1,
+            ..segment(2, 0x3)
+        };
         (sregs.ds, sregs.es, sregs.ss, sregs.fs, sregs.gs) = (data, data, data, data, data);
-        sregs.cr0 |= CR0_PE;
-        // No interrupts are expected, and an exception is to end the guest.
+        sregs.cr0 |= CR0_PE | CR0_PG;
+        sregs.cr3 = GUEST_TABLES.into();
+        sregs.cr4 |= CR4_PAE;
+        sregs.efer |= EFER_LME | EFER_LMA;
+        // No interrupts are expected, and an exception ends the guest.
         sregs.idt.limit = 0;
         fd.set_sregs(&sregs).context("KVM_SET_SREGS")?;
         let regs = kvm_regs {
-            rip: CODE.into(),
-            rsp: stack(index).into(),
-            rbp: variables(index).into(),
+            rip: GUEST_MEMORY.into(),
+            // As after a call, which has pushed the address to return to.
+            rsp: u64::from(guest_stack(index)) - 8,
+            rdi: index.into(),
             rflags: RFLAGS_RESERVED,
             ..Default::default()
         };
@@ -135,12 +149,18 @@ impl Vcpu {
     }
 }
 
-/// CR0: protected mode.
+/// CR0: protected mode, and paging.
 const CR0_PE: u64 = 1;
+const CR0_PG: u64 = 1 << 31;
+/// CR4: entries of 64 bits in the page tables.
+const CR4_PAE: u64 = 1 << 5;
+/// EFER: 64-bit mode, enabled and active.
+const EFER_LME: u64 = 1 << 8;
+const EFER_LMA: u64 = 1 << 10;
 /// RFLAGS: the bit that is always set.
 const RFLAGS_RESERVED: u64 = 2;
 
-/// All 4 GiB, present, 32-bit, as descriptor `index` of type `type_` would say it.
+/// All addresses, present, as descriptor `index` of type `type_` would say it.
 fn segment(index: u16, type_: u8) -> kvm_segment {
     kvm_segment {
         base: 0,
@@ -148,7 +168,6 @@ fn segment(index: u16, type_: u8) -> kvm_segment {
         selector: index << 3,
         type_,
         present: 1,
-        db: 1,
         s: 1,
         g: 1,
         ..Default::default()

@@ -1,4 +1,4 @@
-//! Doorbells without KVM: a list of where they are, which a guest's write looks at before it exits.
+//! Doorbells without KVM: a list of their addresses, which a guest's write consults before it exits.
 
 use std::sync::{
     Arc, PoisonError, RwLock,
@@ -7,14 +7,15 @@ use std::sync::{
 
 use anyhow::Result;
 
-use super::{At, Guest};
-use crate::{contract::*, doorbells::Bells};
+use guest::contract::{BARS, BELL_SEED, pattern};
+
+use crate::doorbells::Bells;
 
 /// The stand-in for KVM's list.
 pub(super) struct StandIn {
-    /// Which vCPU's bell is at which address.
-    hung: RwLock<Vec<(u64, u32)>>,
-    /// How often each has rung since it was asked last.
+    /// The address and the vCPU of each bell.
+    bells: RwLock<Vec<(u64, u32)>>,
+    /// How often each has rung since the last call of [`Bells::rung`].
     rung: Box<[AtomicU64]>,
 }
 
@@ -26,16 +27,21 @@ const EEXIST: i32 = 17;
 impl StandIn {
     pub(super) fn new(vcpus: u32) -> Self {
         Self {
-            hung: RwLock::default(),
+            bells: RwLock::default(),
             rung: (0..vcpus).map(|_| AtomicU64::new(0)).collect(),
         }
     }
 
-    /// Rings the bell at an address, if there is one for what is written.
-    fn ring(&self, at: u64, datum: u32) -> bool {
-        let hung = self.hung.read().unwrap_or_else(PoisonError::into_inner);
-        let is_here = |&&(there, vcpu): &&_| there == at && pattern(BELL_SEED, vcpu) == datum;
-        let Some((_, vcpu)) = hung.iter().find(is_here) else {
+    /// Rings the bell at an address, if there is one for the value that is written.
+    pub(super) fn ring(&self, at: u32, datum: u32) -> bool {
+        // Above them are the slots.
+        if at < BARS {
+            return false;
+        }
+        let bells = self.bells.read().unwrap_or_else(PoisonError::into_inner);
+        let is_here =
+            |&&(there, vcpu): &&_| there == u64::from(at) && pattern(BELL_SEED, vcpu) == datum;
+        let Some((_, vcpu)) = bells.iter().find(is_here) else {
             return false;
         };
         self.rung[*vcpu as usize].fetch_add(1, Ordering::Relaxed);
@@ -44,40 +50,23 @@ impl StandIn {
 }
 
 impl Bells for Arc<StandIn> {
-    fn hang_up(&self, vcpu: u32, at: u64) -> Result<(), i32> {
-        let mut hung = self.hung.write().unwrap_or_else(PoisonError::into_inner);
-        if hung.contains(&(at, vcpu)) {
+    fn register(&self, vcpu: u32, at: u64) -> Result<(), i32> {
+        let mut bells = self.bells.write().unwrap_or_else(PoisonError::into_inner);
+        if bells.contains(&(at, vcpu)) {
             return Err(EEXIST);
         }
-        hung.push((at, vcpu));
+        bells.push((at, vcpu));
         Ok(())
     }
 
-    fn take_down(&self, vcpu: u32, at: u64) -> Result<(), i32> {
-        let mut hung = self.hung.write().unwrap_or_else(PoisonError::into_inner);
-        let here = hung.iter().position(|bell| *bell == (at, vcpu));
-        hung.swap_remove(here.ok_or(ENOENT)?);
+    fn unregister(&self, vcpu: u32, at: u64) -> Result<(), i32> {
+        let mut bells = self.bells.write().unwrap_or_else(PoisonError::into_inner);
+        let here = bells.iter().position(|bell| *bell == (at, vcpu));
+        bells.swap_remove(here.ok_or(ENOENT)?);
         Ok(())
     }
 
     fn rung(&self, vcpu: u32) -> u64 {
         self.rung[vcpu as usize].swap(0, Ordering::Relaxed)
-    }
-}
-
-/// The guest's parts that ring.
-impl Guest<'_> {
-    /// Rings this vCPU's doorbell, where its device is.
-    pub(super) fn ring(&mut self) {
-        self.write_doorbell(self.place);
-        self.rings += 1;
-    }
-
-    /// Writes to the doorbell at a place: in KVM such a write does not exit if a bell is there.
-    pub(super) fn write_doorbell(&mut self, place: u32) {
-        let (at, datum) = (place + BAR_DOORBELL, pattern(BELL_SEED, self.vcpu));
-        if !self.bells.ring(at.into(), datum) {
-            self.write(At::Mmio(at), Width::Dword, datum);
-        }
     }
 }

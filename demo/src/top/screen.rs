@@ -1,4 +1,4 @@
-//! What the live view shows, as plain data, and how it is drawn.
+//! The contents of the live view, as plain data, and their drawing.
 
 use ratatui::{
     Frame,
@@ -39,7 +39,7 @@ pub(super) struct MissedRow {
 }
 
 impl Screen {
-    /// Draws it, as much as there is room for.
+    /// Draws as much of it as there is room for.
     pub(super) fn draw(&self, frame: &mut Frame<'_>) {
         let rows = Layout::vertical([
             Constraint::Length(1),

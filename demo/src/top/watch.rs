@@ -1,4 +1,4 @@
-//! From one look at the VM to the next: what changed, by the second.
+//! Rates, from one look at the VM to the next.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use crate::{
     vm::Vm,
 };
 
-/// Looks at a VM now and then.
+/// Looks at a VM periodically.
 pub(super) struct Watch<'vm> {
     vm: &'vm Vm,
     title: &'vm str,
@@ -18,7 +18,7 @@ pub(super) struct Watch<'vm> {
     before: Look,
 }
 
-/// What was counted at one moment.
+/// The counts at one moment.
 struct Look {
     at: Instant,
     exits: u64,
@@ -36,7 +36,7 @@ impl Look {
 }
 
 impl<'vm> Watch<'vm> {
-    /// Has looked once.
+    /// Takes a first look.
     pub(super) fn new(vm: &'vm Vm, title: &'vm str) -> Self {
         Self {
             vm,
@@ -46,7 +46,7 @@ impl<'vm> Watch<'vm> {
         }
     }
 
-    /// Looks, and gives what is to be shown: rates since the last look.
+    /// Looks, and returns the rates since the last look.
     pub(super) fn screen(&mut self) -> Screen {
         let now = Look::at(self.vm);
         let lasted = now.at - self.before.at;
@@ -124,7 +124,7 @@ mod tests {
                 .handle_mmio_write(address, AccessWidth::Dword, 1)
                 .unwrap();
         }
-        vm.profiles.tell(0, handle.take_profile());
+        vm.profiles.hand_over(0, handle.take_profile());
         vm.arrivals.announce();
         let screen = watch.screen();
         assert!(
@@ -144,7 +144,7 @@ mod tests {
         assert_eq!(screen.missed[0].address, "mmio 0xcfff0000");
         assert!(screen.map[0].contains("0xc0000000..=0xc0000003"));
 
-        vm.late.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        vm.exits[0].failed.add_one();
         let screen = watch.screen();
         assert!(screen.devices.is_empty() && screen.missed.is_empty());
         assert!(screen.counters.contains(&("so far", "1 fault".into())));

@@ -34,7 +34,7 @@ initial_pagetable!({
 
 entry!(boot, 16);
 
-/// Where the CPU that boots comes to. QEMU puts the device tree at the start of the memory.
+/// Where the CPU that boots starts. QEMU puts the device tree at the start of the memory.
 fn boot(_: u64, _: u64, _: u64, _: u64) -> ! {
     crate::start(MEMORY, affinity())
 }
@@ -58,7 +58,7 @@ pub(crate) fn start_cpu(index: usize, id: usize) {
     started.expect("a CPU that starts");
 }
 
-/// Returns from an exception that was not, with arguments for the guest. Its registers that matter are set.
+/// Enters the guest, by the return from an exception, with its arguments. The registers for that are set already.
 pub(super) fn enter(index: u64, panics: u64) -> ! {
     // SAFETY: ELR_EL2 and SPSR_EL2 are those of the guest, which has memory of its own. Nothing on this stack is needed
     // any more: the next exception begins below.

@@ -1,4 +1,4 @@
-//! What this architecture adds to the VM: a GICv3 distributor, the registers of a timer, and a system register.
+//! The devices of this architecture alone: a GICv3 distributor, the registers of a timer, and a system register.
 
 use alloc::{sync::Arc, vec, vec::Vec};
 

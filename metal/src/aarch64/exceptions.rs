@@ -49,7 +49,7 @@ impl ExceptionHandlers for Exceptions {
 fn interrupt() {
     gic::handle(|| {
         tick();
-        // From now, so that a CPU that has little time comes to do something else too.
+        // From now on, so that a CPU with little time does other work too.
         set_timer(period());
     });
 }

@@ -4,10 +4,12 @@
 
 use core::arch::asm;
 
-use super::{At, Guest};
+use guest::At;
+
+use super::{Guest, uses_chip};
 use crate::contract::*;
 
-/// What a guest remembers of the machine.
+/// The values that a guest has read before.
 #[derive(Default)]
 pub(super) struct Chip {
     /// The physical counter, as it was read last.
@@ -77,7 +79,7 @@ macro_rules! sys_write {
     };
 }
 
-/// What the mailbox is told of a wrong value of a system register: its name, in effect. No address is that low.
+/// The address that a guest reports with a wrong value of a system register. No device's address is that low.
 const CONTEXTIDR: At = At::Mmio(0x000d_0001);
 const AMAIR: At = At::Mmio(0x000a_0003);
 const CNTPCT: At = At::Mmio(0x000e_0001);
@@ -86,58 +88,58 @@ const GICD_ISENABLER: u32 = 0x100;
 const GICD_ICENABLER: u32 = 0x180;
 const GICD_IROUTER: u32 = 0x6000;
 
-impl Guest<'_> {
-    /// Sets the vCPU's own system register.
-    pub(super) fn begin(&mut self) {
-        sys_write!("CONTEXTIDR_EL1", self.sys_pattern());
-    }
+/// Sets the vCPU's own system register.
+pub(super) fn begin(guest: &mut Guest) {
+    sys_write!("CONTEXTIDR_EL1", sys_pattern(guest));
+}
 
-    /// The part of a round that only this architecture has.
-    pub(super) fn special(&mut self) {
-        self.system_registers();
-        if self.vcpu < GICD_VCPUS && self.uses_chip() {
-            self.distributor();
-        }
+/// The part of a round that only this architecture has.
+pub(super) fn special(guest: &mut Guest) {
+    system_registers(guest);
+    if guest.vcpu < GICD_VCPUS && uses_chip(guest) {
+        distributor(guest);
     }
+}
 
-    fn sys_pattern(&self) -> u64 {
-        let low = pattern(SYS_LATCH_SEED, self.vcpu);
-        u64::from(!low) << 32 | u64::from(low)
+fn sys_pattern(guest: &Guest) -> u64 {
+    let low = pattern(SYS_LATCH_SEED, guest.vcpu);
+    u64::from(!low) << 32 | u64::from(low)
+}
+
+/// Changes the vCPU's own register and changes it back, reads one that has no device, and the counter.
+fn system_registers(guest: &mut Guest) {
+    let left = sys_pattern(guest);
+    for value in [left, !left, left] {
+        sys_write!("CONTEXTIDR_EL1", value);
+        let got = sys_read!("CONTEXTIDR_EL1");
+        guest.check(CONTEXTIDR, got as u32, value as u32);
+        guest.check(CONTEXTIDR, (got >> 32) as u32, (value >> 32) as u32);
     }
+    sys_write!("AMAIR_EL1", left);
+    guest.check(AMAIR, sys_read!("AMAIR_EL1") as u32, 0);
+    guest.misses += 2;
+    let counter = sys_read!("CNTPCT_EL0");
+    let before = &mut guest.machine.chip.counter;
+    let goes_back = counter < *before;
+    *before = counter;
+    guest.check(CNTPCT, goes_back.into(), 0);
+}
 
-    /// Changes the vCPU's own register and changes it back, reads one that has no device, and the counter.
-    fn system_registers(&mut self) {
-        let left = self.sys_pattern();
-        for value in [left, !left, left] {
-            sys_write!("CONTEXTIDR_EL1", value);
-            let got = sys_read!("CONTEXTIDR_EL1");
-            self.check(CONTEXTIDR, got as u32, value as u32);
-            self.check(CONTEXTIDR, (got >> 32) as u32, (value >> 32) as u32);
-        }
-        sys_write!("AMAIR_EL1", left);
-        self.check(AMAIR, sys_read!("AMAIR_EL1") as u32, 0);
-        self.misses += 2;
-        let counter = sys_read!("CNTPCT_EL0");
-        self.check(CNTPCT, u32::from(counter < self.chip.counter), 0);
-        self.chip.counter = counter;
+/// Enables and disables the vCPU's interrupt, whose bit others share a word with, and routes it.
+fn distributor(guest: &mut Guest) {
+    let spi = FIRST_SPI + guest.vcpu;
+    let (word, bit) = (spi / 32 * 4, 1 << (spi % 32));
+    let enabled = At::Mmio(GICD + GICD_ISENABLER + word);
+    for (register, expected) in [(GICD_ISENABLER, bit), (GICD_ICENABLER, 0)] {
+        guest.write(At::Mmio(GICD + register + word), Width::Dword, bit);
+        let got = guest.read(enabled, Width::Dword) & bit;
+        guest.check(enabled, got, expected);
     }
-
-    /// Enables and disables the vCPU's interrupt, whose bit others share a word with, and routes it.
-    fn distributor(&mut self) {
-        let spi = FIRST_SPI + self.vcpu;
-        let (word, bit) = (spi / 32 * 4, 1 << (spi % 32));
-        let enabled = At::Mmio(GICD + GICD_ISENABLER + word);
-        for (register, expected) in [(GICD_ISENABLER, bit), (GICD_ICENABLER, 0)] {
-            self.write(At::Mmio(GICD + register + word), Width::Dword, bit);
-            let got = self.read(enabled, Width::Dword) & bit;
-            self.check(enabled, got, expected);
-        }
-        let router = GICD + GICD_IROUTER + 8 * spi;
-        for affinity in [self.rounds % 4, self.vcpu % 4] {
-            store!("str x10, [x9]", router as usize, affinity);
-            let got = load!("ldr x10, [x9]", router as usize);
-            self.check(At::Mmio(router), got as u32, affinity);
-            self.check(At::Mmio(router + 4), (got >> 32) as u32, 0);
-        }
+    let router = GICD + GICD_IROUTER + 8 * spi;
+    for affinity in [guest.rounds % 4, guest.vcpu % 4] {
+        store!("str x10, [x9]", router as usize, affinity);
+        let got = load!("ldr x10, [x9]", router as usize);
+        guest.check(At::Mmio(router), got as u32, affinity);
+        guest.check(At::Mmio(router + 4), (got >> 32) as u32, 0);
     }
 }

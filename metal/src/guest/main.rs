@@ -1,5 +1,4 @@
-//! The guest: on each vCPU it makes, round by round, the accesses that the demo's guest makes, and checks every value
-//! that it reads.
+//! The guest: the demo's, on each vCPU, with the accesses and the parts of a round that only these machines have.
 
 #![no_std]
 #![no_main]
@@ -7,131 +6,66 @@
 #[cfg_attr(target_arch = "aarch64", path = "aarch64.rs")]
 #[cfg_attr(target_arch = "riscv64", path = "riscv64.rs")]
 mod arch;
-mod bars;
-#[path = "../../../demo/src/threads/belts.rs"]
-mod belts;
 #[path = "../contract.rs"]
 #[expect(dead_code, reason = "the hypervisor's part of it")]
 mod contract;
-mod rounds;
 
 use core::panic::PanicInfo;
 
+use guest::{At, Machine};
+
 use crate::contract::*;
 
-/// The numbers of the cards that were seen in the bays of all belts.
-type Seen = [u32; BELTS.len() * BAYS as usize];
+type Guest = guest::Guest<Metal>;
 
-/// A register on either bus.
-#[derive(Clone, Copy)]
-enum At {
-    Mmio(u32),
-    Port(u16),
-}
-
-impl At {
-    fn plus(self, offset: u32) -> Self {
-        match self {
-            Self::Mmio(address) => Self::Mmio(address + offset),
-            Self::Port(port) => Self::Port(port + offset as u16),
-        }
-    }
-
-    /// What the mailbox is told of it.
-    fn number(self) -> u32 {
-        match self {
-            Self::Mmio(address) => address,
-            Self::Port(port) => port.into(),
-        }
-    }
-
-    /// Where it is in memory.
-    fn address(self) -> usize {
-        match self {
-            Self::Mmio(address) => address as usize,
-            Self::Port(port) => PORTS as usize + usize::from(port),
-        }
-    }
-}
-
-/// A vCPU's guest.
-struct Guest<'seen> {
-    vcpu: u32,
-    /// The first slot that was not seen populated.
-    next: u32,
-    /// The slot to visit again.
-    again: u32,
-    /// The number of the card seen last on the belt that is looked at.
-    behind: u32,
-    seen: &'seen mut Seen,
-    /// Where this vCPU's own device is.
-    place: u32,
+/// The machine, as its guest sees it.
+#[derive(Default)]
+struct Metal {
     /// The beat that was read last.
     beat: u32,
-    rounds: u32,
-    checks: u32,
-    misses: u32,
-    wrong: u32,
-    told: bool,
     chip: arch::Chip,
 }
 
-impl<'seen> Guest<'seen> {
-    fn new(vcpu: u32, seen: &'seen mut Seen) -> Self {
-        Self {
-            vcpu,
-            next: 0,
-            again: 0,
-            behind: 0,
-            seen,
-            place: first_place(vcpu),
-            beat: 0,
-            rounds: 0,
-            checks: 0,
-            misses: 0,
-            wrong: 0,
-            told: false,
-            chip: arch::Chip::default(),
-        }
-    }
+impl Machine for Metal {
+    const IS_PC: bool = false;
 
     fn read(&mut self, at: At, width: Width) -> u32 {
-        arch::read(at.address(), width)
+        arch::read(address(at), width)
     }
 
     fn write(&mut self, at: At, width: Width, value: u32) {
-        arch::write(at.address(), width, value);
+        arch::write(address(at), width, value);
     }
 
-    fn read_and_check(&mut self, at: At, width: Width, offset: u32, holds: u32) {
-        let at = at.plus(offset);
-        let expected = (holds >> (8 * offset)) & (u32::MAX >> (32 - 8 * width as u32));
-        let got = self.read(at, width);
-        self.check(at, got, expected);
+    fn begin(guest: &mut Guest) {
+        arch::begin(guest);
     }
 
-    fn check(&mut self, at: At, got: u32, expected: u32) {
-        self.checks += 1;
-        if got == expected {
-            return;
-        }
-        self.wrong += 1;
-        if self.told {
-            return;
-        }
-        self.told = true;
-        self.tell(FIRST_ADDRESS, at.number());
-        self.tell(FIRST_GOT, got);
-        self.tell(FIRST_EXPECTED, expected);
+    fn special(guest: &mut Guest) {
+        listen(guest);
+        arch::special(guest);
     }
+}
 
-    fn tell(&mut self, word: u16, value: u32) {
-        self.write(self.mailbox(word), Width::Dword, value);
+/// Where a register is in memory.
+fn address(at: At) -> usize {
+    match at {
+        At::Mmio(address) => address as usize,
+        At::Port(port) => PORTS as usize + usize::from(port),
     }
+}
 
-    fn mailbox(&self, word: u16) -> At {
-        At::Port(MAILBOX + MAILBOX_BANK * self.vcpu as u16 + word)
-    }
+/// Reads the beat, which never goes back.
+fn listen(guest: &mut Guest) {
+    let at = At::Mmio(BEATS + 4 * guest.vcpu);
+    let beat = guest.read(at, Width::Dword);
+    guest.check(at, beat, beat.max(guest.machine.beat));
+    guest.machine.beat = guest.machine.beat.max(beat);
+}
+
+/// Whether this is a round in which the guest uses its interrupt controller.
+fn uses_chip(guest: &Guest) -> bool {
+    (guest.rounds + guest.vcpu * ROUNDS_PER_CHIP / MAX_VCPUS).is_multiple_of(ROUNDS_PER_CHIP)
 }
 
 /// Where each vCPU starts, with its number and whether it is to panic, on its own stack, without address translation of
@@ -142,8 +76,7 @@ impl<'seen> Guest<'seen> {
 #[unsafe(link_section = ".text.entry")]
 extern "C" fn guest_entry(vcpu: u64, panics: u64) -> ! {
     assert_eq!(panics, 0);
-    let mut seen = Seen::default();
-    Guest::new(vcpu as u32, &mut seen).run();
+    Guest::new(vcpu as u32, Metal::default()).run();
     arch::call(CALL_HALT)
 }
 

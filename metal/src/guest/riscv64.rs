@@ -2,10 +2,12 @@
 
 use core::arch::asm;
 
-use super::{At, Guest};
+use guest::At;
+
+use super::{Guest, uses_chip};
 use crate::contract::*;
 
-/// What a guest remembers of the machine.
+/// The values that a guest has written before.
 #[derive(Default)]
 pub(super) struct Chip {
     /// The threshold that its PLIC context had last.
@@ -85,43 +87,41 @@ const fn claim(context: u32) -> u32 {
 /// The highest priority of the machine's PLIC.
 const MAX_PRIORITY: u32 = 7;
 
-impl Guest<'_> {
-    /// Sets nothing.
-    pub(super) fn begin(&mut self) {}
+/// Sets nothing.
+pub(super) fn begin(_: &mut Guest) {}
 
-    /// The part of a round that only this architecture has.
-    pub(super) fn special(&mut self) {
-        if self.uses_chip() {
-            self.plic();
-        }
+/// The part of a round that only this architecture has.
+pub(super) fn special(guest: &mut Guest) {
+    if uses_chip(guest) {
+        plic(guest);
     }
+}
 
-    /// Changes the registers of this vCPU's source and context, claims its interrupt if there is one, and completes it.
-    fn plic(&mut self) {
-        let (source, context) = (plic_source(self.vcpu), plic_context(self.vcpu));
-        self.chip.level = (self.chip.level + 1) % MAX_PRIORITY;
-        let level = self.chip.level;
-        self.keep(threshold(context), level);
-        self.keep(priority(source), level + 1);
-        self.keep(enable(context, source), 0);
-        // What is not enabled is not claimed.
-        self.read_and_check(At::Mmio(claim(context)), Width::Dword, 0, 0);
-        self.keep(enable(context, source), 1 << (source % 32));
-        let at = At::Mmio(claim(context));
-        let claimed = self.read(at, Width::Dword);
-        if claimed == 0 {
-            return;
-        }
-        self.check(at, claimed, source);
-        // While it is in service it is not claimed again.
-        self.read_and_check(at, Width::Dword, 0, 0);
-        self.write(at, Width::Dword, claimed);
+/// Changes the registers of this vCPU's source and context, claims its interrupt if there is one, and completes it.
+fn plic(guest: &mut Guest) {
+    let (source, context) = (plic_source(guest.vcpu), plic_context(guest.vcpu));
+    let level = (guest.machine.chip.level + 1) % MAX_PRIORITY;
+    guest.machine.chip.level = level;
+    keep(guest, threshold(context), level);
+    keep(guest, priority(source), level + 1);
+    keep(guest, enable(context, source), 0);
+    // What is not enabled is not claimed.
+    let at = At::Mmio(claim(context));
+    guest.read_and_check(at, Width::Dword, 0, 0);
+    keep(guest, enable(context, source), 1 << (source % 32));
+    let claimed = guest.read(at, Width::Dword);
+    if claimed == 0 {
+        return;
     }
+    guest.check(at, claimed, source);
+    // While it is in service it is not claimed again.
+    guest.read_and_check(at, Width::Dword, 0, 0);
+    guest.write(at, Width::Dword, claimed);
+}
 
-    /// Writes a register of four bytes, and reads it.
-    fn keep(&mut self, address: u32, value: u32) {
-        let at = At::Mmio(address);
-        self.write(at, Width::Dword, value);
-        self.read_and_check(at, Width::Dword, 0, value);
-    }
+/// Writes a register of four bytes, and reads it.
+fn keep(guest: &mut Guest, address: u32, value: u32) {
+    let at = At::Mmio(address);
+    guest.write(at, Width::Dword, value);
+    guest.read_and_check(at, Width::Dword, 0, value);
 }

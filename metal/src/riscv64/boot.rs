@@ -86,7 +86,7 @@ pub(crate) fn start_cpu(index: usize, id: usize) {
     TOPS[index].store(top, Ordering::Relaxed);
     let entry = entry_of_another as *const () as usize;
     let since = nanos();
-    // On a loaded host OpenSBI 1.1 has been seen to refuse a CPU, as started already: it is asked again.
+    // On a loaded host OpenSBI 1.1 sometimes refuses a CPU, as started already: retry.
     while let Err(why) = sbi_rt::hart_start(id, entry, top).into_result() {
         let waited = nanos() - since;
         assert!(waited < PATIENCE, "CPU {index} does not start: {why:?}");
@@ -94,7 +94,7 @@ pub(crate) fn start_cpu(index: usize, id: usize) {
     }
 }
 
-/// Returns from a trap that was not, to the start of the guest. Where that returns to is set already, in part.
+/// Enters the guest at its start, by the return from a trap. The mode to return to is set already, in part.
 pub(super) fn enter(index: usize, panics: usize) -> ! {
     // SAFETY: the next return is to supervisor mode, of the guest, as `hstatus` says.
     unsafe { sstatus::set_spp(SPP::Supervisor) };

@@ -1,4 +1,4 @@
-//! What this architecture adds to the VM: a PLIC.
+//! The devices of this architecture alone: a PLIC.
 
 use alloc::{vec, vec::Vec};
 

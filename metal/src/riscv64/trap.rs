@@ -108,7 +108,7 @@ extern "C" fn trap(frame: &mut Frame) {
     if cause.is_interrupt() {
         assert_eq!(exit.cause, TIMER, "an interrupt");
         tick();
-        // From now, so that a CPU that has little time comes to do something else too.
+        // From now on, so that a CPU with little time does other work too.
         set_timer(period());
     } else if from_guest {
         with_interrupts(|| exit.answer(frame));

@@ -1,0 +1,38 @@
+//! The board that the demo and metal give their guest: its devices, as the guest's contract has them, and how they are
+//! hot-added, moved and removed while it runs.
+//!
+//! The board needs no operating system: a [`Host`] has the clock.
+
+#![no_std]
+#![expect(missing_debug_implementations, reason = "no device is printed")]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+mod adder;
+mod arrivals;
+mod belts;
+mod board;
+mod changer;
+mod count;
+mod devices;
+mod finding;
+mod host;
+mod noticed;
+mod removals;
+mod sabotage;
+
+pub use self::{
+    adder::{Added, Adder},
+    arrivals::Arrivals,
+    belts::Gone,
+    board::Board,
+    changer::{Changer, Changes, Made},
+    count::Count,
+    devices::{Bar, Card, Doorbells, Latch, Mailbox, Mortal, Queue, Register, Slot},
+    finding::Finding,
+    host::Host,
+    noticed::Noticed,
+    sabotage::Sabotage,
+};
