@@ -21,7 +21,7 @@
 //!   a [`Profile`] of accesses and misses.
 //! - [`Unmapped`] is the policy for accesses that no device owns.
 //! - [`guards`] lists, for each register of the built-in interrupt controllers, the accesses that reach the
-//!   device.
+//!   device. [`guarded`] puts these guards in front of devices of the embedder.
 //!
 //! # Changes
 //!
@@ -88,8 +88,7 @@ extern crate alloc;
 extern crate std;
 
 mod access;
-#[doc(hidden)]
-pub mod arch;
+mod arch;
 #[cfg_attr(
     any(not(test), loom),
     expect(dead_code, reason = "each architecture builds its own devices only")
@@ -104,6 +103,7 @@ mod config;
 mod context;
 mod dispatcher;
 mod fair_lock;
+pub mod guarded;
 pub mod guards;
 mod iter;
 mod iter_mut;
