@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Shows that the published axvm 0.5.9 builds for bare metal with this crate as its `axdevice`, with and
-# without `float-unmapped`, and with none but this one. With targets as arguments, builds for these only.
+# without `float-unmapped`, and with no other one. With targets as arguments, builds for these only.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source .ci/bare-metal.sh

@@ -5,4 +5,4 @@ cd "$(dirname "$0")/.."
 
 # A target folder of their own: not optimised across crates, as .ci/instructions.sh has them, they build sooner.
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/benches" CARGO_PROFILE_BENCH_LTO=off
-cargo bench -p axdevice-benches -- --test
+cargo bench -p benches -- --test

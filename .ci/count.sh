@@ -9,7 +9,7 @@ count_on() {
     mkdir -p "$folder"
     (
         flock 9
-        cargo build --quiet --profile bench -p axdevice-benches --bin count --features "$features"
+        cargo build --quiet --profile bench -p benches --bin count --features "$features"
         cp "$folder/release/count" "$file"
     ) 9>"$folder/count.lock"
 }

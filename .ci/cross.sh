@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Clippy for every supported target but the host, which .ci/lint.sh has, in every configuration that differs.
+# Clippy for every supported target except the host (.ci/lint.sh), in every configuration that differs.
 #
-# On bare metal `slot-cell` changes nothing. `float-unmapped` and `trust-guest-its` select a default each and
-# nothing else, so one target will do; the devices that trust is about are on aarch64.
+# On bare metal `slot-cell` changes nothing. `float-unmapped` and `trust-guest-its` each select a default only, so one
+# target suffices: aarch64, which has the devices of `trust-guest-its`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source .ci/bare-metal.sh

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Fuzzes each target on either cell, for five seconds each or as many as the argument says, from the
-# committed seeds on. What is found grows the corpus in the target folder; a failing input is left in
-# fuzz/artifacts.
+# Fuzzes each target on either cell, from the committed seeds on. New inputs go to the corpus in the target folder, a
+# failing input to fuzz/artifacts.
+#
+# usage: .ci/fuzz.sh [SECONDS]   seconds for each target and cell (5)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source .ci/nightly-toolchain.sh

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Counts the instructions of one access in each scenario, and fails where there are more than
-# benches/ceilings.txt allows. With --write, makes what was counted the ceilings.
+# benches/ceilings.txt allows. With --write, replaces the ceilings by the counts.
 #
-# An access's count is the difference of two runs, so that nothing but accesses is in it.
+# The count of an access is the difference of two runs, so that it contains accesses only.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -12,7 +12,7 @@ ceilings=benches/ceilings.txt
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 
-# The instructions of so many accesses, and of what stays the same however many they are.
+# The instructions of a number of accesses, and of the start and end of the program.
 instructions() {
     local binary=$1 scenario=$2 accesses=$3 log=$out/callgrind.log
     if ! valgrind --tool=callgrind --callgrind-out-file=/dev/null --collect-atstart=no \

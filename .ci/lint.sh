@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Formatting, clippy on the host, documentation, and the one rule that no lint holds.
+# Formatting, clippy on the host, documentation with its links and words, and the one rule that no lint holds.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -12,6 +12,8 @@ done
 cargo clippy --locked --manifest-path fuzz/Cargo.toml --target-dir "${CARGO_TARGET_DIR:-target}/fuzz" \
     --all-targets -- -D warnings
 RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps
+.ci/links.sh
+.ci/words.sh
 RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --document-private-items --features busmap/rust-vmm
 
 # No test is switched off. clippy's ignore_without_reason would let one be, with a reason.

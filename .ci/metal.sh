@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the tiny hypervisor of metal/ in QEMU, on both architectures, and shows that each of its checks sees what goes wrong:
-# on aarch64, and on riscv64 too where runs take more than 10 seconds.
+# Runs the tiny hypervisor of metal/ in QEMU, on both architectures, and shows that each of its checks detects its
+# sabotage: on aarch64, and on riscv64 too where runs take more than 10 seconds.
 #
 # usage: .ci/metal.sh [SECONDS [CPUS...]]   of a run, 10, and how many CPUs, 4; sabotaged runs have 3, for 2 seconds
 set -euo pipefail
@@ -9,7 +9,7 @@ seconds=${1:-10}
 shift $(($# > 0 ? 1 : 0))
 [ $# -gt 0 ] || set -- 4
 
-# What is sabotaged, and the verdict. Of `silence` run.sh gives it.
+# Each sabotage with its verdict. run.sh gives that of `silence`.
 sabotages=(
     'slot wrong values were read'
     'shift wrong values were read'

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the built-in interrupt controllers under Miri, on their own architectures, with two vCPUs on
-# each: behind the registry nothing races; bare, each race that is known of must be found.
+# each: behind the registry nothing races; in the bare devices Miri must find each known race.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source .ci/nightly-toolchain.sh
@@ -24,8 +24,8 @@ pass() {
     "${miri[@]}"
 }
 
-# What Miri names of a device when it finds a race there: the type of the state, or a line of the
-# device's source, whichever of the two accesses comes second.
+# The words in which Miri reports a race in a device: the type of the state, or a line of the device's source, depending
+# on which of the two accesses comes second.
 device='Bitmap<1024>|VGicRRegs|VirtualGitsRegs|arm_vgic-[0-9.]+/src/v3/[a-z]+\.rs:[0-9]+'
 
 # Each test of a bare device must end in a data race of that device. Most schedules show it, so a few

@@ -16,7 +16,7 @@ source .ci/nightly-toolchain.sh
 trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
 
 seeds=${1:-16}
-# So many for the slower ones, but one at least.
+# A fraction of the seeds for the slower tests, but at least one.
 fewer() { echo $((seeds / $1 < 1 ? 1 : seeds / $1)); }
 first=${2:-0}
 

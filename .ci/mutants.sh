@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Shows that every mutant of busmap/loom-tests/mutants.md and of loom-tests/mutants.md is caught by the
 # model named there, unless an argument stands in its place. With names as arguments, tries these mutants
-# only. That the same programs' models pass without a mutant is .ci/loom.sh's to show.
+# only. .ci/loom.sh shows that the models of the same programs pass without a mutant.
 set -euo pipefail
 shopt -s inherit_errexit
 cd "$(dirname "$0")/.."

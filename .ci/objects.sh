@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Shows, on the object file for bare-metal aarch64, that a load of the slot cell and the drop of its
-# guard call nothing: no allocator, no lock, no thread-local; only a load's own slower half.
+# guard call no allocator, no lock and no thread-local: only a load's own slower half.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Makes projects of strangers in a folder elsewhere, and builds and runs them: one on busmap, with plain stable
-# Rust, the examples of busmap/README.md, a program that hot-plugs while a vCPU runs, and no crate of Axvisor's
-# in its lock file; one on busmap for bare metal; and one on axdevice, with what README.md says, its examples, and
+# Makes projects outside the repository, and builds and runs them: one on busmap, with plain stable Rust, the examples of
+# busmap/README.md, a program that hot-plugs while a vCPU runs, and no crate of Axvisor's in its lock file; one on
+# busmap for bare metal; and one on axdevice, with the files that README.md and docs/vmm.md show, their examples, and
 # examples/vmm.rs, which runs a guest.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -14,7 +14,7 @@ CARGO_TARGET_DIR=$(realpath -m "${CARGO_TARGET_DIR:-target}/outside")
 export CARGO_TARGET_DIR
 unset RUSTC_BOOTSTRAP RUSTFLAGS
 
-# An example of a README as a program, without lines that readers do not see: the first, or the one of that number.
+# An example of a page as a program, without lines that readers do not see: the first, or the one of that number.
 example() {
     awk -v number="${2:-1}" '
         /^```$/ { within = 0 }
@@ -106,7 +106,7 @@ cargo +stable run --quiet --bin readme
 said=$(cargo +stable run --quiet --bin hot_plug)
 echo "$said"
 [ "$said" = $'nobody is there: 0xff\n#1 was added: 0x81\nrtc was removed: 0xff' ] || {
-    echo 'error: it should have said something else' >&2
+    echo 'error: unexpected output' >&2
     exit 1
 }
 if grep -E '^name = "(ax|arm_vgic|riscv_vplic)' Cargo.lock; then
@@ -151,34 +151,35 @@ done
 
 echo '-- axdevice'
 cd "$root"
-# What README.md has a user write into a file: the block that begins with its name.
-from_readme() {
-    awk -v name="# $1" '/^```/ { within = 0 } within; index($0, name) == 1 { within = before ~ /^```toml/ } { before = $0 }' README.md
+# The content of a file that a page shows: the block that begins with the file's name.
+shown() {
+    awk -v name="# $2" '/^```/ { within = 0 } within; index($0, name) == 1 { within = before ~ /^```toml/ } { before = $0 }' "$1"
 }
-dependencies=$(from_readme 'Cargo.toml' | grep '^axdevice = ')
-further=$(from_readme 'Cargo.toml, further dependencies')
-configuration=$(from_readme .cargo/config.toml)
+dependencies=$(shown README.md 'Cargo.toml' | grep '^axdevice = ')
+further=$(shown docs/vmm.md 'Cargo.toml, further dependencies')
+configuration=$(shown README.md .cargo/config.toml)
 [ -n "$dependencies" ] && [ -n "$further" ] && [ -n "$configuration" ] || {
-    echo 'error: README.md does not say what to write' >&2
+    echo 'error: README.md and docs/vmm.md do not show the files' >&2
     exit 1
 }
 project vmm "${dependencies/…\/axdevice/$root}"
 mkdir .cargo
 cat >.cargo/config.toml <<<"$configuration"
-example "$root/README.md" >src/main.rs
+example "$root/docs/vmm.md" >src/main.rs
 cargo +stable run --quiet
 
 echo '-- a machine on KVM, or its stand-in'
 printf '%s\n' "$further" >>Cargo.toml
 cp "$root/examples/vmm.rs" src/main.rs
 mkdir src/bin
-example "$root/README.md" 2 >src/bin/run_loop.rs
+example "$root/docs/vmm.md" 2 >src/bin/run_loop.rs
+example "$root/README.md" >src/bin/mmio_loop.rs
 for mode in '' --no-kvm; do
     said=$(cargo +stable run --quiet --bin vmm -- $mode)
     echo "$said"
     [[ $said == *'it has swapped places with another'*'the other is gone' ]] || {
-        echo 'error: the guest should have said more' >&2
+        echo 'error: the guest printed too little' >&2
         exit 1
     }
 done
-cargo +stable build --quiet --bin run_loop
+cargo +stable build --quiet --bin run_loop --bin mmio_loop

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Shows, by a trace of every store and read-modify-write, that a warm dispatch by a vCPU's own handle
-# writes nothing but the stack, where the handle is in this program; on both cells. That the trace
-# would show more is seen on a dispatch without the handle.
+# writes only the stack, where the handle is in this program; on both cells. A dispatch without the
+# handle shows that the trace finds other stores.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Shows, on the object files, that nothing of which the two crates consist on bare metal has a
-# thread-local or reads the thread pointer: axdevice and busmap with every public method compiled, their
+# Shows, on the object files, that no code of the two crates on bare metal has a thread-local or reads the
+# thread pointer: axdevice and busmap with every public method compiled, their
 # dependencies, and the core library, for each target.
 #
-# A thread-local is a static, and a static is compiled with its own crate whoever uses it. So that this
-# holds, and that each way of finding one works, is shown on a crate made for that. With targets as
-# arguments, looks at these only.
+# A thread-local is a static, and a static is compiled with its own crate, used or not. A crate made for this
+# shows that first, and that each way to find a thread-local works. With targets as arguments, looks at
+# these only.
 set -euo pipefail
 shopt -s inherit_errexit
 cd "$(dirname "$0")/.."
@@ -21,15 +21,14 @@ flock 9
 sysroot=$(rustc --print sysroot)
 tools=$sysroot/lib/rustlib/$(rustc -vV | sed -n 's/^host: //p')/bin
 
-# Each public method must be among those that the crate's object_code.rs has compiled. (The public
-# functions of src/arch are for benches, and those of busmap/src/rust_vmm need std.)
+# The crate's object_code.rs must name each public method, except those of busmap/src/rust_vmm, which need std.
 for src in src busmap/src; do
-    missing=$(git ls-files "$src/*.rs" ':!src/arch' ':!busmap/src/rust_vmm' | xargs sed -nE 's/^ *pub (const |unsafe )*fn ([a-z_0-9]+).*/\2/p' |
+    missing=$(git ls-files "$src/*.rs" ':!busmap/src/rust_vmm' | xargs sed -nE 's/^ *pub (const |unsafe )*fn ([a-z_0-9]+).*/\2/p' |
         sort -u | while read -r method; do grep -qw -- "$method" $src/object_code.rs || echo "$method"; done)
     [ -z "$missing" ] || { echo "error: $src/object_code.rs lacks" "$missing" >&2; exit 1; }
 done
 
-# A crate with two thread-locals, one of them for a generic function that nobody uses, and a function
+# A crate with two thread-locals, one of them for an unused generic function, and a function
 # that reads the thread pointer.
 mkdir -p "$out/planted/src"
 cat >"$out/planted/Cargo.toml" <<'END'
@@ -74,7 +73,7 @@ thread_pointer() {
     esac
 }
 
-# What is thread-local in the files: how it shows, the file, and the line that says so.
+# The thread-locals in the files: the way in which each shows, the file, and the line.
 findings() {
     local pattern
     pattern=$(thread_pointer "$1")

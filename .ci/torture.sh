@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The torture tests, for longer than a test run can wait: each takes this long, on either cell.
+# The torture tests, for longer than in a test run, on either cell.
 #
 # usage: .ci/torture.sh [SECONDS]   seconds for each test (60)
 set -euo pipefail

@@ -3,13 +3,13 @@
 # under ThreadSanitizer on both cells, and shows first that it finds a race: a mutant of busmap's stack
 # must fail under it.
 #
-# ThreadSanitizer knows no fences; what that leaves out is said in busmap/src/orderings.rs.
+# ThreadSanitizer ignores fences: busmap/src/orderings.rs lists the consequences.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source .ci/nightly-toolchain.sh
 
 target=x86_64-unknown-linux-gnu
-# A target folder of their own: the flag would have everything built again.
+# A target folder of their own: the flag would rebuild everything.
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/tsan" RUSTFLAGS=-Zsanitizer=thread
 export TSAN_OPTIONS=halt_on_error=1
 build=("+$nightly" rustc -p busmap -Zbuild-std --quiet --target "$target" --features slot-cell --lib --profile test)

@@ -8,7 +8,7 @@ use std::{alloc::System, env, sync::Barrier, thread, time::Instant};
 
 use axaddrspace::GuestPhysAddrRange;
 use axdevice::SharedVmDevices;
-use axdevice_benches::{Bus, Nothing};
+use benches::{Bus, Nothing};
 use busmap::Span;
 use hdrhistogram::Histogram;
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};

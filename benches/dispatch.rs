@@ -12,7 +12,7 @@ use axaddrspace::{
     GuestPhysAddrRange as Mmio,
     device::{PortRange, SysRegAddrRange},
 };
-use axdevice_benches::{
+use benches::{
     Access, Bus, CELL, Layout, Pattern, Registry, SEED, Vcpu, Visitor, accesses, all, dispatch,
     on_any_bus, on_any_layout, repeated,
     scenario::{self, DEVICES, LINEAR, RUST_VMM, RUST_VMM_PATTERNS, SIZES, Sharing},
@@ -157,7 +157,7 @@ fn rust_vmm(criterion: &mut Criterion) {
     for pattern in RUST_VMM_PATTERNS {
         for n in RUST_VMM {
             let scenario = scenario::rust_vmm(pattern, n);
-            axdevice_benches::rust_vmm(&mut timed(criterion, scenario, &layout, pattern, n));
+            benches::rust_vmm(&mut timed(criterion, scenario, &layout, pattern, n));
         }
     }
 }

@@ -5,7 +5,7 @@ use std::{env, hint::black_box, process::ExitCode};
 
 use axaddrspace::device::AccessWidth;
 use axdevice::SharedVmDevices;
-use axdevice_benches::{
+use benches::{
     guarded::{Register, registers},
     in_turn,
 };

@@ -8,7 +8,7 @@ use std::{
 
 use allocation_counter::measure;
 use axaddrspace::GuestPhysAddrRange;
-use axdevice_benches::{Bus, ChangeVisitor, Changeable, Nothing, changeable, scenario};
+use benches::{Bus, ChangeVisitor, Changeable, Nothing, changeable, scenario};
 use busmap::Span;
 use criterion::{Criterion, criterion_group, criterion_main};
 

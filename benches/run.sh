@@ -9,9 +9,9 @@ cd "$(dirname "$0")/.."
 # The same on both cells.
 export LAYOUT_SEED="${LAYOUT_SEED:-$((RANDOM * 32768 + RANDOM))}"
 
-bench=(cargo bench --quiet -p axdevice-benches)
+bench=(cargo bench --quiet -p benches)
 "${bench[@]}" -- --save-baseline arc-swap
-# What differs on the other cell, and what it is compared with.
+# The registries that differ on the other cell, and those for comparison.
 "${bench[@]}" --features slot-cell -- --save-baseline slots \
     '/(direct call|0\.4\.10|arc-swap Cache|(rust_vmm )?by &self|Dispatcher|rust_vmm Vcpu|memcpy.*)$'
-cargo run --quiet --release -p axdevice-benches --bin report -- "${CARGO_TARGET_DIR:-target}" benches
+cargo run --quiet --release -p benches --bin report -- "${CARGO_TARGET_DIR:-target}" benches

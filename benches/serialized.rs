@@ -8,8 +8,8 @@ use ax_errno::AxResult;
 use axaddrspace::device::{AccessWidth, Port, PortRange};
 use axdevice::{Serialized, SharedVmDevices};
 use axdevice_base::BaseDeviceOps;
-use axdevice_benches::in_turn;
 use axvmconfig::EmulatedDeviceType;
+use benches::in_turn;
 
 /// A port that counts its reads; `Send`, not `Sync`.
 #[derive(Default)]

@@ -17,7 +17,7 @@ use std::{
 };
 
 use axaddrspace::GuestPhysAddrRange;
-use axdevice_benches::{
+use benches::{
     Access, Bus, CELL, ChangeVisitor, Changeable, Nothing, Pattern, Vcpu, accesses, changeable,
 };
 use busmap::Span;

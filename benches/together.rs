@@ -16,7 +16,7 @@ use axaddrspace::{
     device::AccessWidth::{self, Byte, Dword, Qword},
 };
 use axdevice::{SharedVmDevices, ThreadSafe};
-use axdevice_benches::guarded::{Embedded, at, distributor};
+use benches::guarded::{Embedded, at, distributor};
 
 /// Accesses of a vCPU in a round: few enough that most rounds are not interrupted.
 const ACCESSES: u32 = 20_000;

@@ -14,7 +14,7 @@ use axvmconfig::EmulatedDeviceType;
 use crate::{
     AddError, AxVmDeviceConfig, Batch, BusRange, Device, DeviceBound, Dispatcher, ProfileTable,
     Refusal, Removed, Serialized, Snapshot, ThreadSafe, Unbound, VmDevices, VmDevicesBuilder,
-    mount, sync::Arc,
+    guarded, mount, sync::Arc,
 };
 
 #[unsafe(no_mangle)]
@@ -73,6 +73,10 @@ fn methods<B: DeviceBound>() {
     black_box(<Snapshot<B> as fmt::Display>::fmt as *const ());
     black_box(<Device<B> as fmt::Debug>::fmt as *const ());
     black_box(crate::set_context_id as *const ());
+    black_box(guarded::gicv2::<B, Idle> as *const ());
+    black_box(guarded::gicd::<B, Idle> as *const ());
+    black_box(guarded::gicr::<B, Idle> as *const ());
+    black_box(guarded::plic::<B, Idle> as *const ());
     on::<B, GuestPhysAddrRange>();
     on::<B, SysRegAddrRange>();
     on::<B, PortRange>();
@@ -144,5 +148,11 @@ impl<R: BusRange> BaseDeviceOps<R> for Idle {
 
     fn handle_write(&self, _: R::Addr, _: AccessWidth, _: usize) -> AxResult {
         Ok(())
+    }
+}
+
+impl guarded::Plic for Idle {
+    fn is_active(&self, _: usize) -> bool {
+        true
     }
 }

@@ -15,8 +15,8 @@ use std::{
 use ax_errno::AxResult;
 use axaddrspace::{GuestPhysAddr, GuestPhysAddrRange, device::AccessWidth};
 use axdevice::{
-    AxVmDevices, DeviceBound, SharedVmDevices, ThreadSafe, Unbound, VmDevices,
-    arch::on_any_device::{self, Plic},
+    AxVmDevices, DeviceBound, Serialized, SharedVmDevices, ThreadSafe, Unbound, VmDevices,
+    guarded::{self, Plic},
 };
 use axdevice_base::BaseDeviceOps;
 use axvmconfig::EmulatedDeviceType;
@@ -118,12 +118,12 @@ impl Register {
 /// The registers that a guest accesses most, of each controller.
 pub fn registers() -> Vec<Register> {
     let base = BASE.into();
-    let serialized = || on_any_device::serialized::<ThreadSafe, _>(Nothing);
-    let gicd = || on_any_device::gicd::<ThreadSafe, _>(Nothing, base);
-    let gicr = || on_any_device::gicr::<ThreadSafe, _>(Nothing, base, 0..0);
-    let gicv2 = || on_any_device::gicv2::<ThreadSafe, _>(Nothing, base);
+    let serialized = || Arc::new(Serialized::new(Nothing));
+    let gicd = || guarded::gicd::<ThreadSafe, _>(Nothing, base);
+    let gicr = || guarded::gicr::<ThreadSafe, _>(Nothing, base, 0..0);
+    let gicv2 = || guarded::gicv2::<ThreadSafe, _>(Nothing, base);
     let locks = || Arc::new(Locks::default());
-    let plic = || on_any_device::plic::<ThreadSafe, _>(Locks::default(), base, 8);
+    let plic = || guarded::plic::<ThreadSafe, _>(Locks::default(), base, 8);
     vec![
         Register::new("GICD_ISENABLER1", 0x104, serialized(), gicd()),
         Register::new("GICD_IPRIORITYR8", 0x420, serialized(), gicd()),
@@ -138,12 +138,12 @@ pub fn registers() -> Vec<Register> {
 
 /// A GICv3 distributor that does nothing, behind its guard.
 pub fn distributor<B: DeviceBound>() -> VmDevices<B> {
-    lone(on_any_device::gicd::<B, _>(Nothing, BASE.into()))
+    lone(guarded::gicd::<B, _>(Nothing, BASE.into()))
 }
 
 /// A GICv3 redistributor that does nothing, behind its guard.
 pub fn redistributor<B: DeviceBound>() -> VmDevices<B> {
-    lone(on_any_device::gicr::<B, _>(Nothing, BASE.into(), 0..0))
+    lone(guarded::gicr::<B, _>(Nothing, BASE.into(), 0..0))
 }
 
 fn lone<B: DeviceBound>(device: Arc<B::Dev<GuestPhysAddrRange>>) -> VmDevices<B> {

@@ -1,4 +1,37 @@
-#![doc = include_str!("../README.md")]
+//! A lock-free registry of emulated devices: the device that owns an address on a guest's bus, and the
+//! handler that an access calls.
+//!
+//! Tables of all buses are one immutable snapshot. A dispatch takes no lock and looks the address up in an
+//! indexed table; a change copies the tables, edits the copy and publishes it.
+//!
+//! # Items
+//!
+//! - [`Handlers`] names the embedder's types: a handler for each bus ([`Mmio`], [`Port`], [`SysReg`]) and a
+//!   tag to keep beside a device.
+//! - [`Registry`] holds the devices of one guest. [`dispatch`](Registry::dispatch) calls a closure with the
+//!   [`Hit`], or returns a [`Miss`].
+//! - [`Vcpu`] is a vCPU's own handle, and faster: a warm dispatch writes no shared memory. It counts a
+//!   [`Profile`] of accesses and misses.
+//! - [`Device`] is what [`add`](Registry::add) registers; [`map`](Registry::map),
+//!   [`unmap`](Registry::unmap) and [`move_to`](Registry::move_to) change its [`Span`]s. A [`Batch`] makes
+//!   several changes at one instant.
+//! - [`remove`](Registry::remove) unlinks a device immediately; the returned [`Removed`] reports when no
+//!   vCPU is inside it any more.
+//! - [`Refusal`] is the reason why a change is not made.
+//! - [`Listener`] gets each change before and after it is published, and may veto it.
+//! - [`orderings`] lists every atomic operation.
+//!
+//! # Targets and features
+//!
+//! The crate is `no_std` with `alloc`, on stable Rust. On hosted targets snapshots are published through
+//! arc-swap, on bare metal through a cell without thread-locals.
+//!
+//! - `rust-vmm`: module `rust_vmm`, a front end for the devices of rust-vmm, unchanged. Needs `std`.
+//! - `slot-cell`: the cell for bare metal on hosted targets too.
+//!
+//! # Examples
+//!
+//! [`Registry`] has one that dispatches, [`Listener`] one that follows changes.
 #![cfg_attr(not(any(test, loom)), no_std)]
 // Not tests, whose threads are std's.
 #![cfg_attr(not(test), warn(clippy::disallowed_types, clippy::disallowed_methods))]
@@ -72,3 +105,8 @@ pub use crate::{
     veto::Veto,
     withdraw::Withdrawn,
 };
+
+/// The examples of README.md, as doc tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

@@ -53,6 +53,7 @@ fn busmap_api() {
     black_box(replaces as *const ());
     black_box(looks as *const ());
     black_box(updates as *const ());
+    black_box(names as *const ());
     bus::<Mmio>();
     bus::<Port>();
     bus::<SysReg>();
@@ -73,6 +74,10 @@ fn busmap_api() {
         <DeviceId as fmt::Display>::fmt as *const (),
         <Profile as fmt::Display>::fmt as *const (),
     ));
+}
+
+fn names(profile: &Profile, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fmt::Display::fmt(&profile.named(|id| id), f)
 }
 
 fn replaces(of: &Withdrawn<Reads>, device: Device<Reads>, spans: Arc<[(BusId, Span)]>) {

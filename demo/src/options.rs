@@ -143,13 +143,13 @@ mod tests {
     #[test]
     fn a_live_view_runs_longer_and_as_long_as_is_said() {
         let seconds = |options: &[&str]| {
-            let options = ["smp"].iter().chain(options);
+            let options = ["demo"].iter().chain(options);
             Options::try_parse_from(options).unwrap().seconds
         };
         assert_eq!(seconds(&[]), 5);
         assert_eq!(seconds(&["--top"]), 300);
         assert_eq!(seconds(&["--top", "--seconds", "7"]), 7);
-        let options = Options::try_parse_from(["smp", "--top"]).unwrap();
+        let options = Options::try_parse_from(["demo", "--top"]).unwrap();
         options.check_changes().unwrap();
         options.adds().unwrap();
     }

@@ -15,7 +15,7 @@ fn demo(test: &str, options: &[&str]) -> (Command, PathBuf) {
     let plot = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{test}.svg"));
     // Of an earlier run; most often there is none.
     let _ = fs::remove_file(&plot);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_smp"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_demo"));
     command.args(options).arg("--plot").arg(&plot);
     (command, plot)
 }
@@ -375,7 +375,7 @@ fn a_quiet_baseline_checks_all_that_is_there() {
 #[test]
 #[cfg(target_os = "linux")]
 fn the_report_is_there_though_the_plot_fails() {
-    let mut demo = Command::new(env!("CARGO_BIN_EXE_smp"));
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_demo"));
     demo.args(["--seconds", "1", "--threads", "--plot", "/dev/full"]);
     let (output, text) = output(&mut demo);
     assert_eq!(output.status.code(), Some(1));
@@ -426,14 +426,14 @@ fn live_view(way: &[&str], key: u8) -> Option<(Option<i32>, String)> {
     }
     let _share = CPUS.read().unwrap_or_else(PoisonError::into_inner);
     let plot = Path::new(env!("CARGO_TARGET_TMPDIR")).join("top.svg");
-    let smp = format!(
+    let demo = format!(
         "stty rows 40 cols 150; exec {} --top --vcpus 2 --plot {} {}",
-        env!("CARGO_BIN_EXE_smp"),
+        env!("CARGO_BIN_EXE_demo"),
         plot.display(),
         way.join(" ")
     );
     let mut script = Command::new("script")
-        .args(["-qec", &smp, "/dev/null"])
+        .args(["-qec", &demo, "/dev/null"])
         .env("TERM", "xterm")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -542,7 +542,7 @@ fn bad_options_are_refused() {
 #[test]
 fn a_plot_that_cannot_be_written_is_refused_at_once() {
     let nowhere = Path::new(env!("CARGO_TARGET_TMPDIR")).join("nowhere/smp.svg");
-    let mut demo = Command::new(env!("CARGO_BIN_EXE_smp"));
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_demo"));
     let (output, text) = output(demo.arg("--plot").arg(nowhere));
     assert!(!output.status.success() && text.is_empty());
     assert!(String::from_utf8_lossy(&output.stderr).starts_with("error: the plot"));
@@ -550,7 +550,7 @@ fn a_plot_that_cannot_be_written_is_refused_at_once() {
 
 #[test]
 fn help_names_every_option() {
-    let (output, text) = output(Command::new(env!("CARGO_BIN_EXE_smp")).arg("--help"));
+    let (output, text) = output(Command::new(env!("CARGO_BIN_EXE_demo")).arg("--help"));
     assert!(output.status.success());
     for option in [
         "--seconds",

@@ -1,6 +1,6 @@
-//! See [`axdevice_fuzz::config`].
+//! See [`fuzz::config`].
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|input: axdevice_fuzz::config::Input| {
-    axdevice_fuzz::config::run(&input);
+libfuzzer_sys::fuzz_target!(|input: fuzz::config::Input| {
+    fuzz::config::run(&input);
 });

@@ -1,6 +1,6 @@
-//! See [`axdevice_fuzz::operations`].
+//! See [`fuzz::operations`].
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|input: axdevice_fuzz::operations::Input| {
-    axdevice_fuzz::operations::run(input);
+libfuzzer_sys::fuzz_target!(|input: fuzz::operations::Input| {
+    fuzz::operations::run(input);
 });

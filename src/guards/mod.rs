@@ -248,7 +248,7 @@
 //! # What a guard costs
 //!
 //! A guard is part of what the table's entry calls: one comparison of the offset with a few ranges,
-//! inlined into the handler, and no further virtual call. `cargo bench -p axdevice-benches --bench
+//! inlined into the handler, and no further virtual call. `cargo bench -p benches --bench
 //! guards` measures it around a device that does nothing, on any architecture, and fails where it is
 //! more than 3 ns and more than half of the bare access. Devices without a guard are called directly.
 //! `--bench together` measures how many times one vCPU's rate two reach on a distributor, and fails

@@ -1,6 +1,8 @@
 //! A front end for the devices of [rust-vmm](https://github.com/rust-vmm/vm-device): any
-//! [`DeviceMmio`](vm_device::DeviceMmio) or [`DevicePio`](vm_device::DevicePio), unchanged. With the
-//! feature `rust-vmm`, on targets with `std`.
+//! [`DeviceMmio`] or [`DevicePio`], unchanged. With the feature `rust-vmm`, on targets with `std`.
+//!
+//! [`DeviceMmio`]: https://docs.rs/vm-device/0.1/vm_device/trait.DeviceMmio.html
+//! [`DevicePio`]: https://docs.rs/vm-device/0.1/vm_device/trait.DevicePio.html
 //!
 //! [`IoManager`] is used as `vm_device::device_manager::IoManager` is, with these differences:
 //!

@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use axaddrspace::GuestPhysAddrRange as Mmio;
 use axdevice::{AxVmDevices, Unbound};
-use axdevice_benches::{
+use benches::{
     Bus,
     guarded::{Register, at, distributor, redistributor, registers},
 };

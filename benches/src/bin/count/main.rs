@@ -10,7 +10,7 @@ use std::{env, hint::black_box};
 use anyhow::{Context, Result, bail};
 use axaddrspace::device::DeviceAddrRange;
 use axdevice::{SharedVmDevices, Unmapped};
-use axdevice_benches::{Bus, Layout, Nothing, Pattern, accesses, log_nothing};
+use benches::{Bus, Layout, Nothing, Pattern, accesses, log_nothing};
 
 type Addr<R> = <R as DeviceAddrRange>::Addr;
 

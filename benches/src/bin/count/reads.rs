@@ -7,7 +7,7 @@ use axaddrspace::{
     device::{PortRange, SysRegAddrRange},
 };
 use axdevice_base::BaseDeviceOps;
-use axdevice_benches::{Bus, Layout, Nothing, Pattern};
+use benches::{Bus, Layout, Nothing, Pattern};
 
 use crate::{Scenario, Setting};
 

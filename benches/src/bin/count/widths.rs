@@ -5,7 +5,7 @@ use std::hint::black_box;
 use ax_errno::AxResult;
 use axaddrspace::GuestPhysAddrRange as Mmio;
 use axdevice::{Dispatcher, SharedVmDevices};
-use axdevice_benches::Bus;
+use benches::Bus;
 
 use crate::{Addr, Scenario, Setting};
 

@@ -4,7 +4,7 @@ use axaddrspace::{
     GuestPhysAddrRange,
     device::{PortRange, SysRegAddrRange},
 };
-use axdevice_benches::{
+use benches::{
     Bus, Pattern,
     scenario::{self, HOT_ADD, SIZES, Sharing},
 };

@@ -1,6 +1,6 @@
 //! What else this crate is held to.
 
-use axdevice_benches::scenario::{self, Sharing};
+use benches::scenario::{self, Sharing};
 
 use crate::{
     markdown::table,

@@ -4,7 +4,7 @@ use std::{fmt::Write, fs, path::Path};
 
 use anyhow::Result;
 use axaddrspace::GuestPhysAddrRange;
-use axdevice_benches::{
+use benches::{
     Bus, Pattern,
     scenario::{self, HOT_ADD, SIZES, Sharing},
 };

@@ -1,7 +1,7 @@
 //! The ratios that this crate is held to, on every layout: for each the worst of some sizes.
 
 use axaddrspace::GuestPhysAddrRange as Mmio;
-use axdevice_benches::{
+use benches::{
     Bus, Layout, Pattern,
     scenario::{self, SIZES},
 };

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use axaddrspace::GuestPhysAddrRange;
-use axdevice_benches::{Registry, Visitor, all, rust_vmm};
+use benches::{Registry, Visitor, all, rust_vmm};
 use serde_json::Value;
 
 /// The cells, as the runs' baselines are called.

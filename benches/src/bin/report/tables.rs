@@ -6,7 +6,7 @@ use axaddrspace::{
     GuestPhysAddrRange,
     device::{PortRange, SysRegAddrRange},
 };
-use axdevice_benches::scenario::DEVICES;
+use benches::scenario::DEVICES;
 
 use crate::{
     lost,

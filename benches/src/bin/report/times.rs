@@ -1,6 +1,6 @@
 //! Tables of times: a row for each contestant, a column for each scenario.
 
-use axdevice_benches::{
+use benches::{
     Bus, Layout, Pattern,
     scenario::{self, HOT_ADD, MEMCPY, RUST_VMM, RUST_VMM_PATTERNS, SIZES, Sharing},
 };

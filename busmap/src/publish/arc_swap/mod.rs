@@ -3,7 +3,7 @@
 //! A load writes one word of a node that belongs to its thread; the first load on a thread may
 //! allocate that node, which is used again after the thread has ended, and never freed. So there are
 //! about as many nodes, of 192 bytes, as there were ever threads at once that had loaded
-//! (`tests/churn.rs`), and each publication looks at all of them. `cargo bench -p axdevice-benches
+//! (`tests/churn.rs`), and each publication looks at all of them. `cargo bench -p benches
 //! --bench churn` shows both (a hot-add to 8 to 24 devices while the threads sleep; 2 busy cores of a
 //! shared x86_64 machine; the slot cell's figures with `--features axdevice/slot-cell`):
 //!
