@@ -21,7 +21,7 @@ use axdevice::{AxVmDeviceConfig, Batch, BusRange, SharedVmDevices, ThreadSafe, U
 use axdevice_base::BaseDeviceOps;
 use axvmconfig::{AxVMCrateConfig, EmulatedDeviceConfig, EmulatedDeviceType, VMInterruptMode};
 #[cfg(any(target_arch = "aarch64", target_arch = "riscv64"))]
-use mock_host as _;
+use support as _;
 
 fn main() -> ExitCode {
     env_logger::Builder::new()

@@ -43,7 +43,7 @@ use crate::{
 ///     Port, PortRange, SharedVmDevices, Unmapped,
 /// };
 /// # #[cfg(any(target_arch = "aarch64", target_arch = "riscv64"))]
-/// # use mock_host as _;
+/// # use support as _;
 ///
 /// struct Uart(PortRange);
 ///
@@ -446,7 +446,7 @@ mod tests {
     use busmap::Span;
     // What the interrupt controllers call.
     #[cfg(any(target_arch = "aarch64", target_arch = "riscv64"))]
-    use mock_host as _;
+    use support as _;
 
     use super::*;
     use crate::{registry::AxVmDevices, sync::Arc, testing::Echo};

@@ -4,18 +4,16 @@ use std::{
     alloc::System,
     iter,
     sync::{
-        Arc, Barrier,
+        Barrier,
         mpsc::{self, Sender},
     },
     thread,
 };
 
-use ax_errno::AxResult;
 use axaddrspace::device::{AccessWidth, Port, PortRange};
-use axdevice::{SharedVmDevices, Unmapped};
-use axdevice_base::BaseDeviceOps;
-use axvmconfig::EmulatedDeviceType;
+use axdevice::SharedVmDevices;
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+use support::{Echo, shared_registry};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
@@ -43,31 +41,10 @@ const LEFT: isize = match () {
     () => 1_024 + 2 * 256 * (ALIVE as isize + 2),
 };
 
-/// Reads as the low byte of its port.
-struct Device(u16);
-
-impl BaseDeviceOps<PortRange> for Device {
-    fn emu_type(&self) -> EmulatedDeviceType {
-        EmulatedDeviceType::Dummy
-    }
-
-    fn address_range(&self) -> PortRange {
-        PortRange::new(Port(self.0), Port(self.0))
-    }
-
-    fn handle_read(&self, port: Port, _: AccessWidth) -> AxResult<usize> {
-        Ok(port.0.into())
-    }
-
-    fn handle_write(&self, _: Port, _: AccessWidth, _: usize) -> AxResult {
-        Ok(())
-    }
-}
-
 /// Adds a device in each round.
 fn fill(devices: &SharedVmDevices, rounds: impl Iterator<Item = ()>) {
     for (port, ()) in rounds.enumerate() {
-        let device = Arc::new(Device(port as u16));
+        let device = Echo::<PortRange>::new(port, port);
         devices.add_port_dev(device).unwrap();
     }
 }
@@ -109,14 +86,13 @@ fn left_by<T>(make: impl FnOnce() -> T) -> (isize, isize) {
 
 #[test]
 fn threads_that_come_and_go_leave_nothing_behind() {
-    let empty = || SharedVmDevices::default().with_unmapped(Unmapped::Error);
     let (quiet, _) = left_by(|| {
-        let devices = empty();
+        let devices = shared_registry();
         fill(&devices, iter::repeat_n((), DEVICES));
         devices
     });
     let (busy, left) = left_by(|| {
-        let (devices, (sender, rounds)) = (empty(), mpsc::channel());
+        let (devices, (sender, rounds)) = (shared_registry(), mpsc::channel());
         thread::scope(|scope| {
             let writer = scope.spawn(|| fill(&devices, rounds.into_iter()));
             churn(&devices, sender);

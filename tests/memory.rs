@@ -7,20 +7,20 @@ use std::{
         Arc, Barrier, Weak,
         atomic::{
             AtomicBool,
-            Ordering::{Acquire, Relaxed, Release},
+            Ordering::{Acquire, Relaxed},
         },
     },
     thread,
 };
 
-use ax_errno::{AxError, AxResult};
+use ax_errno::AxError;
 use axaddrspace::{
-    GuestPhysAddr, GuestPhysAddrRange,
-    device::{AccessWidth, Port, PortRange, SysRegAddr, SysRegAddrRange},
+    GuestPhysAddrRange,
+    device::{AccessWidth, Port, PortRange, SysRegAddr},
 };
 use axdevice::{Dispatcher, SharedVmDevices, Unmapped};
 use axdevice_base::BaseDeviceOps;
-use axvmconfig::EmulatedDeviceType;
+use support::{Access, Bus, Sets, device, size_emulated};
 
 /// What a thread has done with the heap.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -77,64 +77,28 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// How many devices and changes there are: few where every step is slow.
-const MANY: usize = match option_env!("AXDEVICE_FEW_ROUNDS") {
-    _ if cfg!(miri) => 60,
-    Some(_) => 500,
-    None => 10_000,
-};
+/// The number of devices and of changes.
+const MANY: usize = size_emulated(10_000, 500, 60);
 
 /// As many as fit on every bus, with room for each.
 const SOME: usize = MANY / 10;
 
-/// Sets a flag when it goes, so that whoever waits for the flag ends even where a test fails.
-struct Sets<'a>(&'a AtomicBool);
-
-impl Drop for Sets<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Release);
-    }
+/// A device that owns 16 addresses. It reads as the first, and refuses every write.
+fn sixteen<R: Bus>(first: usize) -> Arc<impl BaseDeviceOps<R> + Send + Sync> {
+    device::<R>(
+        first,
+        first + 15,
+        move |Access { written, .. }| match written {
+            None => Ok(first),
+            Some(_) => Err(AxError::Io),
+        },
+    )
 }
-
-/// A device on any bus that owns 16 addresses.
-struct Sixteen(usize);
-
-macro_rules! on_bus {
-    ($range:ty, $addr:ty, $covering:expr) => {
-        impl BaseDeviceOps<$range> for Sixteen {
-            fn emu_type(&self) -> EmulatedDeviceType {
-                EmulatedDeviceType::Dummy
-            }
-
-            fn address_range(&self) -> $range {
-                $covering(self.0, self.0 + 15)
-            }
-
-            fn handle_read(&self, _: $addr, _: AccessWidth) -> AxResult<usize> {
-                Ok(self.0)
-            }
-
-            fn handle_write(&self, _: $addr, _: AccessWidth, _: usize) -> AxResult {
-                Err(AxError::Io)
-            }
-        }
-    };
-}
-
-on_bus!(GuestPhysAddrRange, GuestPhysAddr, |first: usize, last| {
-    GuestPhysAddrRange::from_start_size(first.into(), last + 1 - first)
-});
-on_bus!(SysRegAddrRange, SysRegAddr, |first, last| {
-    SysRegAddrRange::new(SysRegAddr(first), SysRegAddr(last))
-});
-on_bus!(PortRange, Port, |first, last| {
-    PortRange::new(Port(first as u16), Port(last as u16))
-});
 
 /// Lets this thread make what it makes once: the cell's node, above all.
 fn warm_up() {
     let devices = SharedVmDevices::default();
-    devices.add_mmio_dev(Arc::new(Sixteen(0))).unwrap();
+    devices.add_mmio_dev(sixteen(0)).unwrap();
     assert!(devices.find_mmio_dev(0.into()).is_some());
     assert_eq!(devices.iter_mmio_dev().count(), 1);
 }
@@ -143,7 +107,7 @@ fn warm_up() {
 fn registry(n: usize, then: impl Fn(&SharedVmDevices)) -> SharedVmDevices {
     let devices = SharedVmDevices::default().with_unmapped(Unmapped::Float);
     for place in 0..n {
-        devices.add_mmio_dev(Arc::new(Sixteen(place * 16))).unwrap();
+        devices.add_mmio_dev(sixteen(place * 16)).unwrap();
         then(&devices);
     }
     devices
@@ -211,12 +175,10 @@ fn iterating_does_not_hold_a_device_more_often() {
     warm_up();
     let count = |iterate: bool| {
         let devices = registry(3, |_| ());
-        let device: Arc<Sixteen> = Arc::new(Sixteen(0x1000));
+        let device = sixteen::<GuestPhysAddrRange>(0x1000);
         devices.add_mmio_dev(device.clone()).unwrap();
         for n in 0..20 {
-            devices
-                .add_mmio_dev(Arc::new(Sixteen(0x2000 + n * 16)))
-                .unwrap();
+            devices.add_mmio_dev(sixteen(0x2000 + n * 16)).unwrap();
             if iterate {
                 assert_eq!(devices.iter_mmio_dev().count(), 5 + n);
                 drop(devices.snapshot());
@@ -238,7 +200,7 @@ fn replacing_again_and_again_does_not_add_up() {
             let mut devices = registry(SOME.min(100), |_| ());
             for _ in 0..times {
                 for item in devices.iter_mut_mmio_dev() {
-                    *item = Arc::new(Sixteen(item.address_range().start.as_usize()));
+                    *item = sixteen(item.address_range().start.as_usize());
                 }
                 assert_eq!(devices.iter_mmio_dev().count(), SOME.min(100));
             }
@@ -254,11 +216,7 @@ fn refusals_finds_and_snapshots_leave_nothing_behind() {
     let devices = registry(SOME.min(100), |_| ());
     let before = heap().live;
     for n in 0..SOME {
-        assert!(
-            devices
-                .add_mmio_dev(Arc::new(Sixteen(n % 90 * 16 + 3)))
-                .is_err()
-        );
+        assert!(devices.add_mmio_dev(sixteen(n % 90 * 16 + 3)).is_err());
         assert!(devices.find_mmio_dev((n % 90 * 16).into()).is_some());
         assert!(devices.snapshot().mmio().count() > 0);
         devices.reclaim();
@@ -269,31 +227,16 @@ fn refusals_finds_and_snapshots_leave_nothing_behind() {
 #[test]
 fn a_handler_that_adds_holds_one_table_and_no_more() {
     warm_up();
-    struct Adds(Weak<SharedVmDevices>);
-    impl BaseDeviceOps<PortRange> for Adds {
-        fn emu_type(&self) -> EmulatedDeviceType {
-            EmulatedDeviceType::Dummy
-        }
-
-        fn address_range(&self) -> PortRange {
-            PortRange::new(Port(0), Port(0))
-        }
-
-        fn handle_read(&self, _: Port, _: AccessWidth) -> AxResult<usize> {
-            let devices = self.0.upgrade().unwrap();
-            for n in 0..SOME {
-                devices.add_mmio_dev(Arc::new(Sixteen(n * 16))).unwrap();
-            }
-            Ok(0)
-        }
-
-        fn handle_write(&self, _: Port, _: AccessWidth, _: usize) -> AxResult {
-            Ok(())
-        }
-    }
     let make = || {
         let devices = Arc::new(SharedVmDevices::default());
-        let adds = Arc::new(Adds(Arc::downgrade(&devices)));
+        let weak = Arc::downgrade(&devices);
+        let adds = device::<PortRange>(0, 0, move |_| {
+            let devices: Arc<SharedVmDevices> = weak.upgrade().unwrap();
+            for n in 0..SOME {
+                devices.add_mmio_dev(sixteen(n * 16)).unwrap();
+            }
+            Ok(0)
+        });
         devices.add_port_dev(adds.clone()).unwrap();
         (devices, adds)
     };
@@ -368,10 +311,8 @@ fn dispatches_without_the_heap(devices: &SharedVmDevices, hits: usize, misses: u
 fn on_every_bus(n: usize) -> SharedVmDevices {
     let devices = registry(n, |_| ());
     for place in 0..n {
-        devices.add_port_dev(Arc::new(Sixteen(place * 16))).unwrap();
-        devices
-            .add_sys_reg_dev(Arc::new(Sixteen(place * 16)))
-            .unwrap();
+        devices.add_port_dev(sixteen(place * 16)).unwrap();
+        devices.add_sys_reg_dev(sixteen(place * 16)).unwrap();
     }
     devices
 }
@@ -400,7 +341,7 @@ fn nor_does_it_while_the_tables_are_replaced() {
         let stops = Sets(&done);
         for n in 0..SOME {
             let at = 0x10_0000 + n * 16;
-            devices.add_mmio_dev(Arc::new(Sixteen(at))).unwrap();
+            devices.add_mmio_dev(sixteen(at)).unwrap();
             if readers.iter().any(thread::ScopedJoinHandle::is_finished) {
                 // One has failed: its panic is passed on when the scope ends.
                 break;
@@ -442,7 +383,7 @@ fn nor_does_a_vcpus_handle_that_renews_its_tables() {
         let stops = Sets(&done);
         for n in 0..SOME {
             let at = 0x10_0000 + n * 16;
-            devices.add_mmio_dev(Arc::new(Sixteen(at))).unwrap();
+            devices.add_mmio_dev(sixteen(at)).unwrap();
         }
         drop(stops);
         assert!(vcpu.join().unwrap() > 0);
@@ -463,7 +404,7 @@ fn nor_does_what_a_handle_counts() {
     let mut answered = 0;
     for round in 0..ROUNDS {
         let added: Vec<_> = (0..MORE)
-            .map(|n| devices.add_mmio_dev(Arc::new(Sixteen(n * 16))).unwrap())
+            .map(|n| devices.add_mmio_dev(sixteen(n * 16)).unwrap())
             .collect();
         let before = heap();
         for at in (0..2 * MORE).map(|n| n * 16) {
@@ -483,7 +424,7 @@ fn nor_does_what_a_handle_counts() {
     assert!(profile.others.total() > 0 && profile.removed.total() > 0);
     // A refresh makes room, once, and the room goes with the handle.
     let ids: Vec<_> = (0..MORE)
-        .map(|n| devices.add_mmio_dev(Arc::new(Sixteen(n * 16))).unwrap())
+        .map(|n| devices.add_mmio_dev(sixteen(n * 16)).unwrap())
         .collect();
     let before = heap();
     vcpu.refresh();
@@ -523,7 +464,7 @@ fn a_handle_holds_the_tables_until_it_is_refreshed_or_parked() {
         let before = heap().live;
         for n in 0..DEVICES {
             let at = 0x10_0000 + n * 16;
-            devices.add_mmio_dev(Arc::new(Sixteen(at))).unwrap();
+            devices.add_mmio_dev(sixteen(at)).unwrap();
         }
         let held = heap().live - before;
         then(&mut vcpu);
@@ -549,35 +490,16 @@ fn a_handle_holds_the_tables_until_it_is_refreshed_or_parked() {
 #[test]
 fn nor_do_nested_dispatches() {
     warm_up();
-    struct Down(Weak<SharedVmDevices>);
-    impl BaseDeviceOps<PortRange> for Down {
-        fn emu_type(&self) -> EmulatedDeviceType {
-            EmulatedDeviceType::Dummy
-        }
-
-        fn address_range(&self) -> PortRange {
-            PortRange::new(Port(0), Port(31))
-        }
-
-        fn handle_read(&self, port: Port, width: AccessWidth) -> AxResult<usize> {
-            match port.0 {
-                0 => Ok(0),
-                n => Ok(self
-                    .0
-                    .upgrade()
-                    .unwrap()
-                    .handle_port_read(Port(n - 1), width)?
-                    + 1),
-            }
-        }
-
-        fn handle_write(&self, _: Port, _: AccessWidth, _: usize) -> AxResult {
-            Ok(())
-        }
-    }
     let devices = Arc::new(SharedVmDevices::default());
-    let down = Down(Arc::downgrade(&devices));
-    devices.add_port_dev(Arc::new(down)).unwrap();
+    let weak: Weak<SharedVmDevices> = Arc::downgrade(&devices);
+    let down = device::<PortRange>(0, 31, move |Access { at, width, .. }| match at {
+        0 => Ok(0),
+        at => {
+            let next = Port(at as u16 - 1);
+            Ok(weak.upgrade().unwrap().handle_port_read(next, width)? + 1)
+        }
+    });
+    devices.add_port_dev(down).unwrap();
     let before = heap();
     for depth in [1, 8, 9, 12, 31] {
         let read = devices.handle_port_read(Port(depth), AccessWidth::Byte);

@@ -14,11 +14,10 @@ use std::{
     },
 };
 
-use ax_errno::{AxError, AxResult};
+use ax_errno::AxError;
 use axaddrspace::device::{AccessWidth, Port, PortRange};
 use axdevice::{DeviceId, Difference, Listener, Refusal, SharedVmDevices, Unmapped, Veto};
-use axdevice_base::BaseDeviceOps;
-use axvmconfig::EmulatedDeviceType;
+use support::{Echo, shared_registry};
 
 /// How large an allocation is that can fail: larger than all that are of fixed size.
 const LARGE: usize = 576;
@@ -101,24 +100,8 @@ const DEVICES: usize = 200;
 const COPIES: usize = 3;
 
 /// A device with eight ports.
-struct Ports(u16);
-
-impl BaseDeviceOps<PortRange> for Ports {
-    fn emu_type(&self) -> EmulatedDeviceType {
-        EmulatedDeviceType::Dummy
-    }
-
-    fn address_range(&self) -> PortRange {
-        ports(self.0)
-    }
-
-    fn handle_read(&self, _: Port, _: AccessWidth) -> AxResult<usize> {
-        Ok(self.0.into())
-    }
-
-    fn handle_write(&self, _: Port, _: AccessWidth, _: usize) -> AxResult {
-        Ok(())
-    }
+fn eight(first: u16) -> Arc<Echo<PortRange>> {
+    Arc::new(Echo(ports(first)))
 }
 
 fn ports(first: u16) -> PortRange {
@@ -131,16 +114,19 @@ fn first(n: usize) -> u16 {
 }
 
 /// A registry with [`DEVICES`] devices, and one of them.
-fn registry() -> (SharedVmDevices, Vec<DeviceId>, Arc<Ports>) {
-    let devices = SharedVmDevices::default().with_unmapped(Unmapped::Error);
-    let witness = Arc::new(Ports(first(0)));
+fn registry() -> (SharedVmDevices, Vec<DeviceId>, Arc<Echo<PortRange>>) {
+    let devices = shared_registry();
+    let witness = eight(first(0));
     let mut ids = vec![devices.add_port_dev(witness.clone()).unwrap()];
-    ids.extend((1..DEVICES).map(|n| devices.add_port_dev(Arc::new(Ports(first(n)))).unwrap()));
+    ids.extend((1..DEVICES).map(|n| devices.add_port_dev(eight(first(n))).unwrap()));
     (devices, ids, witness)
 }
 
 /// Checks that the registry stays as it is now, and keeps nothing.
-fn unchanged<'a>(devices: &'a SharedVmDevices, witness: &'a Arc<Ports>) -> impl Fn() + use<'a> {
+fn unchanged<'a>(
+    devices: &'a SharedVmDevices,
+    witness: &'a Arc<Echo<PortRange>>,
+) -> impl Fn() + use<'a> {
     let map = devices.snapshot().to_string();
     let counts = Arc::strong_count(witness);
     move || {
@@ -154,7 +140,7 @@ fn unchanged<'a>(devices: &'a SharedVmDevices, witness: &'a Arc<Ports>) -> impl 
 #[test]
 fn a_device_that_is_not_added_comes_back() {
     let (devices, _, witness) = registry();
-    let device = Arc::new(Ports(first(DEVICES)));
+    let device = eight(first(DEVICES));
     let add = || {
         let error = match devices.add_port_dev(device.clone()) {
             Ok(_) => return Ok(()),
@@ -193,7 +179,7 @@ fn a_device_that_is_not_moved_stays() {
 #[test]
 fn an_update_that_is_not_made_changes_nothing() {
     let (devices, ids, witness) = registry();
-    let heirs: Vec<_> = (1..DEVICES).map(|n| Arc::new(Ports(first(n)))).collect();
+    let heirs: Vec<_> = (1..DEVICES).map(|n| eight(first(n))).collect();
     let update = || {
         let updated = devices.update(|batch| -> Result<(), Refusal> {
             for (&id, heir) in ids[1..].iter().zip(&heirs) {
@@ -221,9 +207,7 @@ fn an_update_that_is_not_made_changes_nothing() {
 #[test]
 fn what_a_batch_has_refused_can_be_recorded_again() {
     let (devices, ..) = registry();
-    let added: Vec<_> = (DEVICES..2 * DEVICES)
-        .map(|n| Arc::new(Ports(first(n))))
-        .collect();
+    let added: Vec<_> = (DEVICES..2 * DEVICES).map(|n| eight(first(n))).collect();
     let mut refused = 0;
     let ((), removed) = devices
         .update(|batch| -> Result<(), Refusal> {
@@ -247,7 +231,7 @@ fn what_a_batch_has_refused_can_be_recorded_again() {
 #[test]
 fn what_iter_mut_lent_waits_until_there_is_memory() {
     let (mut devices, ids, _) = registry();
-    let heir = Arc::new(Ports(first(DEVICES)));
+    let heir = eight(first(DEVICES));
     *devices.iter_mut_port_dev().nth(7).unwrap() = heir.clone();
     let remove = || devices.remove(ids[9]).map(drop);
     // What is put back, and then the removal.

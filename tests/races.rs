@@ -10,9 +10,6 @@
 //! register is memory, calls them a race. So no two vCPUs of these tests write one such register.
 #![cfg(target_arch = "aarch64")]
 
-#[path = "common/entry.rs"]
-mod entry;
-
 use std::{sync::Barrier, thread};
 
 use arm_vgic::v3::vgicd::VGicD;
@@ -20,9 +17,10 @@ use axaddrspace::device::AccessWidth::{self, Byte, Qword};
 use axdevice::{AxVmDeviceConfig, AxVmDevices};
 use axdevice_base::map_device_of_type;
 use axvmconfig::EmulatedDeviceType::{GPPTDistributor, GPPTITS, GPPTRedistributor};
-use mock_host::{machine, registers};
-
-use crate::entry::entry;
+use support::{
+    entry,
+    host::{machine, registers},
+};
 
 const GICD: usize = 0x2f00_0000;
 const GICR: usize = 0x2f10_0000;

@@ -16,12 +16,12 @@ use axdevice::{
     ThreadSafe,
 };
 use axvmconfig::{EmulatedDeviceConfig, EmulatedDeviceType};
+use support::{Bus, Journal};
 
 use crate::{
-    bus::Bus,
     model::{Model, Step, ends, span},
     on::{BUSES, On, on_bus, range},
-    recorder::{Journal, Known, recorder},
+    recorder::{Known, recorder},
 };
 
 /// All of it.

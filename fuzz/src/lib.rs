@@ -1,7 +1,5 @@
 //! What the fuzz targets do: each runs the crate on an input and holds every result against a model.
 
-#[path = "../../tests/suite/common/bus.rs"]
-mod bus;
 pub mod config;
 mod model;
 mod on;

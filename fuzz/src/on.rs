@@ -1,5 +1,5 @@
-//! What the shared [`Bus`] does not tell of a bus: which of the three it is, what its
-//! ranges' ends mean.
+//! The properties of a bus that [`Bus`] does not have: which of the three it is, and whether the ends of its
+//! ranges are inclusive.
 
 use arbitrary::Arbitrary;
 use axaddrspace::{
@@ -7,8 +7,7 @@ use axaddrspace::{
     device::{PortRange, SysRegAddrRange},
 };
 use axdevice::{BusId, DeviceBound, ThreadSafe};
-
-use crate::bus::Bus;
+use support::Bus;
 
 /// A bus, told at run time.
 #[derive(Arbitrary, Clone, Copy, Debug, PartialEq)]

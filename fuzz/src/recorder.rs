@@ -1,4 +1,4 @@
-//! [`Recorder`]: a device that notes how it is called and when it goes.
+//! [`recorder`]: a device that records how it is called and when it is dropped.
 
 use std::sync::{
     Arc, Mutex,
@@ -6,34 +6,12 @@ use std::sync::{
 };
 
 use ax_errno::{AxError, AxResult};
-use axaddrspace::device::AccessWidth;
 use axdevice::Serialized;
-use axdevice_base::BaseDeviceOps;
-use axvmconfig::EmulatedDeviceType;
+use support::{Access, Bus, Device, Journal};
 
-use crate::{bus::Bus, on::Dev};
+use crate::on::Dev;
 
-/// How a device was called.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Call {
-    pub(crate) device: usize,
-    pub(crate) at: usize,
-    pub(crate) width: AccessWidth,
-    pub(crate) written: Option<usize>,
-}
-
-/// The calls of the devices that share it.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Journal(Arc<Mutex<Vec<Call>>>);
-
-impl Journal {
-    /// The calls since it was last asked.
-    pub(crate) fn take(&self) -> Vec<Call> {
-        std::mem::take(&mut *self.0.lock().unwrap())
-    }
-}
-
-/// What is known of a device from outside.
+/// The part of a device that outlives it.
 #[derive(Debug)]
 pub(crate) struct Known {
     number: usize,
@@ -52,14 +30,15 @@ impl Known {
     }
 }
 
-/// What a device gives, in all bits, whatever the width. Some give nothing but errors.
+/// The value that a device reads as, in all bits, whatever the width. Some devices give nothing but errors.
 pub(crate) fn answer(device: usize, at: usize) -> AxResult<usize> {
     if device % 8 == 5 {
         return Err(AxError::Io);
     }
-    Ok((device + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ at.rotate_left(29) ^ at)
+    Ok(support::answer(device, at))
 }
 
+/// The state of a device.
 struct Recorder {
     known: Arc<Known>,
     journal: Journal,
@@ -80,43 +59,25 @@ pub(crate) fn recorder<R: Bus>(
         known: known.clone(),
         journal: journal.clone(),
     };
+    let device = Device::new(recorder, Recorder::range::<R>, Recorder::called);
     let device: Arc<Dev<R>> = match number % 4 {
-        3 => Arc::new(Serialized::new(recorder)),
-        _ => Arc::new(recorder),
+        3 => Arc::new(Serialized::new(device)),
+        _ => Arc::new(device),
     };
     (known, device)
 }
 
 impl Recorder {
-    fn called(&self, at: usize, width: AccessWidth, written: Option<usize>) -> AxResult<usize> {
-        let device = self.known.number;
-        assert_eq!(self.known.drops(), 0, "a device that is gone was called");
-        self.journal.0.lock().unwrap().push(Call {
-            device,
-            at,
-            width,
-            written,
-        });
-        answer(device, at)
-    }
-}
-
-impl<R: Bus> BaseDeviceOps<R> for Recorder {
-    fn emu_type(&self) -> EmulatedDeviceType {
-        EmulatedDeviceType::Dummy
-    }
-
-    fn address_range(&self) -> R {
+    fn range<R: Bus>(&self) -> R {
         let (start, end) = *self.known.range.lock().unwrap();
         R::raw(start, end)
     }
 
-    fn handle_read(&self, addr: R::Addr, width: AccessWidth) -> AxResult<usize> {
-        self.called(R::place(addr), width, None)
-    }
-
-    fn handle_write(&self, addr: R::Addr, width: AccessWidth, val: usize) -> AxResult {
-        self.called(R::place(addr), width, Some(val)).map(drop)
+    fn called(&self, access: Access) -> AxResult<usize> {
+        let device = self.known.number;
+        assert_eq!(self.known.drops(), 0, "a device that is gone was called");
+        self.journal.record(device, access);
+        answer(device, access.at)
     }
 }
 

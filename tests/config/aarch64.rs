@@ -14,10 +14,10 @@ use axvmconfig::{
         GPPTDistributor, GPPTITS, GPPTRedistributor, IVCChannel, InterruptController,
     },
 };
+use support::entry;
 
 use crate::{
     common::{config, error, fault},
-    entry::entry,
     host::{self, machine},
 };
 

@@ -13,10 +13,10 @@ use axdevice::{
     Unmapped,
 };
 use axvmconfig::EmulatedDeviceType::{Console, Dummy, IVCChannel, VirtioBlk};
+use support::{Echo, entry};
 
 use crate::{
-    common::{self, config, error, fault, named},
-    entry::entry,
+    common::{config, error, fault, named},
     log::logged,
 };
 
@@ -166,11 +166,11 @@ fn entries_of_one_name_get_a_warning() {
 fn in_memory<B: DeviceBound>(
     config: &axvmconfig::EmulatedDeviceConfig,
     batch: &mut Batch<'_, B>,
-    share: impl Fn(common::Memory) -> Arc<B::Dev<GuestPhysAddrRange>>,
+    share: impl Fn(Echo<GuestPhysAddrRange>) -> Arc<B::Dev<GuestPhysAddrRange>>,
 ) -> ax_errno::AxResult {
     let end = config.base_gpa + config.length;
     let range = GuestPhysAddrRange::new(config.base_gpa.into(), end.into());
-    batch.add_mmio_dev(share(common::Memory(range)))?;
+    batch.add_mmio_dev(share(Echo(range)))?;
     Ok(())
 }
 
@@ -238,15 +238,12 @@ fn no_device_lies_in_the_ivc_range_whichever_entry_comes_first() {
 fn console<B: DeviceBound>(
     config: &axvmconfig::EmulatedDeviceConfig,
     batch: &mut Batch<'_, B>,
-    share: impl Fn(common::Console) -> Arc<B::Dev<PortRange>>,
+    share: impl Fn(Echo<PortRange>) -> Arc<B::Dev<PortRange>>,
 ) -> ax_errno::AxResult {
     let port = |addr: usize| u16::try_from(addr).map_err(|_| AxError::InvalidInput);
     let first = port(config.base_gpa)?;
     let last = port(config.base_gpa + config.length - 1)?;
-    batch.add_port_dev(share(common::Console(PortRange::new(
-        Port(first),
-        Port(last),
-    ))))?;
+    batch.add_port_dev(share(Echo(PortRange::new(Port(first), Port(last)))))?;
     Ok(())
 }
 
@@ -271,7 +268,7 @@ fn a_factory_makes_the_devices_of_its_type() {
     assert_eq!(made.get(), 2);
     assert_eq!(
         devices.handle_port_read(Port(0x2fb), AccessWidth::Byte),
-        Ok(3)
+        Ok(0xfb)
     );
     assert_eq!(
         devices.handle_port_read(Port(0x2f7), AccessWidth::Byte),
@@ -316,7 +313,7 @@ fn the_refusal_of_a_factory_s_device_is_kept() {
         let built = AxVmDevices::builder()
             .config(config(&[named("com1", entry(Console, 0, 0, &[]))]))
             .factory(Console, |_, batch| {
-                let added = batch.add_port_dev(Arc::new(common::Console(backwards())));
+                let added = batch.add_port_dev(Arc::new(Echo(backwards())));
                 match error {
                     Some(error) => Err(error),
                     None => Ok(added.map(drop)?),
@@ -368,7 +365,7 @@ fn an_entry_is_made_whole_or_not_at_all() {
     let two = |batch: &mut Batch<'_, Unbound>, ports: [(u16, u16); 2]| {
         for (first, last) in ports {
             let range = PortRange::new(Port(first), Port(last));
-            batch.add_port_dev(Arc::new(common::Console(range)))?;
+            batch.add_port_dev(Arc::new(Echo(range)))?;
         }
         Ok(())
     };

@@ -1,18 +1,14 @@
-//! Configurations, and a console for the factories to make.
+//! Configurations, and vCPUs that use what is built from them.
 
 #[cfg(target_arch = "aarch64")]
 use std::time::Duration;
 #[cfg(any(target_arch = "aarch64", target_arch = "riscv64"))]
 use std::{sync::Barrier, thread};
 
-use ax_errno::AxResult;
-use axaddrspace::{
-    GuestPhysAddr, GuestPhysAddrRange,
-    device::{AccessWidth, Port, PortRange},
-};
+#[cfg(any(target_arch = "aarch64", target_arch = "riscv64"))]
+use axaddrspace::device::AccessWidth;
 use axdevice::{AxVmDeviceConfig, AxVmDevices, ConfigError, ConfigFault};
-use axdevice_base::BaseDeviceOps;
-use axvmconfig::{EmulatedDeviceConfig, EmulatedDeviceType};
+use axvmconfig::EmulatedDeviceConfig;
 
 pub(crate) fn config(entries: &[EmulatedDeviceConfig]) -> AxVmDeviceConfig {
     AxVmDeviceConfig::new(entries.to_vec())
@@ -114,46 +110,4 @@ pub(crate) fn miss(
     work: impl Fn(&AxVmDevices, usize) + Sync,
 ) -> bool {
     !together(devices, register, Duration::from_millis(50), work)
-}
-
-/// Ports that read as the distance from the first.
-pub(crate) struct Console(pub(crate) PortRange);
-
-impl BaseDeviceOps<PortRange> for Console {
-    fn emu_type(&self) -> EmulatedDeviceType {
-        EmulatedDeviceType::Console
-    }
-
-    fn address_range(&self) -> PortRange {
-        self.0
-    }
-
-    fn handle_read(&self, port: Port, _: AccessWidth) -> AxResult<usize> {
-        Ok((port.0 - self.0.start.0).into())
-    }
-
-    fn handle_write(&self, _: Port, _: AccessWidth, _: usize) -> AxResult {
-        Ok(())
-    }
-}
-
-/// Memory that reads as zero.
-pub(crate) struct Memory(pub(crate) GuestPhysAddrRange);
-
-impl BaseDeviceOps<GuestPhysAddrRange> for Memory {
-    fn emu_type(&self) -> EmulatedDeviceType {
-        EmulatedDeviceType::Console
-    }
-
-    fn address_range(&self) -> GuestPhysAddrRange {
-        self.0
-    }
-
-    fn handle_read(&self, _: GuestPhysAddr, _: AccessWidth) -> AxResult<usize> {
-        Ok(0)
-    }
-
-    fn handle_write(&self, _: GuestPhysAddr, _: AccessWidth, _: usize) -> AxResult {
-        Ok(())
-    }
 }

@@ -13,11 +13,10 @@ use axvmconfig::EmulatedDeviceType::PPPTGlobal;
 use axvmconfig::EmulatedDeviceType::{
     GPPTDistributor, GPPTITS, GPPTRedistributor, InterruptController,
 };
+use support::{assert_fair, entry, hammer};
 
 use crate::{
     common::{Shared, config},
-    entry::entry,
-    hammer::{assert_fair, hammer},
     host::machine,
 };
 

@@ -9,10 +9,10 @@ use axaddrspace::device::AccessWidth::{self, Byte, Dword, Qword, Word};
 use axdevice::{AxVmDevices, SharedVmDevices};
 use axdevice_base::map_device_of_type;
 use axvmconfig::EmulatedDeviceType::GPPTDistributor;
+use support::entry;
 
 use crate::{
     common::{config, meet, miss, on_two_vcpus, read, write},
-    entry::entry,
     host::{self, machine},
 };
 

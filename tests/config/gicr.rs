@@ -7,10 +7,10 @@ use axvmconfig::{
     EmulatedDeviceConfig,
     EmulatedDeviceType::{GPPTDistributor, GPPTRedistributor},
 };
+use support::{entry, size};
 
 use crate::{
     common::{config, meet, miss, on_two_vcpus, read, write},
-    entry::entry,
     host::{self, machine},
 };
 
@@ -280,7 +280,7 @@ fn two_vcpus_write_one_register_of_one() {
 
 #[test]
 fn two_vcpus_write_halves_of_one_register_and_neither_is_lost() {
-    const ROUNDS: usize = if cfg!(miri) { 8 } else { 20_000 };
+    const ROUNDS: usize = size(20_000, 8);
     let _machine = machine::exclusive();
     let devices = guest();
     let (register, _) = both(0, PROPBASER);

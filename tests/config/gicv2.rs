@@ -5,10 +5,10 @@
 use axaddrspace::device::AccessWidth::{Byte, Dword, Word};
 use axdevice::AxVmDevices;
 use axvmconfig::EmulatedDeviceType::InterruptController;
+use support::entry;
 
 use crate::{
     common::{config, on_two_vcpus, read, write},
-    entry::entry,
     host::machine,
 };
 

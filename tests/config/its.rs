@@ -10,10 +10,10 @@ use std::sync::{
 use axaddrspace::device::AccessWidth::{self, Byte, Dword, Qword};
 use axdevice::AxVmDevices;
 use axvmconfig::EmulatedDeviceType::{GPPTITS, GPPTRedistributor};
+use support::{entry, size};
 
 use crate::{
     common::{config, miss, on_two_vcpus, read, write},
-    entry::entry,
     host::{self, machine},
 };
 
@@ -195,7 +195,7 @@ fn an_lpi_is_enabled_through_the_redistributor() {
 fn two_vcpus_submit_commands_once() {
     let _machine = machine::exclusive();
     let devices = guest();
-    let rounds = if cfg!(miri) { 4 } else { 60 };
+    let rounds = size(60, 4);
     let queue = Queue::new(&devices);
     let (before, memory) = (submitted(), queue.memory);
     let mut queue = queue;

@@ -7,16 +7,11 @@ mod builder;
 mod common;
 #[cfg(all(any(target_arch = "aarch64", target_arch = "riscv64"), not(miri)))]
 mod crowd;
-#[path = "../common/entry.rs"]
-mod entry;
-#[cfg(all(any(target_arch = "aarch64", target_arch = "riscv64"), not(miri)))]
-#[path = "../common/hammer.rs"]
-mod hammer;
 mod log;
 mod vm_files;
 
 #[cfg(any(target_arch = "aarch64", target_arch = "riscv64"))]
-use mock_host as host;
+use support::host;
 
 #[cfg(target_arch = "aarch64")]
 mod aarch64;

@@ -5,10 +5,10 @@
 use axaddrspace::device::AccessWidth::Dword;
 use axdevice::AxVmDevices;
 use axvmconfig::EmulatedDeviceType::PPPTGlobal;
+use support::entry;
 
 use crate::{
     common::{config, on_two_vcpus, read, write},
-    entry::entry,
     host,
 };
 

@@ -5,10 +5,10 @@ use axdevice::{AxVmDevices, ConfigFault, Refusal, SharedVmDevices};
 use axdevice_base::map_device_of_type;
 use axvmconfig::EmulatedDeviceType::{IVCChannel, PPPTGlobal, VirtioBlk};
 use riscv_vplic::VPlicGlobal;
+use support::entry;
 
 use crate::{
     common::{config, error, fault},
-    entry::entry,
     host,
 };
 

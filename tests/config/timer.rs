@@ -1,15 +1,15 @@
 //! The virtual timer. Registers: Arm Architecture Reference Manual, DDI 0487, by their names.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use arm_vgic::vtimer::get_sysreg_device;
 use axaddrspace::device::{AccessWidth::Qword, SysRegAddr, SysRegAddrRange};
 use axdevice::{AxVmDevices, ConfigFault, Refusal, SharedVmDevices};
 use axvmconfig::EmulatedDeviceType::Console;
+use support::{Echo, entry};
 
 use crate::{
     common::config,
-    entry::entry,
     host::{self, machine},
     log::logged,
 };
@@ -151,34 +151,10 @@ fn when_axvm_adds_it_alone_nothing_is_refused() {
 
 #[test]
 fn an_entry_that_wants_its_registers_is_refused_by_name() {
-    struct Register;
-    impl axdevice_base::BaseDeviceOps<SysRegAddrRange> for Register {
-        fn emu_type(&self) -> axvmconfig::EmulatedDeviceType {
-            Console
-        }
-        fn address_range(&self) -> SysRegAddrRange {
-            SysRegAddrRange::new(CNTPCT_EL0, CNTPCT_EL0)
-        }
-        fn handle_read(
-            &self,
-            _: SysRegAddr,
-            _: axaddrspace::device::AccessWidth,
-        ) -> ax_errno::AxResult<usize> {
-            Ok(0)
-        }
-        fn handle_write(
-            &self,
-            _: SysRegAddr,
-            _: axaddrspace::device::AccessWidth,
-            _: usize,
-        ) -> ax_errno::AxResult {
-            Ok(())
-        }
-    }
     let built = SharedVmDevices::builder()
         .config(config(&[entry(Console, 0, 0, &[])]))
         .factory(Console, |_, batch| {
-            batch.add_sys_reg_dev(Arc::new(Register))?;
+            batch.add_sys_reg_dev(Echo::<SysRegAddrRange>::new(CNTPCT_EL0.0, CNTPCT_EL0.0))?;
             Ok(())
         })
         .with_virtual_timer()

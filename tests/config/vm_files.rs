@@ -6,8 +6,7 @@ use ax_errno::AxError;
 use axaddrspace::device::{Port, PortRange};
 use axdevice::{AxVmDeviceConfig, ConfigError, SharedVmDevices};
 use axvmconfig::{AxVMCrateConfig, EmulatedDeviceType::Console, VMInterruptMode};
-
-use crate::common;
+use support::Echo;
 
 /// A file of the examples.
 macro_rules! file {
@@ -42,7 +41,7 @@ fn build(config: AxVMCrateConfig) -> Result<SharedVmDevices, ConfigError> {
             let (first, last) = (config.base_gpa, config.base_gpa + config.length - 1);
             if config.base_gpa < 0x1_0000 {
                 let ports = PortRange::new(Port(port(first)?), Port(port(last)?));
-                batch.add_port_dev(Arc::new(common::Console(ports)))?;
+                batch.add_port_dev(Arc::new(Echo(ports)))?;
             }
             Ok(())
         })

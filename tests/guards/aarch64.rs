@@ -3,29 +3,28 @@
 use std::{
     sync::{
         Arc, LazyLock,
-        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicBool, Ordering::SeqCst},
     },
     thread,
 };
 
 use arm_vgic::v3::{vgicd::VGicD, vgicr::LPT};
-use ax_memory_addr::PhysAddr;
 use axaddrspace::device::AccessWidth::{self, Byte, Dword, Qword};
 use axdevice::{AxVmDeviceConfig, AxVmDevices, DeviceBound, SharedVmDevices, Unmapped, VmDevices};
 use axdevice_base::map_device_of_type;
-use axvisor_api::{
-    arch::ArchIf,
-    host::HostIf,
-    vmm::{InterruptVector, VCpuId, VCpuSet, VMId, VmmIf},
-};
 use axvmconfig::{
     EmulatedDeviceConfig,
     EmulatedDeviceType::{GPPTDistributor, GPPTITS, GPPTRedistributor, InterruptController},
 };
+use support::{
+    entry,
+    host::machine::{
+        CPUS, GICD, GICD_LENGTH, GICR, GICR_LENGTH, ITS, ITS_LENGTH, set_gicd, set_gicr,
+    },
+};
 
 use crate::{
     bare::{self, Case},
-    entry::entry,
     host,
     sweep::{
         Row, Twin, Twins, WIDTHS, Write, from_two_vcpus, in_full, plain, read_only, row, step,
@@ -33,89 +32,9 @@ use crate::{
     },
 };
 
-pub(crate) const GICD: usize = 0x800_0000;
-pub(crate) const GICD_LENGTH: usize = 0x1_0000;
-pub(crate) const GICR: usize = 0x80a_0000;
-pub(crate) const GICR_LENGTH: usize = 0x2_0000;
-pub(crate) const ITS: usize = 0x808_0000;
-pub(crate) const ITS_LENGTH: usize = 0x2_0000;
-
 /// The first LPI, and how many the host has.
 pub(crate) const FIRST_LPI: usize = 8192;
 pub(crate) const LPIS: usize = 0x1_0000 - FIRST_LPI;
-
-/// The host's CPUs.
-const CPUS: usize = 2;
-
-/// The registers of the host whose devices are made now.
-static HOST_GICD: AtomicUsize = AtomicUsize::new(0);
-static HOST_GICR: AtomicUsize = AtomicUsize::new(0);
-
-struct Arch;
-
-#[axvisor_api::api_impl]
-impl ArchIf for Arch {
-    fn hardware_inject_virtual_interrupt(_vector: InterruptVector) {}
-
-    fn read_vgicd_typer() -> u32 {
-        // IDbits = 15: interrupts of 16 bits. ITLinesNumber = 31.
-        (15 << 19) | 0x1f
-    }
-
-    fn read_vgicd_iidr() -> u32 {
-        0x43b
-    }
-
-    fn get_host_gicd_base() -> PhysAddr {
-        PhysAddr::from_usize(HOST_GICD.load(SeqCst))
-    }
-
-    fn get_host_gicr_base() -> PhysAddr {
-        PhysAddr::from_usize(HOST_GICR.load(SeqCst))
-    }
-
-    fn fetch_irq() -> u64 {
-        0
-    }
-
-    fn handle_irq() {}
-}
-
-struct Host;
-
-#[axvisor_api::api_impl]
-impl HostIf for Host {
-    fn get_host_cpu_num() -> usize {
-        CPUS
-    }
-}
-
-struct Vmm;
-
-#[axvisor_api::api_impl]
-impl VmmIf for Vmm {
-    fn current_vm_id() -> VMId {
-        0
-    }
-
-    fn current_vcpu_id() -> VCpuId {
-        0
-    }
-
-    fn vcpu_num(_vm_id: VMId) -> Option<usize> {
-        Some(2)
-    }
-
-    fn active_vcpus(_vm_id: VMId) -> Option<usize> {
-        Some(2)
-    }
-
-    fn inject_interrupt(_vm_id: VMId, _vcpu_id: VCpuId, _vector: InterruptVector) {}
-
-    fn inject_interrupt_to_cpus(_vm_id: VMId, _vcpu_set: VCpuSet, _vector: InterruptVector) {}
-
-    fn notify_vcpu_timer_expired(_vm_id: VMId, _vcpu_id: VCpuId) {}
-}
 
 pub(crate) fn gicv2() -> EmulatedDeviceConfig {
     entry(InterruptController, 0, 0, &[])
@@ -149,14 +68,14 @@ pub(crate) fn machine<B: DeviceBound>(
 /// Registers of a host, that devices which are made from now on have.
 pub(crate) fn host_gicd() -> usize {
     let host = host::noisy_registers(GICD_LENGTH);
-    HOST_GICD.store(host, SeqCst);
+    set_gicd(host);
     host
 }
 
 /// Registers of CPU 1 of a host, that devices which are made from now on have.
 pub(crate) fn host_gicr() -> usize {
     let host = host::noisy_registers(CPUS * GICR_LENGTH);
-    HOST_GICR.store(host, SeqCst);
+    set_gicr(host);
     host + GICR_LENGTH
 }
 
@@ -200,7 +119,7 @@ const GICD_ROWS: [Row; 9] = [
 
 #[test]
 fn a_gicv3_distributor() {
-    let _alone = host::alone();
+    let _machine = host::exclusive();
     // As long as the architecture has it, and longer: the host's ends sooner.
     for length in [GICD_LENGTH, 3 * GICD_LENGTH] {
         let twin = || {
@@ -232,7 +151,7 @@ fn a_gicv3_distributor() {
 
 #[test]
 fn a_gicv2_distributor() {
-    let _alone = host::alone();
+    let _machine = host::exclusive();
     let devices: AxVmDevices = machine(false, &[gicv2()]);
     let twin: AxVmDevices = machine(false, &[gicv2()]);
     // Every aligned access is the device's, but for those of interrupts that it does not have.
@@ -497,7 +416,7 @@ fn sweep_its_registers(
 /// In this order: at first there is no table of LPIs, and the first ITS makes it.
 #[test]
 fn redistributors_and_an_its() {
-    let _alone = host::alone();
+    let _machine = host::exclusive();
     assert!(!LPT.is_completed());
     sweep_gicr(false);
     sweep_gicr(true);
@@ -603,7 +522,7 @@ macro_rules! cases {
 
 #[test]
 fn what_the_bare_devices_do() {
-    let _alone = host::alone();
+    let _machine = host::exclusive();
     bare::check(cases! {
         true "GICv2 GICD_ISENABLER16: read of 4 bytes" "" gicv2_case([(0x140, Dword, None)]);
         true "GICv2 GICD_ISENABLER31: write of 1 to 1 byte" "" gicv2_case([(0x17c, Byte, Some(1))]);

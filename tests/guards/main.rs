@@ -11,8 +11,6 @@
 #![cfg(any(target_arch = "aarch64", target_arch = "riscv64"))]
 
 mod bare;
-#[path = "../common/entry.rs"]
-mod entry;
 mod host;
 mod sweep;
 

@@ -1,23 +1,19 @@
 //! The PLIC. Register offsets: RISC-V PLIC specification 1.0.0, "Memory Map".
 
-use std::{
-    mem, ptr,
-    sync::{
-        Once,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
-    thread,
-};
+use std::thread;
 
 use axaddrspace::device::AccessWidth::{self, Byte, Dword, Qword};
 use axdevice::{AxVmDeviceConfig, AxVmDevices, DeviceBound, SharedVmDevices, Unmapped, VmDevices};
 use axdevice_base::map_device_of_type;
 use axvmconfig::EmulatedDeviceType::PPPTGlobal;
 use riscv_vplic::VPlicGlobal;
+use support::{
+    entry,
+    host::privileged::{emulate, emulated},
+};
 
 use crate::{
     bare::{self, Case},
-    entry::entry,
     host,
     sweep::{Row, Twin, Twins, Write, from_two_vcpus, plain, read_only, row, step, watch},
 };
@@ -33,48 +29,10 @@ const CONTROL: usize = 0x20_0000;
 
 /// A registry of a PLIC at `base`, which is also its host's.
 fn machine<B: DeviceBound>(base: usize) -> VmDevices<B> {
-    virtual_csrs();
+    emulate();
     let entry = entry(PPPTGlobal, base, LENGTH, &[CONTEXTS]);
     let builder = VmDevices::builder().config(AxVmDeviceConfig::new(vec![entry]));
     builder.unmapped(Unmapped::Error).build().unwrap()
-}
-
-/// How often the device has set or cleared the guest's interrupt line, or looked at it.
-static CSR_ACCESSES: AtomicUsize = AtomicUsize::new(0);
-
-/// Has the hypervisor's CSRs, which user mode does not have, read as zero and ignore writes.
-fn virtual_csrs() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        // SAFETY: all zeros are a `sigaction`.
-        let mut action: libc::sigaction = unsafe { mem::zeroed() };
-        action.sa_sigaction = skip_csr as *const () as usize;
-        action.sa_flags = libc::SA_SIGINFO;
-        // SAFETY: the handler has the signature that the flag tells of.
-        let installed = unsafe { libc::sigaction(libc::SIGILL, &action, ptr::null_mut()) };
-        assert_eq!(installed, 0);
-    });
-}
-
-extern "C" fn skip_csr(_: libc::c_int, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
-    // SAFETY: the kernel gives a handler with `SA_SIGINFO` its own context.
-    let context = unsafe { &mut *context.cast::<libc::ucontext_t>() };
-    // The program counter stands in the place of x0.
-    let registers = &mut context.uc_mcontext.__gregs;
-    let at = ptr::with_exposed_provenance::<u32>(registers[0] as usize);
-    // SAFETY: the instruction was fetched from there, and a CSR's has four bytes.
-    let instruction = unsafe { at.read_unaligned() };
-    // SYSTEM with a function is a CSR instruction. (The RISC-V Instruction Set Manual, "Zicsr".)
-    if instruction & 0x7f != 0x73 || instruction >> 12 & 7 == 0 {
-        // SAFETY: always sound.
-        unsafe { libc::_exit(1) };
-    }
-    let destination = (instruction >> 7 & 0x1f) as usize;
-    if destination != 0 {
-        registers[destination] = 0;
-    }
-    registers[0] += 4;
-    CSR_ACCESSES.fetch_add(1, Relaxed);
 }
 
 const WORD: &[AccessWidth] = &[Dword];
@@ -108,7 +66,7 @@ fn inject(twin: &Twin, word: usize, bits: usize) {
 
 #[test]
 fn a_plic() {
-    let _alone = host::alone();
+    let _machine = host::exclusive();
     let (host, bare_host) = (host::noisy_registers(LENGTH), host::noisy_registers(LENGTH));
     let devices: AxVmDevices = machine(host);
     let bare: AxVmDevices = machine(bare_host);
@@ -128,13 +86,13 @@ fn a_plic() {
     }
     assert_eq!(twins.bare.read(PENDING, Dword), 0xffff_fffe);
     twins.sweep(509);
-    assert!(CSR_ACCESSES.load(Relaxed) > 0, "the line was never set");
+    assert!(emulated() > 0, "the line was never set");
 }
 
 /// Claims everything that is pending in a context, and completes it, twice and out of order.
 #[test]
 fn claims_and_completions() {
-    let _alone = host::alone();
+    let _machine = host::exclusive();
     let _watched = watch();
     let host = host::registers(LENGTH);
     let devices: AxVmDevices = machine(host);
@@ -173,7 +131,7 @@ fn claims_and_completions() {
 /// Each of two vCPUs completes what the other completes too.
 #[test]
 fn two_vcpus() {
-    let _alone = host::alone();
+    let _machine = host::exclusive();
     let _watched = watch();
     let host = host::registers(LENGTH);
     let devices: SharedVmDevices = machine(host);
@@ -219,7 +177,7 @@ macro_rules! cases {
 
 #[test]
 fn what_the_bare_device_does() {
-    let _alone = host::alone();
+    let _machine = host::exclusive();
     bare::check(cases! {
         "PLIC priority 1: read of 1 byte" "" case(0x4, Byte, None, 0x1000);
         "PLIC priority 2: write of 8 bytes" "" case(0x8, Qword, Some(0), 0x1000);

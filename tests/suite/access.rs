@@ -7,11 +7,7 @@ use axaddrspace::{
     device::{AccessWidth, PortRange, SysRegAddrRange},
 };
 use axdevice::AxVmDevices;
-
-use crate::common::{
-    bus::{Bus, WIDTHS, carried, extent},
-    device::{Call, Journal, Recorder, answer, registry},
-};
+use support::{Bus, Call, Journal, Recorder, WIDTHS, answer, carried, extent, registry};
 
 /// A registry with one device for each range, numbered from 0.
 fn devices<R: Bus>(spans: &[(usize, usize)]) -> (AxVmDevices, Journal) {

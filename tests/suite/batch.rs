@@ -4,12 +4,9 @@ use std::{sync::Arc, thread};
 
 use axaddrspace::device::{AccessWidth, Port};
 use axdevice::Refusal;
+use support::{Bus, Journal, Recorder, owners, read_of, shared_registry, span};
 
-use crate::common::{
-    bus::Bus,
-    device::{Graves, Journal, Mortal, Recorder, owners, read_of, shared_registry},
-    span,
-};
+use crate::common::Graves;
 
 const BYTE: AccessWidth = AccessWidth::Byte;
 
@@ -173,13 +170,13 @@ on_every_bus!(
 fn a_device_that_was_recorded_in_vain_dies_with_the_update() {
     let graves = Graves::default();
     let devices = shared_registry();
-    let there = devices.add_port_dev(Mortal::new(0, &graves)).unwrap();
+    let there = devices.add_port_dev(graves.mortal(0)).unwrap();
     let refused = devices.update(|batch| -> Result<(), Refusal> {
-        batch.add_port_dev(Mortal::new(0x10, &graves))?;
-        batch.add_port_dev(Mortal::new(0x17, &graves))?;
+        batch.add_port_dev(graves.mortal(0x10))?;
+        batch.add_port_dev(graves.mortal(0x17))?;
         batch.remove(there)
     });
     assert!(matches!(refused, Err(Refusal::Overlap { .. })));
-    assert_eq!(*graves.lock().unwrap(), [thread::current().id(); 2]);
+    assert_eq!(*graves.lock(), [thread::current().id(); 2]);
     assert!(devices.find_port_dev(Port(0)).is_some());
 }

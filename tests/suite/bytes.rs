@@ -6,10 +6,9 @@ use std::{cell::Cell, rc::Rc};
 use ax_errno::{AxError, AxResult};
 use axaddrspace::{GuestPhysAddr, GuestPhysAddrRange, device::AccessWidth};
 use axdevice::{AxVmDevices, BusAddr, Dispatcher, Unmapped};
-
-use crate::common::{
-    bus::{Bus, Piece, WIDTHS, carried, extent, floating, items, pieces},
-    device::{Call, Journal, Recorder, Script, answer},
+use support::{
+    Bus, Call, Journal, Piece, Recorder, WIDTHS, answer, carried, device, extent, floating, items,
+    pieces,
 };
 
 /// What the buffer holds before: neither zeros nor ones.
@@ -245,7 +244,7 @@ fn the_first_error_is_given_after_all_accesses<R: Bus>() {
     let devices = AxVmDevices::default();
     let calls = Rc::new(Cell::new(0));
     let counted = calls.clone();
-    let fails = Script::<R, _>::new(0, 0xf, move |_, _| {
+    let fails = device::<R>(0, 0xf, move |_| {
         counted.set(counted.get() + 1);
         match counted.get() {
             2 => Err(AxError::Io),
@@ -315,7 +314,7 @@ fn a_crossing_under_panic_is_an_error_and_fills_the_buffer<R: Bus>() {
 
 fn a_device_that_fails_fills_the_buffer<R: Bus>() {
     let devices = AxVmDevices::default();
-    let fails = Script::<R, _>::new(0, 0xf, |_, _| Err(AxError::Io));
+    let fails = device::<R>(0, 0xf, |_| Err(AxError::Io));
     R::add(&devices, fails).unwrap();
     for length in [1, 2, 4, 8] {
         let failed = (Err(AxError::Io), floats::<R>(length));

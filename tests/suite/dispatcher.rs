@@ -21,10 +21,9 @@ use axaddrspace::{
     device::{AccessWidth, Port, PortRange},
 };
 use axdevice::{AxVmDevices, BusCounters, Dispatcher, SharedVmDevices, Unmapped};
-
-use crate::common::{
-    bus::{Bus, WIDTHS, carried, floating},
-    device::{Recorder, Script, answer, registry, shared_registry},
+use support::{
+    Access, Bus, Recorder, WIDTHS, answer, carried, device, floating, registry, shared_registry,
+    size,
 };
 
 const BYTE: AccessWidth = AccessWidth::Byte;
@@ -145,7 +144,7 @@ fn follows_the_policy<R: Bus>() {
 /// Which thread makes a change, and which pointer leads to the registry, does not matter.
 #[test]
 fn whoever_learns_of_a_device_finds_it() {
-    const DEVICES: usize = if cfg!(miri) { 24 } else { 1_500 };
+    const DEVICES: usize = size(1_500, 24);
     let devices = Arc::new(shared_registry());
     let added = AtomicUsize::new(0);
     thread::scope(|scope| {
@@ -196,7 +195,7 @@ fn a_parked_handle_takes_hold_again() {
 fn a_handler_may_use_the_registry_that_dispatches_to_it() {
     let devices = Arc::new(shared_registry());
     let registry = Arc::downgrade(&devices);
-    let act = move |at: usize, _| {
+    let act = move |Access { at, .. }| {
         let devices: Arc<SharedVmDevices> = registry.upgrade().expect("the registry is in use");
         let added = Recorder::<PortRange>::silent(at, 0x100, 0x100);
         // The second time it is there already.
@@ -204,7 +203,7 @@ fn a_handler_may_use_the_registry_that_dispatches_to_it() {
         devices.dispatcher().handle_port_read(Port(0x100), BYTE)
     };
     devices
-        .add_port_dev(Script::<PortRange, _>::new(0, 0xff, act))
+        .add_port_dev(device::<PortRange>(0, 0xff, act))
         .unwrap();
     let mut vcpu = Dispatcher::new(devices);
     for _ in 0..2 {
@@ -217,12 +216,12 @@ fn a_handler_may_use_the_registry_that_dispatches_to_it() {
 #[test]
 fn a_handler_that_unwinds_leaves_the_handle_usable() {
     let devices = registry();
-    let act = |at: usize, _: Option<usize>| -> ax_errno::AxResult<usize> {
+    let act = |Access { at, .. }| -> ax_errno::AxResult<usize> {
         assert_ne!(at, 1, "the device unwinds");
         Ok(at)
     };
     devices
-        .add_port_dev(Script::<PortRange, _>::new(0, 3, act))
+        .add_port_dev(device::<PortRange>(0, 3, act))
         .unwrap();
     let mut vcpu = devices.dispatcher();
     for _ in 0..2 {
@@ -235,7 +234,7 @@ fn a_handler_that_unwinds_leaves_the_handle_usable() {
 /// More devices than a handle remembers, and one that takes many of its places.
 #[test]
 fn remembers_wrongly_without_harm() {
-    const DEVICES: usize = if cfg!(miri) { 100 } else { 5_000 };
+    const DEVICES: usize = size(5_000, 100);
     let devices = shared_registry();
     let place = |n: usize| n * 0x1000;
     for n in 0..DEVICES {

@@ -3,11 +3,7 @@
 use std::sync::Arc;
 
 use axaddrspace::device::{Port, PortRange};
-
-use crate::common::{
-    bus::Bus,
-    device::{Recorder, registry},
-};
+use support::{Bus, Recorder, registry};
 
 fn a_device_is_iterated_over_once_whatever_ranges_it_has<R: Bus>() {
     let devices = registry();

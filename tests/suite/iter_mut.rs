@@ -7,22 +7,15 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
-    thread,
 };
 
-use ax_errno::AxResult;
 use axaddrspace::{
     GuestPhysAddrRange,
     device::{AccessWidth, Port, PortRange, SysRegAddrRange},
 };
 use axdevice::{AxVmDevices, Unmapped};
 use axdevice_base::BaseDeviceOps;
-use axvmconfig::EmulatedDeviceType;
-
-use crate::common::{
-    bus::{Bus, carried},
-    device::{Recorder, answer, registry},
-};
+use support::{Bus, Recorder, answer, carried, mortal, ranged, registry};
 
 const BYTE: AccessWidth = AccessWidth::Byte;
 
@@ -293,42 +286,14 @@ fn a_miss_afterwards_is_answered_as_the_policy_says() {
     }
 }
 
-/// A device that panics when it is dropped.
-struct Mine(PortRange);
-
-impl Drop for Mine {
-    fn drop(&mut self) {
-        // A second panic would take the other tests down too.
-        assert!(thread::panicking(), "a destructor that unwinds");
-    }
-}
-
-impl BaseDeviceOps<PortRange> for Mine {
-    fn emu_type(&self) -> EmulatedDeviceType {
-        EmulatedDeviceType::Dummy
-    }
-
-    fn address_range(&self) -> PortRange {
-        self.0
-    }
-
-    fn handle_read(&self, _: Port, _: AccessWidth) -> AxResult<usize> {
-        Ok(0)
-    }
-
-    fn handle_write(&self, _: Port, _: AccessWidth, _: usize) -> AxResult {
-        Ok(())
-    }
-}
-
 #[test]
 fn a_destructor_that_unwinds_leaves_the_registry_usable() {
     let mut devices = two::<PortRange>();
-    let mine = Arc::new(Mine(PortRange::new(Port(0x20), Port(0x2f))));
+    let mine = mortal::<PortRange>(0x20, 0x2f, || panic!("a destructor that unwinds"));
     devices.add_port_dev(mine).unwrap();
     replace::<PortRange>(&mut devices, 2, 4, (0x20, 0x2f));
     assert_eq!(owner::<PortRange>(&devices, 0x20), Some(4));
-    // The replaced device is let go of here.
+    // The replaced device is dropped here.
     let unwound = catch_unwind(AssertUnwindSafe(|| drop(PortRange::all_mut(&mut devices))));
     assert!(unwound.is_err());
     let owners = [0x00, 0x10, 0x20].map(|at| owner::<PortRange>(&devices, at));
@@ -338,65 +303,40 @@ fn a_destructor_that_unwinds_leaves_the_registry_usable() {
     assert_eq!(owner::<PortRange>(&devices, 0x20), Some(4));
 }
 
-/// A device whose range is asked for `asked` times in all, and which unwinds the `unwinds`th time.
-struct Asked {
-    asked: Arc<AtomicUsize>,
-    unwinds: usize,
-}
-
-impl BaseDeviceOps<PortRange> for Asked {
-    fn emu_type(&self) -> EmulatedDeviceType {
-        EmulatedDeviceType::Dummy
-    }
-
-    fn address_range(&self) -> PortRange {
-        let asked = self.asked.fetch_add(1, Relaxed) + 1;
-        assert_ne!(asked, self.unwinds, "a range that unwinds");
+/// A device that counts how often its range is asked for, and panics the `unwinds`th time.
+fn asked(count: &Arc<AtomicUsize>, unwinds: usize) -> Arc<impl BaseDeviceOps<PortRange> + use<>> {
+    let count = count.clone();
+    ranged(move || {
+        let asked = count.fetch_add(1, Relaxed) + 1;
+        assert_ne!(asked, unwinds, "a range that unwinds");
         PortRange::new(Port(0x20), Port(0x2f))
-    }
-
-    fn handle_read(&self, _: Port, _: AccessWidth) -> AxResult<usize> {
-        Ok(9)
-    }
-
-    fn handle_write(&self, _: Port, _: AccessWidth, _: usize) -> AxResult {
-        Ok(())
-    }
+    })
 }
 
 #[test]
 fn a_range_is_read_once_when_added_and_not_when_put_back() {
-    let asked = Arc::new(AtomicUsize::new(0));
-    let device = Asked {
-        asked: asked.clone(),
-        unwinds: 0,
-    };
+    let count = Arc::new(AtomicUsize::new(0));
     let mut devices = registry();
-    devices.add_port_dev(Arc::new(device)).unwrap();
+    devices.add_port_dev(asked(&count, 0)).unwrap();
     let uses = |devices: &AxVmDevices| {
-        assert_eq!(devices.handle_port_read(Port(0x2f), BYTE), Ok(9));
+        assert_eq!(devices.handle_port_read(Port(0x2f), BYTE), Ok(1));
         assert!(devices.find_port_dev(Port(0x20)).is_some());
         assert_eq!(devices.iter_port_dev().count(), 1);
         assert!(devices.handle_port_read(Port(0x30), BYTE).is_err());
         devices.add_mmio_dev(Recorder::silent(0, 0, 0)).err()
     };
     assert!(uses(&devices).is_none());
-    assert_eq!(asked.load(Relaxed), 1);
+    assert_eq!(count.load(Relaxed), 1);
     drop(PortRange::all_mut(&mut devices));
     drop(PortRange::all_mut(&mut devices));
     assert!(uses(&devices).is_some(), "it is there from before");
-    assert_eq!(asked.load(Relaxed), 1);
+    assert_eq!(count.load(Relaxed), 1);
 }
 
 #[test]
 fn a_range_that_unwinds_is_asked_for_again() {
     // When it is added, the registry stays as it was; when it replaces another, the next use asks.
-    let device = || {
-        Arc::new(Asked {
-            asked: Arc::default(),
-            unwinds: 1,
-        })
-    };
+    let device = || asked(&Arc::default(), 1);
     let mut devices = two::<PortRange>();
     let added = device();
     let unwound = catch_unwind(AssertUnwindSafe(|| {
@@ -409,6 +349,6 @@ fn a_range_that_unwinds_is_asked_for_again() {
     *devices.iter_mut_port_dev().nth(1).unwrap() = device();
     let unwound = catch_unwind(AssertUnwindSafe(|| devices.snapshot().to_string()));
     assert!(unwound.is_err());
-    assert_eq!(devices.handle_port_read(Port(0x20), BYTE), Ok(9));
+    assert_eq!(devices.handle_port_read(Port(0x20), BYTE), Ok(1));
     assert_eq!(owner::<PortRange>(&devices, 0x40), Some(5));
 }

@@ -10,13 +10,9 @@ use axdevice::{AxVmDeviceConfig, AxVmDevices, DeviceBound, Refusal, Span, VmDevi
 use axdevice_0_4_10 as published;
 use axvmconfig::{EmulatedDeviceConfig, EmulatedDeviceType};
 use proptest::{collection::vec, prelude::*};
+use support::{Bus, Journal, Recorder, answer, span};
 
-use crate::common::{
-    bus::Bus,
-    cases,
-    device::{Journal, Recorder, answer},
-    span,
-};
+use crate::common::cases;
 
 const PAGE: usize = 0x1000;
 const BASE: usize = 0x7000_0000;

@@ -6,11 +6,7 @@ use std::sync::{Arc, Weak};
 use ax_errno::AxError;
 use axaddrspace::device::{AccessWidth, Port, PortRange};
 use axdevice::{DeviceId, SharedVmDevices};
-
-use crate::common::{
-    bus::Bus,
-    device::{Recorder, Script, device_of, shared_registry},
-};
+use support::{Access, Bus, Recorder, device, device_of, shared_registry, size};
 
 const BYTE: AccessWidth = AccessWidth::Byte;
 
@@ -122,10 +118,10 @@ on_every_bus!(
 
 #[test]
 fn a_device_lent_before_stays_the_same_while_handlers_add() {
-    const DEVICES: usize = if cfg!(miri) { 20 } else { 100 };
+    const DEVICES: usize = size(100, 20);
     let devices = Arc::new(shared_registry());
     let weak = Arc::downgrade(&devices);
-    let grows = Script::<PortRange, _>::new(0, 0, move |_, written| {
+    let grows = device::<PortRange>(0, 0, move |Access { written, .. }| {
         let at = written.unwrap();
         let devices = weak.upgrade().unwrap();
         let added = devices.add_port_dev(Recorder::silent(at, at, at));

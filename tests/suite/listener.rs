@@ -17,11 +17,7 @@ use axdevice::{
 };
 use axvmconfig::{EmulatedDeviceConfig, EmulatedDeviceType::Console};
 use static_assertions::{assert_impl_all, assert_not_impl_any};
-
-use crate::common::{
-    bus::Bus,
-    device::{Recorder, Script, read_of, registry, shared_registry},
-};
+use support::{Access, Bus, Recorder, device, read_of, registry, shared_registry, size};
 
 // A listener changes nothing of who may share a registry.
 assert_impl_all!(SharedVmDevices: Send, Sync);
@@ -228,14 +224,14 @@ fn a_listener_sees_the_registry_before_and_after_and_does_not_change_it<R: Bus>(
 /// A guest may move its device while another change is being made: it waits, and is told in its turn.
 fn devices_that_move_themselves_on_many_threads_take_turns<R: Bus>() {
     const THREADS: usize = 4;
-    const MOVES: usize = if cfg!(miri) { 3 } else { 200 };
+    const MOVES: usize = size(200, 3);
     let (devices, scribe) = told(shared_registry());
     let devices = Arc::new(devices);
     let ids: Arc<[OnceLock<DeviceId>; THREADS]> = Arc::default();
     for n in 0..THREADS {
         let (registry, own) = (Arc::downgrade(&devices), ids.clone());
         let first = 0x100 * (n + 1);
-        let moves = move |_, to: Option<usize>| {
+        let moves = move |Access { written: to, .. }| {
             let registry = registry.upgrade().unwrap();
             if let Some(to) = to {
                 let to = first + to;
@@ -243,7 +239,7 @@ fn devices_that_move_themselves_on_many_threads_take_turns<R: Bus>() {
             }
             Ok(n)
         };
-        let id = R::add(&devices, Script::new(first, first, moves)).unwrap();
+        let id = R::add(&devices, device(first, first, moves)).unwrap();
         ids[n].set(id).unwrap();
     }
     scribe.told();

@@ -26,4 +26,4 @@ mod unmapped;
 
 // The published crate builds interrupt controllers, which call their hypervisor.
 #[cfg(any(target_arch = "aarch64", target_arch = "riscv64"))]
-use mock_host as _;
+use support as _;

@@ -13,11 +13,7 @@ use axdevice::{
     Unbound, Unmapped,
 };
 use axvmconfig::{EmulatedDeviceConfig, EmulatedDeviceType::Console};
-
-use crate::common::{
-    bus::{Bus, WIDTHS},
-    device::{Recorder, registry, shared_registry},
-};
+use support::{Bus, Recorder, WIDTHS, registry, shared_registry};
 
 const BYTE: AccessWidth = AccessWidth::Byte;
 const DWORD: AccessWidth = AccessWidth::Dword;

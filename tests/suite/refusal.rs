@@ -8,12 +8,7 @@ use axaddrspace::{
     device::{AccessWidth, PortRange, SysRegAddrRange},
 };
 use axdevice::{AxVmDevices, BusId, Refusal, Span};
-
-use crate::common::{
-    bus::Bus,
-    device::{Journal, Recorder, registry},
-    span,
-};
+use support::{Bus, Journal, Recorder, registry, span};
 
 /// Asserts that a device with this range is refused for that reason, and comes back.
 fn refused<R: Bus>(devices: &AxVmDevices, range: R, refusal: Refusal, error: AxError) {

@@ -15,13 +15,11 @@ use std::{
 use ax_errno::{AxError, AxResult};
 use axaddrspace::device::{AccessWidth, Port, PortRange};
 use axdevice::{Device, Dispatcher, Removed, SharedVmDevices, ThreadSafe};
-use axdevice_base::BaseDeviceOps;
-use axvmconfig::EmulatedDeviceType;
-
-use crate::common::{
-    bus::Bus,
-    device::{Graves, Mortal, Recorder, Script, answer, device_of, registry, shared_registry},
+use support::{
+    Access, Bus, Recorder, answer, device, device_of, mortal, registry, shared_registry,
 };
+
+use crate::common::Graves;
 
 const BYTE: AccessWidth = AccessWidth::Byte;
 const QWORD: AccessWidth = AccessWidth::Qword;
@@ -123,7 +121,7 @@ fn from_its_own_handler_waiting_ends_and_gives_the_removal_back<R: Bus>() {
         let own = Arc::new(OnceLock::new());
         let leaves = Arc::new(Mutex::new(None));
         let (weak, id, left) = (Arc::downgrade(&devices), own.clone(), leaves.clone());
-        let device = Script::<R, _>::new(0, 7, move |at, _| {
+        let device = device::<R>(0, 7, move |Access { at, .. }| {
             let devices = weak.upgrade().unwrap();
             let removed = devices.remove(*id.get().unwrap()).unwrap();
             assert!(R::find(&*devices, at).is_none(), "unlinked at once");
@@ -222,7 +220,7 @@ fn a_device_is_not_quiescent_while_a_vcpu_is_inside() {
     let devices = shared_registry();
     let barriers = Arc::new((Barrier::new(2), Barrier::new(2)));
     let inside = barriers.clone();
-    let device = Script::<PortRange, _>::new(0, 7, move |_, _| {
+    let device = device::<PortRange>(0, 7, move |_| {
         inside.0.wait();
         inside.1.wait();
         Ok(6)
@@ -285,20 +283,14 @@ fn waiting_ends_when_every_vcpu_was_kicked() {
 fn a_removal_may_be_dropped_before_it_is_quiescent() {
     let graves = Graves::default();
     let devices = shared_registry();
-    let id = devices.add_port_dev(Mortal::new(0, &graves)).unwrap();
+    let id = devices.add_port_dev(graves.mortal(0)).unwrap();
     let mut vcpu = devices.dispatcher();
     vcpu.refresh();
     drop(devices.remove(id).unwrap());
     devices.reclaim();
-    assert!(
-        graves.lock().unwrap().is_empty(),
-        "the handle holds the tables"
-    );
+    assert!(graves.lock().is_empty(), "the handle holds the tables");
     vcpu.park();
-    assert!(
-        graves.lock().unwrap().is_empty(),
-        "letting go drops nothing"
-    );
+    assert!(graves.lock().is_empty(), "letting go drops nothing");
     let sweeper = thread::scope(|scope| {
         let sweeper = scope.spawn(|| {
             devices.reclaim();
@@ -306,14 +298,14 @@ fn a_removal_may_be_dropped_before_it_is_quiescent() {
         });
         sweeper.join().unwrap()
     });
-    assert_eq!(*graves.lock().unwrap(), [sweeper]);
+    assert_eq!(*graves.lock(), [sweeper]);
 }
 
 #[test]
 fn a_removal_outlives_its_registry() {
     let graves = Graves::default();
     let devices = Arc::new(shared_registry());
-    let id = devices.add_port_dev(Mortal::new(0, &graves)).unwrap();
+    let id = devices.add_port_dev(graves.mortal(0)).unwrap();
     let mut vcpu = Dispatcher::new(devices.clone());
     vcpu.refresh();
     let removed = devices.remove(id).unwrap();
@@ -325,16 +317,16 @@ fn a_removal_outlives_its_registry() {
     assert_eq!(removed.id(), id);
     let given = device_of::<PortRange, ThreadSafe>(removed);
     assert_eq!(Arc::strong_count(&given), 1);
-    assert!(graves.lock().unwrap().is_empty());
+    assert!(graves.lock().is_empty());
     drop(given);
-    assert_eq!(graves.lock().unwrap().len(), 1);
+    assert_eq!(graves.lock().len(), 1);
 }
 
 #[test]
 fn a_removal_waits_on_another_thread() {
     let graves = Graves::default();
     let devices = shared_registry();
-    let id = devices.add_port_dev(Mortal::new(0, &graves)).unwrap();
+    let id = devices.add_port_dev(graves.mortal(0)).unwrap();
     let mut vcpu = devices.dispatcher();
     vcpu.refresh();
     let removed = devices.remove(id).unwrap();
@@ -343,10 +335,10 @@ fn a_removal_waits_on_another_thread() {
         thread::current().id()
     });
     thread::yield_now();
-    assert!(graves.lock().unwrap().is_empty());
+    assert!(graves.lock().is_empty());
     vcpu.park();
     let waiter = waiter.join().unwrap();
-    assert_eq!(*graves.lock().unwrap(), [waiter]);
+    assert_eq!(*graves.lock(), [waiter]);
 }
 
 #[test]
@@ -356,7 +348,7 @@ fn a_handler_that_removes_itself_and_unwinds_is_quiescent_afterwards() {
     let leaves: Arc<Mutex<Option<Removed<_>>>> = Arc::default();
     let (weak, id, left): (Weak<SharedVmDevices>, _, _) =
         (Arc::downgrade(&devices), own.clone(), leaves.clone());
-    let device = Script::<PortRange, _>::new(0, 7, move |_, _| -> AxResult<usize> {
+    let device = device::<PortRange>(0, 7, move |_| -> AxResult<usize> {
         let removed = weak.upgrade().unwrap().remove(*id.get().unwrap());
         *left.lock().unwrap() = Some(removed.unwrap());
         panic!("a handler that unwinds");
@@ -369,43 +361,18 @@ fn a_handler_that_removes_itself_and_unwinds_is_quiescent_afterwards() {
     assert!(removed.wait(0).is_ok());
 }
 
-/// A device whose destructor uses the registry that it was removed from.
-struct Avenged(Weak<SharedVmDevices>, Arc<AtomicUsize>);
-
-impl Drop for Avenged {
-    fn drop(&mut self) {
-        let Some(devices) = self.0.upgrade() else {
-            return;
-        };
-        let heir = devices
-            .add_port_dev(Recorder::silent(1, 0x10, 0x17))
-            .unwrap();
-        devices
-            .move_to(heir, PortRange::covering(0x20, 0x27))
-            .unwrap();
-        let removed = devices.remove(heir).unwrap();
-        devices.reclaim();
-        self.1
-            .fetch_add(usize::from(removed.is_quiescent()), Relaxed);
-    }
-}
-
-impl BaseDeviceOps<PortRange> for Avenged {
-    fn emu_type(&self) -> EmulatedDeviceType {
-        EmulatedDeviceType::Dummy
-    }
-
-    fn address_range(&self) -> PortRange {
-        PortRange::covering(0, 7)
-    }
-
-    fn handle_read(&self, _: Port, _: AccessWidth) -> AxResult<usize> {
-        Ok(0)
-    }
-
-    fn handle_write(&self, _: Port, _: AccessWidth, _: usize) -> AxResult {
-        Ok(())
-    }
+/// Adds, moves and removes a device in the destructor of another; counts the destructors in which that device
+/// was quiescent at once.
+fn avenge(devices: &SharedVmDevices, quiescent: &AtomicUsize) {
+    let heir = devices
+        .add_port_dev(Recorder::silent(1, 0x10, 0x17))
+        .unwrap();
+    devices
+        .move_to(heir, PortRange::covering(0x20, 0x27))
+        .unwrap();
+    let removed = devices.remove(heir).unwrap();
+    devices.reclaim();
+    quiescent.fetch_add(usize::from(removed.is_quiescent()), Relaxed);
 }
 
 #[test]
@@ -413,12 +380,17 @@ fn the_destructor_of_a_removed_device_may_use_the_registry() {
     let devices = Arc::new(shared_registry());
     let died = Arc::new(AtomicUsize::new(0));
     let add = || {
-        let device = Avenged(Arc::downgrade(&devices), died.clone());
-        devices.add_port_dev(Arc::new(device)).unwrap()
+        let (weak, died) = (Arc::downgrade(&devices), died.clone());
+        let device = mortal::<PortRange>(0, 7, move || {
+            if let Some(devices) = weak.upgrade() {
+                avenge(&devices, &died);
+            }
+        });
+        devices.add_port_dev(device).unwrap()
     };
-    // Dropped by whoever owns it, and by a sweep.
+    // Dropped by its last owner, and by a sweep.
     let Ok(Device::Port(device)) = devices.remove(add()).unwrap().wait(0) else {
-        panic!("a port device, of which nobody knows");
+        panic!("a port device that no vCPU is in");
     };
     drop(device);
     assert_eq!(died.load(Relaxed), 1);

@@ -19,21 +19,17 @@ use axaddrspace::{
     device::{AccessWidth, Port, PortRange},
 };
 use axdevice::{Refusal, Serialized, SharedVmDevices};
-
-use crate::common::{
-    bus::Bus,
-    device::{Recorder, Script, shared_registry},
-};
+use support::{Access, Bus, Recorder, bare_device, shared_registry, size};
 
 const DWORD: AccessWidth = AccessWidth::Dword;
 
 #[test]
 fn threads_lose_no_update_of_a_device_that_is_not_sync() {
     const THREADS: usize = 4;
-    const EACH: usize = if cfg!(miri) { 5 } else { 2_000 };
+    const EACH: usize = size(2_000, 5);
     let devices = shared_registry();
     let count = Cell::new(0_usize);
-    let counter = Script::<PortRange, _>::bare(0x70, 0x77, move |_, written| {
+    let counter = bare_device::<PortRange>(0x70, 0x77, move |Access { written, .. }| {
         let seen = count.get();
         if written.is_some() {
             // Time for another thread to get in between.
@@ -70,14 +66,14 @@ fn the_embedder_enters_alone_too_and_not_twice() {
 
 #[test]
 fn an_access_waits_for_the_one_before_it() {
-    const ROUNDS: usize = if cfg!(miri) { 1 } else { 50 };
-    const LINGERS: usize = if cfg!(miri) { 2 } else { 2_000 };
+    const ROUNDS: usize = size(50, 1);
+    const LINGERS: usize = size(2_000, 2);
     for _ in 0..ROUNDS {
         let devices = shared_registry();
         let flags = Arc::new((AtomicBool::new(false), AtomicBool::new(false)));
         let (inside, comes) = (&flags.0, &flags.1);
         let seen = flags.clone();
-        let device = Script::<PortRange, _>::bare(0, 3, move |_, written| {
+        let device = bare_device::<PortRange>(0, 3, move |Access { written, .. }| {
             if written.is_some() {
                 seen.0.store(true, Release);
                 while !seen.1.load(Acquire) {
@@ -108,7 +104,7 @@ fn with_handler<T: Send + 'static>(
     let devices = Arc::new(shared_registry());
     let results = Arc::new(Mutex::new(Vec::new()));
     let (weak, noted) = (Arc::downgrade(&devices), results.clone());
-    let device = Script::<PortRange, _>::bare(0, 3, move |_, _| {
+    let device = bare_device::<PortRange>(0, 3, move |_| {
         let result = act(&weak.upgrade().unwrap());
         noted.lock().unwrap().push(result);
         Ok(5)
@@ -162,7 +158,7 @@ fn other_devices_answer_its_handler() {
 #[test]
 fn a_handler_that_unwinds_releases_the_lock() {
     let devices = shared_registry();
-    let device = Script::<PortRange, _>::bare(0, 3, |_, written| {
+    let device = bare_device::<PortRange>(0, 3, |Access { written, .. }| {
         assert_ne!(written, Some(13), "a handler that unwinds");
         Ok(5)
     });
@@ -180,7 +176,7 @@ fn a_handler_that_unwinds_releases_the_lock() {
 #[test]
 fn a_handler_that_fails_releases_the_lock() {
     let devices = shared_registry();
-    let device = Script::<PortRange, _>::bare(0, 3, |at, _| match at {
+    let device = bare_device::<PortRange>(0, 3, |Access { at, .. }| match at {
         0 => Err(AxError::Io),
         _ => Ok(at),
     });
@@ -196,14 +192,14 @@ fn a_handler_that_fails_releases_the_lock() {
 fn two_devices_that_call_each_other_end() {
     let devices = Arc::new(shared_registry());
     let calls = |other: usize, weak: Weak<SharedVmDevices>| {
-        move |_: usize, _: Option<usize>| {
+        move |_: Access| {
             let devices = weak.upgrade().unwrap();
             GuestPhysAddrRange::read(&*devices, other, DWORD)
         }
     };
     for (own, other) in [(0x00, 0x10), (0x10, 0x00)] {
         let act = calls(other, Arc::downgrade(&devices));
-        let device = Script::<GuestPhysAddrRange, _>::bare(own, own + 0xf, act);
+        let device = bare_device::<GuestPhysAddrRange>(own, own + 0xf, act);
         devices
             .add_mmio_dev(Arc::new(Serialized::new(device)))
             .unwrap();
@@ -217,7 +213,7 @@ fn two_devices_that_call_each_other_end() {
 
 #[test]
 fn gives_its_device_back() {
-    let device = Script::<PortRange, _>::bare(0, 3, |_, _| Ok(5));
+    let device = bare_device::<PortRange>(0, 3, |_| Ok(5));
     let mut serialized = Serialized::new(device);
     let mut range = || axdevice_base::BaseDeviceOps::address_range(serialized.get_mut());
     assert_eq!(range(), PortRange::new(Port(0), Port(3)));

@@ -9,11 +9,7 @@ use axaddrspace::{
 };
 use axdevice::{AxVmDeviceConfig, AxVmDevices, Batch, Unbound};
 use axvmconfig::{EmulatedDeviceConfig, EmulatedDeviceType::Console};
-
-use crate::common::{
-    bus::Bus,
-    device::{Recorder, registry},
-};
+use support::{Bus, Recorder, registry};
 
 #[test]
 fn displays_a_memory_map() {

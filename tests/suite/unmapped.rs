@@ -5,11 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use ax_errno::{AxError, AxResult};
 use axaddrspace::{GuestPhysAddrRange, device::AccessWidth};
 use axdevice::{AxVmDeviceConfig, AxVmDevices, Unmapped};
-
-use crate::common::{
-    bus::{Bus, WIDTHS, extent, floating},
-    device::{Journal, Recorder},
-};
+use support::{Bus, Journal, Recorder, WIDTHS, extent, floating};
 
 const HOLE: usize = 0x100;
 const LAST: usize = 0x1f;
@@ -145,9 +141,7 @@ fn many_misses_in_a_row_are_all_answered() {
 #[test]
 fn what_a_device_gives_is_not_taken_for_a_miss() {
     let devices = AxVmDevices::default().with_unmapped(Unmapped::Float);
-    let fails = crate::common::device::Script::<GuestPhysAddrRange, _>::new(0, 7, |_, _| {
-        Err(AxError::NotFound)
-    });
+    let fails = support::device::<GuestPhysAddrRange>(0, 7, |_| Err(AxError::NotFound));
     devices.add_mmio_dev(fails).unwrap();
     let read = GuestPhysAddrRange::read(&devices, 0, AccessWidth::Byte);
     assert_eq!(read, Err(AxError::NotFound));

@@ -4,6 +4,7 @@ use std::{
     env,
     time::{Duration, Instant},
 };
+use support::size;
 
 /// As many seconds as the environment says, or `default`.
 pub(crate) fn seconds_or(default: u64) -> Duration {
@@ -30,7 +31,7 @@ impl Budget {
         };
         Self {
             until: Instant::now() + time,
-            rounds: if cfg!(miri) { miri } else { rounds },
+            rounds: size(rounds, miri),
         }
     }
 

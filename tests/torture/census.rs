@@ -8,7 +8,7 @@ use std::{
     sync::{
         Arc, Mutex,
         atomic::{
-            AtomicBool, AtomicU64, AtomicUsize,
+            AtomicU64, AtomicUsize,
             Ordering::{Acquire, Relaxed, Release},
         },
     },
@@ -16,10 +16,10 @@ use std::{
 };
 
 use ax_errno::AxResult;
-use axaddrspace::{GuestPhysAddr, GuestPhysAddrRange, device::AccessWidth};
-use axdevice::{Device, Dispatcher, Removed, SharedVmDevices, ThreadSafe, Unmapped};
+use axaddrspace::{GuestPhysAddrRange, device::AccessWidth};
+use axdevice::{Dispatcher, Removed, SharedVmDevices, ThreadSafe};
 use axdevice_base::BaseDeviceOps;
-use axvmconfig::EmulatedDeviceType;
+use support::{Access, Device, size};
 
 /// The width of every access: a whole generation passes.
 const WIDTH: AccessWidth = AccessWidth::Qword;
@@ -32,20 +32,6 @@ thread_local! {
 /// What this thread drops from now on is a mistake.
 pub(crate) fn only_reads() {
     READS_ONLY.set(true);
-}
-
-/// Sets a flag when it goes, so that whoever waits for the flag ends even where a test fails.
-pub(crate) struct Sets<'a>(pub(crate) &'a AtomicBool);
-
-impl Drop for Sets<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Release);
-    }
-}
-
-/// A registry in which a miss is an error.
-pub(crate) fn registry() -> SharedVmDevices {
-    SharedVmDevices::default().with_unmapped(Unmapped::Error)
 }
 
 /// A poisoned device.
@@ -106,7 +92,7 @@ impl Census {
         left.len()
     }
 
-    fn poison(&self, device: Device<ThreadSafe>) {
+    fn poison(&self, device: axdevice::Device<ThreadSafe>) {
         let body = poisoned(device);
         let mut morgue = self.morgue.lock().unwrap();
         morgue.push_back(body);
@@ -137,7 +123,11 @@ const POISON: u64 = 0xdead_dead_dead_dead;
 /// What a device does in an access besides: it gets the address, and what is written in a write.
 type Act = dyn Fn(usize, Option<usize>) + Send + Sync;
 
-/// A device that counts who looks into it too late.
+/// A device whose state is a [`Victim`].
+pub(crate) type Doomed =
+    Device<Victim, fn(&Victim) -> GuestPhysAddrRange, fn(&Victim, Access) -> AxResult<usize>>;
+
+/// The state of a device: it counts the accesses to the device after it was poisoned.
 pub(crate) struct Victim {
     first: usize,
     length: usize,
@@ -158,7 +148,7 @@ impl Victim {
         length: usize,
         generation: usize,
         census: &Arc<Census>,
-    ) -> Arc<Self> {
+    ) -> Arc<Doomed> {
         Self::new(first, length, generation, census, |at, _| {
             // Some stay longer.
             if at % 4 == 3 {
@@ -173,9 +163,9 @@ impl Victim {
         generation: usize,
         census: &Arc<Census>,
         act: impl Fn(usize, Option<usize>) + Send + Sync + 'static,
-    ) -> Arc<Self> {
+    ) -> Arc<Doomed> {
         census.born.fetch_add(1, Relaxed);
-        Arc::new(Self {
+        let victim = Self {
             first,
             length,
             generation,
@@ -183,7 +173,8 @@ impl Victim {
             plain: ALIVE,
             census: census.clone(),
             act: Box::new(act),
-        })
+        };
+        Arc::new(Doomed::new(victim, Self::range, Self::access))
     }
 
     fn look(&self) {
@@ -192,10 +183,15 @@ impl Victim {
         }
     }
 
-    fn access(&self, addr: GuestPhysAddr, written: Option<usize>) {
+    fn access(&self, Access { at, written, .. }: Access) -> AxResult<usize> {
         self.look();
-        (self.act)(addr.into(), written);
+        (self.act)(at, written);
         self.look();
+        Ok(self.generation)
+    }
+
+    fn range(&self) -> GuestPhysAddrRange {
+        range(self.first, self.length)
     }
 
     /// Poisons the device although others may be inside it.
@@ -205,12 +201,15 @@ impl Victim {
 }
 
 /// Poisons a device that is quiescent; gives it back.
-fn poisoned(device: Device<ThreadSafe>) -> Body {
-    let Device::Mmio(mut device) = device else {
+fn poisoned(device: axdevice::Device<ThreadSafe>) -> Body {
+    let axdevice::Device::Mmio(mut device) = device else {
         panic!("all victims are on one bus");
     };
-    let alone: &mut dyn Any = Arc::get_mut(&mut device).expect("nobody else has it");
-    let victim = alone.downcast_mut::<Victim>().expect("a victim");
+    let alone: &mut dyn Any = Arc::get_mut(&mut device).expect("no vCPU has it");
+    let victim = alone
+        .downcast_mut::<Doomed>()
+        .expect("a victim")
+        .state_mut();
     victim.plain = POISON;
     victim.mark = POISON.into();
     device
@@ -221,26 +220,6 @@ impl Drop for Victim {
         self.census.dead.fetch_add(1, Release);
         let misplaced = usize::from(READS_ONLY.get());
         self.census.misplaced.fetch_add(misplaced, Release);
-    }
-}
-
-impl BaseDeviceOps<GuestPhysAddrRange> for Victim {
-    fn emu_type(&self) -> EmulatedDeviceType {
-        EmulatedDeviceType::Dummy
-    }
-
-    fn address_range(&self) -> GuestPhysAddrRange {
-        range(self.first, self.length)
-    }
-
-    fn handle_read(&self, addr: GuestPhysAddr, _: AccessWidth) -> AxResult<usize> {
-        self.access(addr, None);
-        Ok(self.generation)
-    }
-
-    fn handle_write(&self, addr: GuestPhysAddr, _: AccessWidth, written: usize) -> AxResult {
-        self.access(addr, Some(written));
-        Ok(())
     }
 }
 
@@ -293,4 +272,4 @@ impl<'r> Vcpu<'r> {
 }
 
 /// How many vCPUs there are, half of either kind.
-pub(crate) const VCPUS: usize = if cfg!(miri) { 2 } else { 4 };
+pub(crate) const VCPUS: usize = size(4, 2);

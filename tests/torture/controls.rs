@@ -4,14 +4,15 @@ use std::{
     sync::{Arc, Barrier, Mutex},
     thread,
 };
+use support::shared_registry;
 
-use crate::census::{Census, Vcpu, Victim, only_reads, registry};
+use crate::census::{Census, Vcpu, Victim, only_reads};
 
 /// Removes a device, and takes that for quiescent, while a vCPU is inside.
 #[test]
 fn poison_that_does_not_wait_is_seen() {
     for nth in 0..2 {
-        let (census, devices) = (Arc::new(Census::default()), registry());
+        let (census, devices) = (Arc::new(Census::default()), shared_registry());
         let barriers = Arc::new([Barrier::new(2), Barrier::new(2)]);
         let inside = barriers.clone();
         let device = Victim::new(0, 8, 1, &census, move |_, _| {
@@ -25,7 +26,7 @@ fn poison_that_does_not_wait_is_seen() {
             barriers[0].wait();
             let removed = devices.remove(id).unwrap();
             let quiescent = removed.is_quiescent();
-            device.poison_early();
+            device.state().poison_early();
             barriers[1].wait();
             assert!(!quiescent);
             assert_eq!(vcpu.join().unwrap(), Ok(1));

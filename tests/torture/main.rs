@@ -13,8 +13,6 @@ mod budget;
 mod census;
 mod controls;
 mod cores;
-#[path = "../common/hammer.rs"]
-mod hammer;
 mod mutual;
 mod nested;
 mod publication;

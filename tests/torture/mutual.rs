@@ -13,10 +13,11 @@ use std::{
 
 use ax_errno::AxError;
 use axdevice::{DeviceId, Refusal, SharedVmDevices};
+use support::{Sets, shared_registry, size};
 
 use crate::{
     budget::Budget,
-    census::{Census, Sets, VCPUS, Vcpu, Victim, range, registry},
+    census::{Census, VCPUS, Vcpu, Victim, range},
     watchdog::Watchdog,
 };
 
@@ -98,7 +99,7 @@ impl Duel {
 
     /// Whether both have happened often enough to prove something.
     fn is_over(&self) -> bool {
-        let enough = if cfg!(miri) { 1 } else { 100 };
+        let enough = size(100, 1);
         self.moves.load(Relaxed) >= enough && self.removals.load(Relaxed) >= enough
     }
 }
@@ -106,7 +107,7 @@ impl Duel {
 #[test]
 fn handlers_move_and_remove_each_other_while_others_hot_plug() {
     let watchdog = Watchdog::new("handlers_move_and_remove_each_other_while_others_hot_plug");
-    let (census, devices) = (Arc::new(Census::default()), Arc::new(registry()));
+    let (census, devices) = (Arc::new(Census::default()), Arc::new(shared_registry()));
     let duel = Duel::new(&devices, &census);
     let done = AtomicBool::new(false);
     thread::scope(|scope| {

@@ -10,16 +10,17 @@ use std::{
 };
 
 use axdevice::{DeviceId, SharedVmDevices};
+use support::{shared_registry, size};
 
 use crate::{
     budget::Budget,
-    census::{Census, VCPUS, Vcpu, Victim, range, registry},
+    census::{Census, VCPUS, Vcpu, Victim, range},
     watchdog::Watchdog,
 };
 
 /// How deep the accesses of one vCPU are nested: more than the slot cell has slots. Under Miri, where
 /// that takes minutes, more than a thread has with arc-swap.
-const DEPTH: usize = if cfg!(miri) { 9 } else { 66 };
+const DEPTH: usize = size(66, 9);
 
 const LENGTH: usize = 0x10;
 
@@ -93,7 +94,7 @@ fn unmaps_itself(level: usize) -> bool {
 
 #[test]
 fn a_vcpu_maps_and_unmaps_deeper_than_any_slots() {
-    let (census, devices) = (Arc::new(Census::default()), Arc::new(registry()));
+    let (census, devices) = (Arc::new(Census::default()), Arc::new(shared_registry()));
     let mine = Mine::new(&devices, &census, true);
     for nth in Budget::new(4, 1).rounds() {
         mine.map(0, 0);
@@ -109,7 +110,7 @@ fn a_vcpu_maps_and_unmaps_deeper_than_any_slots() {
 #[test]
 fn vcpus_map_and_unmap_at_once_while_others_hot_plug() {
     let watchdog = Watchdog::new("vcpus_map_and_unmap_at_once_while_others_hot_plug");
-    let (census, devices) = (Arc::new(Census::default()), Arc::new(registry()));
+    let (census, devices) = (Arc::new(Census::default()), Arc::new(shared_registry()));
     let mine = Mine::new(&devices, &census, false);
     thread::scope(|scope| {
         let vcpu = |lane| {

@@ -14,10 +14,11 @@ use std::{
 };
 
 use ax_errno::AxError;
+use support::{Sets, shared_registry};
 
 use crate::{
     budget::Budget,
-    census::{Census, Sets, VCPUS, Vcpu, Victim, only_reads, registry},
+    census::{Census, VCPUS, Vcpu, Victim, only_reads},
 };
 
 const PLACES: usize = 8;
@@ -61,7 +62,7 @@ impl Place {
 
 #[test]
 fn vcpus_see_what_is_there_and_nothing_that_is_gone() {
-    let (census, devices) = (Arc::new(Census::default()), registry());
+    let (census, devices) = (Arc::new(Census::default()), shared_registry());
     let places: [Place; PLACES] = array::from_fn(|_| Place::default());
     let done = AtomicBool::new(false);
     thread::scope(|scope| {

@@ -10,10 +10,11 @@ use std::{
 
 use ax_errno::AxError;
 use axdevice::{BusId, DeviceId, Refusal, SharedVmDevices, Span};
+use support::{Sets, shared_registry};
 
 use crate::{
     budget::Budget,
-    census::{Census, Sets, VCPUS, Vcpu, Victim, only_reads, range, registry},
+    census::{Census, VCPUS, Vcpu, Victim, only_reads, range},
 };
 
 const LENGTH: usize = 0x10;
@@ -105,7 +106,7 @@ fn check(devices: &SharedVmDevices, wanderer: DeviceId) {
 
 #[test]
 fn a_range_has_one_owner_and_its_neighbours_theirs() {
-    let (census, devices) = (Arc::new(Census::default()), registry());
+    let (census, devices) = (Arc::new(Census::default()), shared_registry());
     let add = |first, generation| {
         devices
             .add_mmio_dev(Victim::idle(first, LENGTH, generation, &census))

@@ -13,10 +13,11 @@ use std::{
 
 use ax_errno::AxError;
 use axdevice::{DeviceId, Refusal, SharedVmDevices};
+use support::{Sets, shared_registry};
 
 use crate::{
     budget::Budget,
-    census::{Census, Sets, VCPUS, Vcpu, Victim, only_reads, registry},
+    census::{Census, VCPUS, Vcpu, Victim, only_reads},
 };
 
 const FIRST: usize = 0x1000;
@@ -61,7 +62,7 @@ fn succeed(
 }
 
 fn a_range_changes_hands(by: By) {
-    let (census, devices) = (Arc::new(Census::default()), registry());
+    let (census, devices) = (Arc::new(Census::default()), shared_registry());
     let (newest, done) = (AtomicUsize::new(0), AtomicBool::new(false));
     let mut id = devices
         .add_mmio_dev(Victim::idle(FIRST, LENGTH, 0, &census))

@@ -14,14 +14,9 @@ use std::{
 use ax_errno::AxResult;
 use axaddrspace::device::{AccessWidth, Port, PortRange};
 use axdevice::{Serialized, SharedVmDevices};
-use axdevice_base::BaseDeviceOps;
-use axvmconfig::EmulatedDeviceType;
+use support::{Access, Device, assert_fair, hammer, size};
 
-use crate::{
-    budget::seconds_or,
-    hammer::{assert_fair, hammer},
-    watchdog::Watchdog,
-};
+use crate::{budget::seconds_or, watchdog::Watchdog};
 
 const WIDTH: AccessWidth = AccessWidth::Dword;
 
@@ -34,41 +29,32 @@ struct Disk {
 }
 
 impl Disk {
+    fn access(&self, access: Access) -> AxResult<usize> {
+        match access.written {
+            Some(milliseconds) => self.flush(Duration::from_millis(milliseconds as u64)),
+            // Most of the time of a vCPU is inside, as with a real device.
+            None => (0..size(200, 1)).for_each(|_| spin_loop()),
+        }
+        Ok(self.count())
+    }
+
+    fn flush(&self, time: Duration) {
+        self.is_flushing.store(true, SeqCst);
+        thread::sleep(time);
+        self.is_flushing.store(false, SeqCst);
+    }
+
     fn count(&self) -> usize {
         self.accesses.set(self.accesses.get() + 1);
         self.accesses.get()
     }
 }
 
-impl BaseDeviceOps<PortRange> for Disk {
-    fn emu_type(&self) -> EmulatedDeviceType {
-        EmulatedDeviceType::Dummy
-    }
-
-    fn address_range(&self) -> PortRange {
-        PortRange::new(Port(0x1f0), Port(0x1f7))
-    }
-
-    fn handle_read(&self, _: Port, _: AccessWidth) -> AxResult<usize> {
-        // Most of the time of a vCPU is inside, as with a device that does something.
-        (0..if cfg!(miri) { 1 } else { 200 }).for_each(|_| spin_loop());
-        Ok(self.count())
-    }
-
-    fn handle_write(&self, _: Port, _: AccessWidth, milliseconds: usize) -> AxResult {
-        self.is_flushing.store(true, SeqCst);
-        thread::sleep(Duration::from_millis(milliseconds as u64));
-        self.is_flushing.store(false, SeqCst);
-        self.count();
-        Ok(())
-    }
-}
-
 fn registry(disk: Disk) -> SharedVmDevices {
     let devices = SharedVmDevices::default();
-    devices
-        .add_port_dev(Arc::new(Serialized::new(disk)))
-        .unwrap();
+    let ports = |_: &Disk| PortRange::new(Port(0x1f0), Port(0x1f7));
+    let disk = Serialized::new(Device::new(disk, ports, Disk::access));
+    devices.add_port_dev(Arc::new(disk)).unwrap();
     devices
 }
 
@@ -95,7 +81,7 @@ fn no_vcpu_starves() {
 #[test]
 fn all_wait_for_one_that_stays_inside() {
     const OTHERS: usize = 4;
-    let milliseconds = if cfg!(miri) { 1 } else { 2_000 };
+    let milliseconds = size(2_000, 1);
     let disk = Disk::default();
     let is_flushing = disk.is_flushing.clone();
     let devices = registry(disk);

@@ -24,10 +24,11 @@ use std::{
 };
 
 use axdevice::{DeviceId, SharedVmDevices};
+use support::{Sets, shared_registry, size};
 
 use crate::{
     budget::Budget,
-    census::{Census, Sets, Vcpu, Victim, range, registry},
+    census::{Census, Vcpu, Victim, range},
     cores::Core,
 };
 
@@ -41,7 +42,7 @@ const OURS: usize = 1;
 const OTHER: usize = 2;
 
 /// How many threads interrupt the vCPU.
-const INTERRUPTERS: usize = if cfg!(miri) { 0 } else { 4 };
+const INTERRUPTERS: usize = size(4, 0);
 
 /// A VM with a device that stays and one that moves.
 struct Vm {
@@ -51,7 +52,7 @@ struct Vm {
 
 impl Vm {
     fn new(number: usize, census: &Arc<Census>) -> Self {
-        let devices = registry();
+        let devices = shared_registry();
         let [_, moving] = [FIXED, PLACES[1]].map(|first| {
             let device = Victim::idle(first, LENGTH, number, census);
             devices.add_mmio_dev(device).unwrap()

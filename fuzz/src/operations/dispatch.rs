@@ -5,16 +5,13 @@ use std::rc::Rc;
 use ax_errno::{AxError, AxResult};
 use axaddrspace::device::AccessWidth;
 use axdevice::DeviceId;
+use support::{Call, Piece, carried, extent, floating, items, pieces};
 
 use super::{
     input::{Access, By, Place, Policy},
     session::Session,
 };
-use crate::{
-    bus::{Piece, carried, extent, floating, items, pieces},
-    on::OnBus,
-    recorder::{Call, answer},
-};
+use crate::{on::OnBus, recorder::answer};
 
 /// The most bytes that are handed over.
 const LONGEST: usize = 16;

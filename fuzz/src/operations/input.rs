@@ -3,11 +3,9 @@
 use arbitrary::Arbitrary;
 use axaddrspace::device::AccessWidth;
 use axdevice::Unmapped;
+use support::{Bus, WIDTHS};
 
-use crate::{
-    bus::{Bus, WIDTHS},
-    on::{On, OnBus, range},
-};
+use crate::on::{On, OnBus, range};
 
 /// All of it.
 #[derive(Arbitrary, Debug)]

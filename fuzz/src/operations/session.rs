@@ -14,16 +14,16 @@ use axdevice::{
     AxVmDeviceConfig, DeviceId, Dispatcher, Profile, Removed, SharedVmDevices, Snapshot, ThreadSafe,
 };
 use axvmconfig::{EmulatedDeviceConfig, EmulatedDeviceType::IVCChannel};
+use support::{Bus, Journal};
 
 use super::{
     input::{Input, Op, Place, Policy, Which},
     pages::{BASE, PAGE, Pages},
 };
 use crate::{
-    bus::Bus,
     model::Model,
     on::{BUSES, Dev, On, OnBus, on_bus},
-    recorder::{Journal, Known, recorder},
+    recorder::{Known, recorder},
 };
 
 /// The registry, the model, and what is known of every device that was ever made.

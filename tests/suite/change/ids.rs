@@ -3,11 +3,7 @@
 use ax_errno::AxError;
 use axaddrspace::device::AccessWidth;
 use axdevice::{Batch, BusId, DeviceId, Refusal, Unbound};
-
-use crate::common::{
-    bus::Bus,
-    device::{Recorder, read_of, registry},
-};
+use support::{Bus, Recorder, read_of, registry};
 
 fn an_unknown_device_is_refused_and_nothing_changes<R: Bus>() {
     let devices = registry();

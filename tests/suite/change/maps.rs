@@ -8,11 +8,7 @@ use axaddrspace::{
 use axdevice::{AxVmDevices, BusId, DeviceId, Refusal};
 
 use super::sixteen;
-use crate::common::{
-    bus::Bus,
-    device::{Recorder, answer, device_of, owners, read_of, registry},
-    span,
-};
+use support::{Bus, Recorder, answer, device_of, owners, read_of, registry, span};
 
 const BYTE: AccessWidth = AccessWidth::Byte;
 const QWORD: AccessWidth = AccessWidth::Qword;

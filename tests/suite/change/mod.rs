@@ -2,17 +2,12 @@
 
 use std::{
     cell::Cell,
-    marker::PhantomData,
     sync::{Arc, OnceLock, Weak},
 };
 
 use ax_errno::AxResult;
-use axaddrspace::device::AccessWidth;
 use axdevice::{DeviceId, Serialized, SharedVmDevices};
-use axdevice_base::BaseDeviceOps;
-use axvmconfig::EmulatedDeviceType;
-
-use crate::common::{bus::Bus, device::shared_registry};
+use support::{Access, Bus, Device, shared_registry};
 
 mod ids;
 mod maps;
@@ -30,53 +25,19 @@ pub(super) enum By {
     Reindex,
 }
 
-/// A device with a BAR: what is written to it becomes the first of its sixteen addresses, if it can.
-struct Bar<R> {
+/// The state of a device with a BAR.
+struct Bar {
     devices: Weak<SharedVmDevices>,
     id: Arc<OnceLock<DeviceId>>,
     first: Cell<usize>,
-    by: By,
-    bus: PhantomData<R>,
 }
 
-/// A registry with a [`Bar`] at `0x10..=0x1f`.
-pub(super) fn with_bar<R: Bus + Send>(by: By) -> (Arc<SharedVmDevices>, DeviceId) {
-    let devices = Arc::new(shared_registry());
-    let id = Arc::new(OnceLock::new());
-    let bar = Bar::<R> {
-        devices: Arc::downgrade(&devices),
-        id: id.clone(),
-        first: 0x10.into(),
-        by,
-        bus: PhantomData,
-    };
-    let added = R::add(&*devices, Arc::new(Serialized::new(bar))).unwrap();
-    id.set(added).unwrap();
-    (devices, added)
-}
-
-/// The sixteen addresses from `first` on.
-fn sixteen<R: Bus>(first: usize) -> R {
-    R::covering(first, first + 15)
-}
-
-impl<R: Bus> BaseDeviceOps<R> for Bar<R> {
-    fn emu_type(&self) -> EmulatedDeviceType {
-        EmulatedDeviceType::Dummy
-    }
-
-    fn address_range(&self) -> R {
-        sixteen(self.first.get())
-    }
-
-    fn handle_read(&self, addr: R::Addr, _: AccessWidth) -> AxResult<usize> {
-        Ok(R::place(addr).wrapping_sub(self.first.get()))
-    }
-
-    fn handle_write(&self, _: R::Addr, _: AccessWidth, first: usize) -> AxResult {
+impl Bar {
+    /// Writes the BAR.
+    fn set<R: Bus>(&self, first: usize, by: By) -> AxResult {
         let devices = self.devices.upgrade().unwrap();
         let id = *self.id.get().unwrap();
-        match self.by {
+        match by {
             By::MoveTo => {
                 devices.move_to(id, sixteen::<R>(first))?;
                 self.first.set(first);
@@ -89,4 +50,30 @@ impl<R: Bus> BaseDeviceOps<R> for Bar<R> {
         }
         Ok(())
     }
+}
+
+/// A registry with a device at `0x10..=0x1f`. A value written to it becomes the first of its sixteen addresses,
+/// if possible; it reads as the offset.
+pub(super) fn with_bar<R: Bus>(by: By) -> (Arc<SharedVmDevices>, DeviceId) {
+    let devices = Arc::new(shared_registry());
+    let id = Arc::new(OnceLock::new());
+    let bar = Bar {
+        devices: Arc::downgrade(&devices),
+        id: id.clone(),
+        first: 0x10.into(),
+    };
+    let range = |bar: &Bar| sixteen::<R>(bar.first.get());
+    let act = move |bar: &Bar, Access { at, written, .. }| match written {
+        Some(first) => bar.set::<R>(first, by).map(|()| 0),
+        None => Ok(at.wrapping_sub(bar.first.get())),
+    };
+    let device = Serialized::new(Device::new(bar, range, act));
+    let added = R::add(&*devices, Arc::new(device)).unwrap();
+    id.set(added).unwrap();
+    (devices, added)
+}
+
+/// The sixteen addresses from `first` on.
+fn sixteen<R: Bus>(first: usize) -> R {
+    R::covering(first, first + 15)
 }

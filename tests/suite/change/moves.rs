@@ -10,10 +10,8 @@ use axaddrspace::{
 use axdevice::{BusId, DeviceId, Refusal, Span};
 
 use super::{By, with_bar};
-use crate::common::{
-    bus::Bus,
-    device::{Journal, Recorder, Script, answer, read_of, registry, shared_registry},
-    span,
+use support::{
+    Access, Bus, Journal, Recorder, answer, device, read_of, registry, shared_registry, span,
 };
 
 const BYTE: AccessWidth = AccessWidth::Byte;
@@ -199,7 +197,7 @@ fn a_vcpu_inside_a_device_that_moves_stays_inside() {
     let devices = Arc::new(shared_registry());
     let own = Arc::new(OnceLock::new());
     let (weak, id) = (Arc::downgrade(&devices), own.clone());
-    let device = Script::<PortRange, _>::new(0, 7, move |at, _| {
+    let device = device::<PortRange>(0, 7, move |Access { at, .. }| {
         let devices = weak.upgrade().unwrap();
         if at < 8 {
             devices.move_to(*id.get().unwrap(), PortRange::covering(0x10, 0x17))?;

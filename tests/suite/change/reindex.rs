@@ -2,7 +2,6 @@
 
 use std::{
     cell::Cell,
-    marker::PhantomData,
     rc::{self, Rc},
     sync::{
         Arc, Barrier, Mutex, OnceLock,
@@ -17,13 +16,10 @@ use std::{
 use ax_errno::{AxError, AxResult};
 use axaddrspace::device::AccessWidth;
 use axdevice::{AxVmDevices, DeviceId, Refusal, Span, ThreadSafe, Unbound};
-use axdevice_base::BaseDeviceOps;
-use axvmconfig::EmulatedDeviceType;
 
 use super::{By, sixteen, with_bar};
-use crate::common::{
-    bus::Bus,
-    device::{Ranged, Recorder, Sets, answer, owners, read_of, registry, shared_registry},
+use support::{
+    Bus, Device, Recorder, Sets, answer, owners, ranged, read_of, registry, shared_registry, size,
     span,
 };
 
@@ -66,43 +62,30 @@ fn reindexing_a_busy_serialized_device_leaves_it_where_it_was<R: Bus + Send>() {
     assert_eq!(devices.reindex(id), Ok(()));
 }
 
-/// A device that has one address more after each read.
-struct Grows<R> {
+/// The state of a device that has one address more after each read.
+#[derive(Default)]
+struct Grows {
     devices: OnceLock<(rc::Weak<AxVmDevices>, DeviceId)>,
     reads: Cell<usize>,
-    bus: PhantomData<R>,
 }
 
-impl<R: Bus> BaseDeviceOps<R> for Grows<R> {
-    fn emu_type(&self) -> EmulatedDeviceType {
-        EmulatedDeviceType::Dummy
-    }
-
-    fn address_range(&self) -> R {
-        R::covering(0x10, 0x10 + self.reads.get())
-    }
-
-    fn handle_read(&self, _: R::Addr, _: AccessWidth) -> AxResult<usize> {
+impl Grows {
+    fn read(&self) -> AxResult<usize> {
         self.reads.set(self.reads.get() + 1);
         let (devices, id) = self.devices.get().unwrap();
         devices.upgrade().unwrap().reindex(*id)?;
         Ok(self.reads.get())
     }
-
-    fn handle_write(&self, _: R::Addr, _: AccessWidth, _: usize) -> AxResult {
-        Ok(())
-    }
 }
 
 fn a_device_without_a_lock_may_be_reindexed_in_its_own_handler<R: Bus + Send>() {
     let devices = Rc::new(registry());
-    let device = Arc::new(Grows::<R> {
-        devices: OnceLock::new(),
-        reads: 0.into(),
-        bus: PhantomData,
-    });
+    let range = |grows: &Grows| R::covering(0x10, 0x10 + grows.reads.get());
+    let read = |grows: &Grows, _| grows.read();
+    let device = Arc::new(Device::new(Grows::default(), range, read));
     let id = R::add(&*devices, device.clone()).unwrap();
-    assert!(device.devices.set((Rc::downgrade(&devices), id)).is_ok());
+    let own = (Rc::downgrade(&devices), id);
+    assert!(device.state().devices.set(own).is_ok());
     let limit = R::add(&*devices, Recorder::silent(1, 0x13, 0x13)).unwrap();
     let read = |at| R::read(&*devices, at, BYTE);
     assert_eq!([0x10, 0x11].map(read), [Ok(1), Ok(2)]);
@@ -120,7 +103,7 @@ fn the_last_reindex_wins<R: Bus>() {
     let barriers = Arc::new((Barrier::new(2), Barrier::new(2)));
     let bar = {
         let (range, preempts, barriers) = (range.clone(), preempts.clone(), barriers.clone());
-        Ranged(move || {
+        ranged(move || {
             let given = *range.lock().unwrap();
             if preempts.swap(false, Relaxed) {
                 barriers.0.wait();
@@ -129,7 +112,7 @@ fn the_last_reindex_wins<R: Bus>() {
             given
         })
     };
-    let id = R::add(&devices, Arc::new(bar)).unwrap();
+    let id = R::add(&devices, bar).unwrap();
     let program = |first| {
         *range.lock().unwrap() = sixteen(first);
         devices.reindex(id)
@@ -147,18 +130,18 @@ fn the_last_reindex_wins<R: Bus>() {
 }
 
 fn threads_that_reprogram_a_device_leave_it_where_it_says<R: Bus>() {
-    const ROUNDS: usize = if cfg!(miri) { 2 } else { 60 };
+    const ROUNDS: usize = size(60, 2);
     const THREADS: usize = 3;
     let devices = shared_registry();
     let range = Arc::new(Mutex::new(sixteen::<R>(0x10)));
     let says = range.clone();
-    let bar = Ranged(move || {
+    let bar = ranged(move || {
         let given = *says.lock().unwrap();
         // Time for another thread to program it.
         thread::yield_now();
         given
     });
-    let id = R::add(&devices, Arc::new(bar)).unwrap();
+    let id = R::add(&devices, bar).unwrap();
     let done = AtomicBool::new(false);
     // Each to ranges of its own, some of which overlap those of the others.
     let program = |thread: usize, step: usize| {
@@ -194,8 +177,8 @@ fn a_device_that_is_elsewhere_each_time_is_restless<R: Bus>() {
     let devices = registry();
     let asked = Arc::new(AtomicUsize::new(0));
     let asks = asked.clone();
-    let restless = Ranged(move || sixteen::<R>(0x10 + asks.fetch_add(1, Relaxed) % 2 * 0x20));
-    let id = R::add(&devices, Arc::new(restless)).unwrap();
+    let restless = ranged(move || sixteen::<R>(0x10 + asks.fetch_add(1, Relaxed) % 2 * 0x20));
+    let id = R::add(&devices, restless).unwrap();
     let bus = R::BUS;
     let refusal = Refusal::Restless { id, bus };
     assert_eq!(devices.reindex(id), Err(refusal));
@@ -221,8 +204,8 @@ fn a_device_that_comes_to_rest_is_followed<R: Bus>() {
         let devices = registry();
         let asked = Arc::new(AtomicUsize::new(0));
         let asks = asked.clone();
-        let device = Ranged(move || sixteen::<R>(0x10 * asks.fetch_add(1, Relaxed).min(rest)));
-        let id = R::add(&devices, Arc::new(device)).unwrap();
+        let device = ranged(move || sixteen::<R>(0x10 * asks.fetch_add(1, Relaxed).min(rest)));
+        let id = R::add(&devices, device).unwrap();
         let other = R::add(&devices, Recorder::silent(1, 0x54, 0x54)).unwrap();
         let overlap = Refusal::Overlap {
             bus: R::BUS,

@@ -8,11 +8,7 @@ use std::{
 use ax_errno::AxError;
 use axaddrspace::device::AccessWidth;
 use axdevice::Refusal;
-
-use crate::common::{
-    bus::Bus,
-    device::{Recorder, answer, device_of, registry, shared_registry},
-};
+use support::{Bus, Recorder, answer, device_of, registry, shared_registry, size};
 
 const BYTE: AccessWidth = AccessWidth::Byte;
 const QWORD: AccessWidth = AccessWidth::Qword;
@@ -73,7 +69,7 @@ on_every_bus!(
 
 #[test]
 fn of_many_that_remove_one_device_one_does() {
-    const ROUNDS: usize = if cfg!(miri) { 4 } else { 200 };
+    const ROUNDS: usize = size(200, 4);
     let devices = shared_registry();
     for round in 0..ROUNDS {
         let id = devices.add_port_dev(Recorder::silent(round, 0, 7)).unwrap();

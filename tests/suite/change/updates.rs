@@ -15,10 +15,8 @@ use axaddrspace::{
     device::{AccessWidth, Port, PortRange, SysRegAddrRange},
 };
 use axdevice::{Batch, Refusal, SharedVmDevices, Snapshot, Span, ThreadSafe};
-
-use crate::common::{
-    bus::Bus,
-    device::{Recorder, Script, Sets, answer, owners, read_of, registry, shared_registry},
+use support::{
+    Access, Bus, Recorder, Sets, answer, device, owners, read_of, registry, shared_registry, size,
     span,
 };
 
@@ -196,7 +194,7 @@ fn a_conflict_with_what_came_between_is_the_updates_error<R: Bus>() {
 fn a_handler_updates_the_registry_that_called_it<R: Bus>() {
     let devices = Arc::new(shared_registry());
     let weak = Arc::downgrade(&devices);
-    let device = Script::<R, _>::new(0, 7, move |at, _| {
+    let device = device::<R>(0, 7, move |Access { at, .. }| {
         let devices: Arc<SharedVmDevices> = weak.upgrade().unwrap();
         let own = R::listed(&devices.snapshot())[0].0;
         let (heir, removed) = devices.update(|batch| -> Result<_, Refusal> {
@@ -345,7 +343,7 @@ fn an_update_whose_result_overlaps_changes_nothing<R: Bus>() {
 }
 
 fn no_access_misses_while_the_devices_that_fill_the_bus_swap<R: Bus>() {
-    const SWAPS: usize = if cfg!(miri) { 6 } else { 300 };
+    const SWAPS: usize = size(300, 6);
     let devices = shared_registry();
     let half = R::HIGHEST / 2;
     let ranges = [R::covering(0, half), R::covering(half + 1, R::HIGHEST)];
@@ -438,7 +436,7 @@ fn an_update_in_an_update_is_published_first() {
 /// A device on all three buses comes, moves and goes; whoever looks sees it whole or not at all.
 #[test]
 fn all_buses_change_in_one_publication() {
-    const ROUNDS: usize = if cfg!(miri) { 6 } else { 600 };
+    const ROUNDS: usize = size(600, 6);
     let devices = shared_registry();
     let done = AtomicBool::new(false);
     let firsts = |snapshot: &Snapshot<ThreadSafe>| {

@@ -6,90 +6,55 @@ use std::{
         Arc, Mutex, Weak,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
-    thread,
 };
 
-use ax_errno::{AxError, AxResult};
+use ax_errno::AxError;
 use axaddrspace::{
     GuestPhysAddrRange,
     device::{AccessWidth, Port, PortRange},
 };
 use axdevice::{Refusal, SharedVmDevices};
 use axdevice_base::BaseDeviceOps;
-use axvmconfig::EmulatedDeviceType;
-
-use crate::common::{
-    bus::Bus,
-    device::{Ranged, Recorder, Script, answer, shared_registry},
-};
+use support::{Access, Bus, Recorder, answer, device, mortal, ranged, shared_registry};
 
 const BYTE: AccessWidth = AccessWidth::Byte;
 const QWORD: AccessWidth = AccessWidth::Qword;
 
-/// A device that adds the next one and hands the access on to it, `left` times over.
-struct Nested<R> {
+/// The number of addresses of each level.
+const LEVEL: usize = 0x10;
+
+/// A device that adds the next one and forwards the access to it, `left` times over. At the level `unwinds`
+/// it panics instead.
+fn nested<R: Bus>(
     devices: Weak<SharedVmDevices>,
     at: usize,
     left: usize,
-    /// The level at which to unwind instead.
     unwinds: usize,
-    range: R,
+) -> Arc<impl BaseDeviceOps<R> + Send + Sync> {
+    device::<R>(
+        at,
+        at + LEVEL - 1,
+        move |Access { width, written, .. }| {
+            assert_ne!(left, unwinds, "a handler that unwinds");
+            let Some(left) = left.checked_sub(1) else {
+                return Ok(0);
+            };
+            let (registry, next) = (devices.upgrade().unwrap(), at + LEVEL);
+            if R::find(&*registry, next).is_none() {
+                add_nested::<R>(&registry, next, left, unwinds);
+            }
+            match written {
+                Some(value) => R::write(&*registry, next, width, value).map(|()| 0),
+                None => Ok(R::read(&*registry, next, width)? + 1),
+            }
+        },
+    )
 }
 
-/// How many addresses each level has.
-const LEVEL: usize = 0x10;
-
-impl<R: Bus> Nested<R> {
-    fn new(devices: &Weak<SharedVmDevices>, at: usize, left: usize, unwinds: usize) -> Arc<Self> {
-        Arc::new(Self {
-            devices: devices.clone(),
-            at,
-            left,
-            unwinds,
-            range: R::covering(at, at + LEVEL - 1),
-        })
-    }
-
-    /// The registry, with the next level added to it unless it is there already.
-    fn next(&self) -> Option<(Arc<SharedVmDevices>, usize)> {
-        assert_ne!(self.left, self.unwinds, "a handler that unwinds");
-        let left = self.left.checked_sub(1)?;
-        let devices = self.devices.upgrade().unwrap();
-        let at = self.at + LEVEL;
-        if R::find(&*devices, at).is_none() {
-            let next = Self::new(&self.devices, at, left, self.unwinds);
-            add::<R>(&devices, next);
-        }
-        Some((devices, at))
-    }
-}
-
-impl<R: Bus> BaseDeviceOps<R> for Nested<R> {
-    fn emu_type(&self) -> EmulatedDeviceType {
-        EmulatedDeviceType::Dummy
-    }
-
-    fn address_range(&self) -> R {
-        self.range
-    }
-
-    fn handle_read(&self, _: R::Addr, width: AccessWidth) -> AxResult<usize> {
-        match self.next() {
-            Some((devices, at)) => Ok(R::read(&*devices, at, width)? + 1),
-            None => Ok(0),
-        }
-    }
-
-    fn handle_write(&self, _: R::Addr, width: AccessWidth, val: usize) -> AxResult {
-        match self.next() {
-            Some((devices, at)) => R::write(&*devices, at, width, val),
-            None => Ok(()),
-        }
-    }
-}
-
-fn add<R: Bus>(devices: &SharedVmDevices, device: Arc<Nested<R>>) {
-    R::add(devices, device).unwrap();
+fn add_nested<R: Bus>(devices: &Arc<SharedVmDevices>, at: usize, left: usize, unwinds: usize) {
+    let device: Arc<dyn BaseDeviceOps<R> + Send + Sync> =
+        nested::<R>(Arc::downgrade(devices), at, left, unwinds);
+    R::add(&**devices, device).unwrap();
 }
 
 const DEEP: usize = 12;
@@ -98,7 +63,7 @@ fn a_handler_adds_a_device_and_dispatches_to_it_twelve_deep<R: Bus>() {
     for reads in [true, false] {
         let devices = Arc::new(shared_registry());
         let weak = Arc::downgrade(&devices);
-        add::<R>(&devices, Nested::new(&weak, 0, DEEP, usize::MAX));
+        add_nested::<R>(&devices, 0, DEEP, usize::MAX);
         for _ in 0..2 {
             if reads {
                 assert_eq!(R::read(&*devices, 0, BYTE), Ok(DEEP));
@@ -107,7 +72,7 @@ fn a_handler_adds_a_device_and_dispatches_to_it_twelve_deep<R: Bus>() {
             }
             assert_eq!(R::all(&devices).len(), DEEP + 1);
         }
-        // A `Weak` keeps nobody alive.
+        // A `Weak` keeps no registry alive.
         drop(devices);
         assert!(weak.upgrade().is_none());
     }
@@ -118,8 +83,7 @@ fn unwinding_out_of_twelve_handlers_leaves_everything_usable<R: Bus>() {
     let witness = Recorder::<R>::silent(3, 0x1000, 0x1007);
     R::add(&devices, witness.clone()).unwrap();
     let alone = Arc::strong_count(&witness);
-    let top = Nested::<R>::new(&Arc::downgrade(&devices), 0, DEEP, 0);
-    add::<R>(&devices, top);
+    add_nested::<R>(&devices, 0, DEEP, 0);
     for _ in 0..3 {
         let read = || R::read(&*devices, 0, BYTE);
         assert!(catch_unwind(AssertUnwindSafe(read)).is_err());
@@ -140,7 +104,7 @@ fn a_handler_may_use_everything_while_its_table_is_replaced<R: Bus>() {
     let devices = Arc::new(shared_registry());
     let weak = Arc::downgrade(&devices);
     let own = [0xab_usize; 4].to_vec();
-    let device = Script::<R, _>::new(0, 0xf, move |at, _| {
+    let device = device::<R>(0, 0xf, move |Access { at, .. }| {
         let devices = weak.upgrade().unwrap();
         for n in 0..50 {
             let recorder = Recorder::silent(n, 0x100 + n * 8, 0x107 + n * 8);
@@ -164,7 +128,7 @@ fn a_handler_may_use_everything_while_its_table_is_replaced<R: Bus>() {
 fn a_handler_may_call_itself<R: Bus>() {
     let devices = Arc::new(shared_registry());
     let weak = Arc::downgrade(&devices);
-    let device = Script::<R, _>::new(0, 0x1f, move |at, _| match at {
+    let device = device::<R>(0, 0x1f, move |Access { at, .. }| match at {
         0 => Ok(0),
         _ => Ok(R::read(&*weak.upgrade().unwrap(), at - 1, BYTE)? + 1),
     });
@@ -183,7 +147,7 @@ on_every_bus!(
 fn handlers_reach_across_the_buses() {
     let devices = Arc::new(shared_registry());
     let weak = Arc::downgrade(&devices);
-    let window = Script::<GuestPhysAddrRange, _>::new(0x1000, 0x1fff, move |at, _| {
+    let window = device::<GuestPhysAddrRange>(0x1000, 0x1fff, move |Access { at, .. }| {
         PortRange::read(&*weak.upgrade().unwrap(), at - 0x1000, QWORD)
     });
     devices.add_mmio_dev(window).unwrap();
@@ -201,7 +165,7 @@ fn a_device_may_use_the_registry_while_it_is_added() {
     let weak = Arc::downgrade(&devices);
     let inner = Arc::new(Mutex::new(None));
     let noted = inner.clone();
-    let outer = Ranged(move || {
+    let outer = ranged(move || {
         let devices = weak.upgrade().unwrap();
         let id = devices
             .add_port_dev(Recorder::silent(0, 0x10, 0x1f))
@@ -210,7 +174,7 @@ fn a_device_may_use_the_registry_while_it_is_added() {
         *noted.lock().unwrap() = Some(id);
         PortRange::new(Port(0x20), Port(0x2f))
     });
-    let outer = devices.add_port_dev(Arc::new(outer)).unwrap();
+    let outer = devices.add_port_dev(outer).unwrap();
     let inner = inner.lock().unwrap().unwrap();
     assert!(inner < outer, "the inner one was registered first");
     let listed = PortRange::listed(&devices.snapshot());
@@ -225,46 +189,21 @@ fn a_device_may_use_the_registry_while_it_is_added() {
 fn a_device_that_takes_its_own_place_is_refused() {
     let devices = Arc::new(shared_registry());
     let weak = Arc::downgrade(&devices);
-    let outer = Ranged(move || {
+    let outer = ranged(move || {
         let devices = weak.upgrade().unwrap();
         // The first time only: the second it is refused itself.
         drop(devices.add_port_dev(Recorder::silent(0, 0x10, 0x1f)));
         PortRange::new(Port(0x1f), Port(0x2f))
     });
-    let refused = devices.add_port_dev(Arc::new(outer)).unwrap_err();
+    let refused = devices.add_port_dev(outer).unwrap_err();
     assert!(matches!(refused.refusal(), Refusal::Overlap { .. }));
     assert_eq!(devices.iter_port_dev().count(), 1);
     assert!(devices.find_port_dev(Port(0x20)).is_none());
 }
 
-/// A device that does something when it is dropped.
-struct Dying<F: FnMut()>(F);
-
-impl<F: FnMut()> Drop for Dying<F> {
-    fn drop(&mut self) {
-        // In a test that has failed, a second panic would take the others down too.
-        if !thread::panicking() {
-            (self.0)();
-        }
-    }
-}
-
-impl<F: FnMut() + 'static> BaseDeviceOps<PortRange> for Dying<F> {
-    fn emu_type(&self) -> EmulatedDeviceType {
-        EmulatedDeviceType::Dummy
-    }
-
-    fn address_range(&self) -> PortRange {
-        PortRange::new(Port(0x10), Port(0x1f))
-    }
-
-    fn handle_read(&self, _: Port, _: AccessWidth) -> AxResult<usize> {
-        Ok(1)
-    }
-
-    fn handle_write(&self, _: Port, _: AccessWidth, _: usize) -> AxResult {
-        Ok(())
-    }
+/// A device that calls a closure when it is dropped.
+fn dying(dies: impl Fn() + 'static) -> Arc<impl BaseDeviceOps<PortRange>> {
+    mortal::<PortRange>(0x10, 0x1f, dies)
 }
 
 #[test]
@@ -272,13 +211,13 @@ fn the_destructor_of_a_refused_device_may_add_another() {
     let devices = Arc::new(shared_registry());
     devices.add_port_dev(Recorder::silent(0, 0, 0xff)).unwrap();
     let weak = Arc::downgrade(&devices);
-    let dying = Dying(move || {
+    let dying = dying(move || {
         let devices = weak.upgrade().unwrap();
         devices
             .add_port_dev(Recorder::silent(1, 0x100, 0x100))
             .unwrap();
     });
-    let refused = devices.add_port_dev(Arc::new(dying)).unwrap_err();
+    let refused = devices.add_port_dev(dying).unwrap_err();
     assert_eq!(devices.iter_port_dev().count(), 1);
     drop(refused);
     assert_eq!(devices.iter_port_dev().count(), 2);
@@ -290,13 +229,13 @@ fn destructors_that_run_while_the_registry_is_dropped_find_no_registry() {
     let devices = Arc::new(shared_registry());
     let other = Arc::new(shared_registry());
     let (weak, others) = (Arc::downgrade(&devices), other.clone());
-    let dying = Dying(move || {
+    let dying = dying(move || {
         assert!(weak.upgrade().is_none());
         // Another registry, in the middle of dropping this one.
         others.add_port_dev(Recorder::silent(2, 0, 7)).unwrap();
         assert!(others.handle_port_read(Port(0), BYTE).is_ok());
     });
-    devices.add_port_dev(Arc::new(dying)).unwrap();
+    devices.add_port_dev(dying).unwrap();
     drop(devices);
     assert_eq!(other.iter_port_dev().count(), 1);
 }
@@ -306,9 +245,9 @@ fn dropping_the_registry_drops_each_device_once() {
     let drops = Arc::new(AtomicUsize::new(0));
     let counted = || {
         let drops = drops.clone();
-        Arc::new(Dying(move || {
+        dying(move || {
             drops.fetch_add(1, Relaxed);
-        }))
+        })
     };
     let mut devices = shared_registry();
     devices.add_port_dev(counted()).unwrap();
@@ -330,7 +269,7 @@ fn dropping_the_registry_drops_each_device_once() {
 fn a_handler_may_drop_the_last_handle_but_the_caller_s() {
     let devices = Arc::new(shared_registry());
     let spare = Mutex::new(Some(devices.clone()));
-    let device = Script::<PortRange, _>::new(0, 7, move |_, _| {
+    let device = device::<PortRange>(0, 7, move |_| {
         drop(spare.lock().unwrap().take());
         Ok(6)
     });

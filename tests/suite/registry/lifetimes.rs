@@ -12,11 +12,9 @@ use std::{
 };
 
 use axaddrspace::device::{AccessWidth, Port, PortRange};
+use support::{Bus, Recorder, Sets, device, shared_registry, size};
 
-use crate::common::{
-    bus::Bus,
-    device::{Graves, Mortal, Recorder, Script, Sets, shared_registry},
-};
+use crate::common::Graves;
 
 #[test]
 fn a_vcpu_in_a_handler_neither_delays_a_change_nor_frees_a_table() {
@@ -24,7 +22,7 @@ fn a_vcpu_in_a_handler_neither_delays_a_change_nor_frees_a_table() {
     let flags = Arc::new((AtomicBool::new(false), AtomicBool::new(false)));
     let (entered, leave) = (&flags.0, &flags.1);
     let inside = flags.clone();
-    let device = Script::<PortRange, _>::new(0, 7, move |_, _| {
+    let device = device::<PortRange>(0, 7, move |_| {
         inside.0.store(true, Release);
         while !inside.1.load(Acquire) {
             thread::yield_now();
@@ -61,9 +59,9 @@ fn a_vcpu_in_a_handler_neither_delays_a_change_nor_frees_a_table() {
 
 #[test]
 fn devices_die_on_the_writer_s_thread_although_readers_dispatch_first_afterwards() {
-    const ROUNDS: u16 = if cfg!(miri) { 3 } else { 300 };
+    const ROUNDS: u16 = size(300, 3) as u16;
     let graves = Graves::default();
-    let mortal = |first| Mortal::new(first, &graves);
+    let mortal = |first| graves.mortal(first);
     let devices = shared_registry();
     for n in 0..4 {
         devices.add_port_dev(mortal(n * 0x10)).unwrap();
@@ -88,7 +86,7 @@ fn devices_die_on_the_writer_s_thread_although_readers_dispatch_first_afterwards
         for round in 0..ROUNDS {
             let mut devices = devices.write().unwrap();
             let place = usize::from(round % 4);
-            *PortRange::all_mut(&mut devices)[place] = mortal(round % 4 * 0x10);
+            *PortRange::all_mut(&mut devices)[place] = mortal(place * 0x10);
             drop(devices);
             thread::yield_now();
         }
@@ -101,9 +99,9 @@ fn devices_die_on_the_writer_s_thread_although_readers_dispatch_first_afterwards
         drop(devices.snapshot());
         drop(PortRange::all_mut(&mut devices));
     });
-    assert_eq!(graves.lock().unwrap().len(), usize::from(ROUNDS));
+    assert_eq!(graves.lock().len(), usize::from(ROUNDS));
     drop(devices);
-    let graves = graves.lock().unwrap();
+    let graves = graves.lock();
     assert_eq!(graves.len(), usize::from(ROUNDS) + 4);
     assert!(graves.iter().all(|&id| id == thread::current().id()));
 }
@@ -111,22 +109,22 @@ fn devices_die_on_the_writer_s_thread_although_readers_dispatch_first_afterwards
 #[test]
 fn a_refused_device_dies_with_its_adder_and_a_found_one_with_its_finder() {
     let graves = Graves::default();
-    let mortal = || Mortal::new(0, &graves);
+    let mortal = || graves.mortal(0);
     let devices = shared_registry();
     devices.add_port_dev(mortal()).unwrap();
     thread::scope(|scope| {
         let adder = scope.spawn(|| drop(devices.add_port_dev(mortal()).unwrap_err()));
         let adder_s = adder.thread().id();
         adder.join().unwrap();
-        assert_eq!(*graves.lock().unwrap(), [adder_s]);
+        assert_eq!(*graves.lock(), [adder_s]);
     });
     let found = devices.find_port_dev(Port(0));
     drop(devices);
-    assert_eq!(graves.lock().unwrap().len(), 1, "the finder holds it");
+    assert_eq!(graves.lock().len(), 1, "the finder holds it");
     thread::scope(|scope| {
         let finder = scope.spawn(move || drop(found));
         let finder_s = finder.thread().id();
         finder.join().unwrap();
-        assert_eq!(graves.lock().unwrap()[1], finder_s);
+        assert_eq!(graves.lock()[1], finder_s);
     });
 }

@@ -19,16 +19,12 @@ use axaddrspace::{
     device::{AccessWidth, Port, PortRange},
 };
 use axdevice::{Refusal, SharedVmDevices};
-
-use crate::common::{
-    bus::Bus,
-    device::{Recorder, Script, Sets, answer, shared_registry},
-};
+use support::{Access, Bus, Recorder, Sets, answer, shared_registry, size};
 
 const QWORD: AccessWidth = AccessWidth::Qword;
 
 /// How many devices are added: few where every step is slow.
-const DEVICES: usize = if cfg!(miri) { 8 } else { 1_500 };
+const DEVICES: usize = size(1_500, 8);
 
 /// Where device `n` begins; the places are filled neither upwards nor downwards.
 fn place(n: usize) -> usize {
@@ -48,7 +44,7 @@ fn reached(devices: &SharedVmDevices, n: usize) {
 
 #[test]
 fn whoever_learns_of_a_device_finds_it() {
-    const READERS: usize = if cfg!(miri) { 2 } else { 3 };
+    const READERS: usize = size(3, 2);
     let devices = shared_registry();
     let (added, done) = (AtomicUsize::new(0), AtomicBool::new(false));
     thread::scope(|scope| {
@@ -123,7 +119,7 @@ fn several_adders_lose_nothing() {
 
 #[test]
 fn of_two_that_overlap_exactly_one_is_refused() {
-    const ROUNDS: usize = if cfg!(miri) { 3 } else { 400 };
+    const ROUNDS: usize = size(400, 3);
     let devices = shared_registry();
     for round in 0..ROUNDS {
         // The two share four addresses.
@@ -185,13 +181,13 @@ fn iterators_and_snapshots_are_of_one_instant() {
 
 #[test]
 fn misses_and_hits_race_with_an_unwinding_device() {
-    const EACH: usize = if cfg!(miri) { 3 } else { 200 };
+    const EACH: usize = size(200, 3);
     let devices = shared_registry();
-    let act = |at: usize, _: Option<usize>| -> AxResult<usize> {
+    let act = |Access { at, .. }| -> AxResult<usize> {
         assert_ne!(at, 7, "a handler that unwinds");
         Ok(at)
     };
-    devices.add_port_dev(Script::new(0, 7, act)).unwrap();
+    devices.add_port_dev(support::device(0, 7, act)).unwrap();
     thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
@@ -218,14 +214,14 @@ fn misses_and_hits_race_with_an_unwinding_device() {
 fn dispatches_nested_deeper_than_any_slots() {
     const VCPUS: usize = 4;
     // Just enough where every step is slow.
-    const DEPTH: u16 = if cfg!(miri) { 17 } else { 40 };
+    const DEPTH: u16 = size(40, 17) as u16;
     let devices = Arc::new(shared_registry());
     let registry = Arc::downgrade(&devices);
     // At the bottom each vCPU waits for the others, and for a device that is added meanwhile.
     let (bottom, added) = (Barrier::new(VCPUS + 1), Barrier::new(VCPUS + 1));
     let barriers = Arc::new((bottom, added));
     let at_bottom = barriers.clone();
-    let device = Script::<PortRange, _>::new(0, DEPTH.into(), move |at, _| {
+    let device = support::device::<PortRange>(0, DEPTH.into(), move |Access { at, .. }| {
         let devices = registry.upgrade().unwrap();
         let read = |port| devices.handle_port_read(Port(port), AccessWidth::Byte);
         if at > 0 {
@@ -244,7 +240,7 @@ fn dispatches_nested_deeper_than_any_slots() {
         let vcpus: Vec<_> = (0..VCPUS).map(vcpu).collect();
         barriers.0.wait();
         let at = usize::from(DEPTH) + 1;
-        let new = Script::<PortRange, _>::new(at, at, |_, _| Ok(0));
+        let new = support::device::<PortRange>(at, at, |_| Ok(0));
         let id = devices.add_port_dev(new);
         barriers.1.wait();
         assert!(id.is_ok());

@@ -2,21 +2,17 @@
 
 use std::sync::Arc;
 
-use ax_errno::{AxError, AxResult};
+use ax_errno::AxError;
 use axaddrspace::{
     GuestPhysAddr, GuestPhysAddrRange,
     device::{AccessWidth, Port, PortRange, SysRegAddr, SysRegAddrRange},
 };
 use axdevice::{AxVmDeviceConfig, AxVmDevices, Unmapped};
 use axdevice_base::{
-    BaseDeviceOps, BaseMmioDeviceOps, BasePortDeviceOps, BaseSysRegDeviceOps, map_device_of_type,
+    BaseMmioDeviceOps, BasePortDeviceOps, BaseSysRegDeviceOps, map_device_of_type,
 };
 use axvmconfig::{EmulatedDeviceConfig, EmulatedDeviceType};
-
-use crate::common::{
-    bus::Bus,
-    device::{Call, Journal, Recorder, Script, answer},
-};
+use support::{Access, Bus, Call, Echo, Journal, Recorder, answer, device};
 
 type MmioRecorder = Recorder<GuestPhysAddrRange>;
 
@@ -121,7 +117,7 @@ fn a_system_register_device_gets_addresses_widths_and_values() {
 #[test]
 fn a_device_s_error_comes_back() {
     let devices = empty();
-    let fails = Script::<PortRange, _>::new(0, 7, |at, written| match written {
+    let fails = device::<PortRange>(0, 7, |Access { at, written, .. }| match written {
         Some(_) => Err(AxError::PermissionDenied),
         None if at == 0 => Err(AxError::Io),
         None => Ok(1),
@@ -222,31 +218,15 @@ on_every_bus!(
 
 #[test]
 fn what_is_iterated_over_can_be_downcast() {
-    struct Gicd;
-    impl BaseDeviceOps<GuestPhysAddrRange> for Gicd {
-        fn emu_type(&self) -> EmulatedDeviceType {
-            EmulatedDeviceType::GPPTDistributor
-        }
-
-        fn address_range(&self) -> GuestPhysAddrRange {
-            GuestPhysAddrRange::covering(0x800_0000, 0x800_ffff)
-        }
-
-        fn handle_read(&self, _: GuestPhysAddr, _: AccessWidth) -> AxResult<usize> {
-            Ok(0)
-        }
-
-        fn handle_write(&self, _: GuestPhysAddr, _: AccessWidth, _: usize) -> AxResult {
-            Ok(())
-        }
-    }
     let devices = panicking();
-    devices.add_mmio_dev(Arc::new(Gicd)).unwrap();
+    devices
+        .add_mmio_dev(Echo::<GuestPhysAddrRange>::new(0x800_0000, 0x800_ffff))
+        .unwrap();
     let mapped: Vec<_> = devices
         .iter_mmio_dev()
-        .map(|device| map_device_of_type(device, |_: &Gicd| "gicd"))
+        .map(|device| map_device_of_type(device, |_: &Echo<GuestPhysAddrRange>| "an echo"))
         .collect();
-    assert_eq!(mapped, [None, Some("gicd")]);
+    assert_eq!(mapped, [None, Some("an echo")]);
 }
 
 #[test]

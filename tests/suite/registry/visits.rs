@@ -6,11 +6,7 @@ use std::{
 };
 
 use axaddrspace::device::AccessWidth;
-
-use crate::common::{
-    bus::Bus,
-    device::{Recorder, read_of, registry},
-};
+use support::{Bus, Recorder, read_of, registry};
 
 const BYTE: AccessWidth = AccessWidth::Byte;
 

@@ -4,7 +4,7 @@ use ax_errno::AxError;
 use axaddrspace::device::AccessWidth;
 
 use super::operations::places;
-use crate::common::bus::{Bus, carried, extent};
+use support::{Bus, carried, extent};
 
 /// Whether ours takes these ranges. 0.4.10 takes any; there, where two overlap, the first added
 /// wins, and an empty one owns nothing. Ours refuses both, so the oracle is not given them.

@@ -22,11 +22,9 @@ use self::{
     operations::{Extent, On, Op, Place, Step, number, op, range},
     published::Published,
 };
-use crate::common::{
-    bus::Bus,
-    cases,
-    device::{Call, Journal, Recorder, answer, registry},
-};
+use support::{Bus, Call, Journal, Recorder, answer, registry};
+
+use crate::common::cases;
 
 /// The three of them, side by side.
 struct Trio {

@@ -9,7 +9,7 @@ use axaddrspace::{
 use axdevice::DeviceId;
 
 use super::{differences::is_taken, published::Published};
-use crate::common::{bus::Bus, device::Recorder};
+use support::{Bus, Recorder};
 
 /// The model: what was added, in the order of registration.
 #[derive(Clone, Default)]

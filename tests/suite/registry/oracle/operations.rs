@@ -4,7 +4,7 @@
 use axaddrspace::device::AccessWidth;
 use proptest::{collection::vec, prelude::*};
 
-use crate::common::bus::{Bus, WIDTHS};
+use support::{Bus, WIDTHS};
 
 /// The lengths of the three stretches of a bus that are used: its start, a piece in the middle, its
 /// end. They are short, so that ranges often touch and overlap.

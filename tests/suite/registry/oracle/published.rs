@@ -11,7 +11,7 @@ use axdevice_0_4_10 as published;
 use axdevice_base::BaseDeviceOps;
 
 use super::model::{Model, Owned};
-use crate::common::bus::Bus;
+use support::Bus;
 
 /// 0.4.10's methods for one bus.
 pub(super) trait Published: Bus {

@@ -1,8 +1,8 @@
-//! A host for the interrupt controllers that axdevice builds: it implements what they ask of their
-//! hypervisor, `axvisor_api`, over a machine of plain memory.
+//! A host for the interrupt controllers that axdevice builds: it implements the functions of the hypervisor
+//! that they call, `axvisor_api`, over a machine of plain memory.
 //!
 //! A test, an example or a program for aarch64 or riscv64 that builds these devices must link some
-//! hypervisor. `use mock_host as _;` links this one.
+//! hypervisor. `use support as _;` links this one.
 //!
 //! The physical memory of the machine is the process's own, each byte at its own address; but at
 //! the addresses of [`machine`] there are the registers of the host's interrupt controllers, which
@@ -13,14 +13,10 @@ mod hypervisor;
 pub mod machine;
 mod meeting;
 pub mod memory;
-#[cfg(all(
-    target_os = "linux",
-    any(target_arch = "aarch64", target_arch = "riscv64"),
-    not(miri)
-))]
+#[cfg(all(target_os = "linux", not(miri)))]
 pub mod privileged;
 pub mod time;
 
 pub use hypervisor::take_injected;
 pub use meeting::{Meeting, meet_at};
-pub use memory::{get, registers, set};
+pub use memory::{get, is_whole, registers, set};

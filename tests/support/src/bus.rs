@@ -15,30 +15,32 @@ use axdevice::{
     Dispatcher, DispatcherCounters, Refusal, Snapshot, VmDevices,
 };
 
-pub(crate) const WIDTHS: [AccessWidth; 4] = [
+/// All widths of an access.
+pub const WIDTHS: [AccessWidth; 4] = [
     AccessWidth::Byte,
     AccessWidth::Word,
     AccessWidth::Dword,
     AccessWidth::Qword,
 ];
 
-/// What `add_*` gives.
-pub(crate) type Added<B, R> = Result<DeviceId, AddError<<B as DeviceBound>::Dev<R>>>;
+/// The result of `add_*`.
+pub type Added<B, R> = Result<DeviceId, AddError<<B as DeviceBound>::Dev<R>>>;
 
 /// A device of a snapshot: id, range, device.
-pub(crate) type Listed<B, R> = (DeviceId, R, Arc<<B as DeviceBound>::Dev<R>>);
+pub type Listed<B, R> = (DeviceId, R, Arc<<B as DeviceBound>::Dev<R>>);
 
 /// A bus, named by its range type: its numbers, and the registry's methods for it.
-pub(crate) trait Bus: BusRange<Addr = Self::Address> + PartialEq {
+pub trait Bus: BusRange<Addr = Self::Address> + PartialEq {
+    /// Its addresses: `Self::Addr` under a name that has bounds.
     type Address: BusAddr<Range = Self>;
 
     /// The highest address that a device can own.
     const HIGHEST: usize;
 
-    /// Whether the width of an access means anything.
+    /// Whether an access has a width, on which its extent and its value depend.
     const WIDE: bool;
 
-    /// The bus, told at run time.
+    /// The bus, as a value.
     const BUS: BusId;
 
     /// The address with this number.
@@ -53,9 +55,18 @@ pub(crate) trait Bus: BusRange<Addr = Self::Address> + PartialEq {
     /// The addresses `first ..= last`.
     fn covering(first: usize, last: usize) -> Self;
 
+    /// Adds a device.
+    ///
+    /// # Errors
+    ///
+    /// Those of `add_*`.
     fn add<B: DeviceBound>(on: &VmDevices<B>, device: Arc<B::Dev<Self>>) -> Added<B, Self>;
 
-    /// Records in a batch.
+    /// Adds a device to a batch.
+    ///
+    /// # Errors
+    ///
+    /// Those of `add_*`.
     fn record<B: DeviceBound>(
         in_: &mut Batch<'_, B>,
         device: Arc<B::Dev<Self>>,
@@ -64,32 +75,47 @@ pub(crate) trait Bus: BusRange<Addr = Self::Address> + PartialEq {
     /// The device, if it is of this bus.
     fn unwrapped<B: DeviceBound>(device: Device<B>) -> Option<Arc<B::Dev<Self>>>;
 
+    /// The device that owns the address.
     fn find<B: DeviceBound>(on: &VmDevices<B>, number: usize) -> Option<Arc<B::Dev<Self>>>;
 
+    /// Calls `iter_*`.
     fn iter<B: DeviceBound>(on: &VmDevices<B>) -> impl Iterator<Item = &Arc<B::Dev<Self>>>;
 
+    /// The devices, in the order in which they were added; all are lent.
     fn all<B: DeviceBound>(on: &VmDevices<B>) -> Vec<&Arc<B::Dev<Self>>> {
         Self::iter(on).collect()
     }
 
-    /// How many devices there are; none is lent for that.
+    /// The number of devices; none is lent.
     fn count<B: DeviceBound>(on: &VmDevices<B>) -> usize {
         Self::iter(on).count()
     }
 
+    /// Calls `for_each_*`.
     fn for_each<B: DeviceBound>(
         on: &VmDevices<B>,
         visit: impl FnMut(DeviceId, Self, &Arc<B::Dev<Self>>),
     );
 
+    /// The items of `iter_mut_*`.
     fn all_mut<B: DeviceBound>(on: &mut VmDevices<B>) -> Vec<&mut Arc<B::Dev<Self>>>;
 
+    /// Reads through the registry.
+    ///
+    /// # Errors
+    ///
+    /// Those of `handle_*`.
     fn read<B: DeviceBound>(
         on: &VmDevices<B>,
         number: usize,
         width: AccessWidth,
     ) -> AxResult<usize>;
 
+    /// Writes through the registry.
+    ///
+    /// # Errors
+    ///
+    /// Those of `handle_*`.
     fn write<B: DeviceBound>(
         on: &VmDevices<B>,
         number: usize,
@@ -97,12 +123,22 @@ pub(crate) trait Bus: BusRange<Addr = Self::Address> + PartialEq {
         value: usize,
     ) -> AxResult;
 
+    /// Reads through a vCPU's handle.
+    ///
+    /// # Errors
+    ///
+    /// Those of `handle_*`.
     fn vcpu_read<B: DeviceBound, V: Deref<Target = VmDevices<B>> + Clone>(
         by: &mut Dispatcher<V>,
         number: usize,
         width: AccessWidth,
     ) -> AxResult<usize>;
 
+    /// Writes through a vCPU's handle.
+    ///
+    /// # Errors
+    ///
+    /// Those of `handle_*`.
     fn vcpu_write<B: DeviceBound, V: Deref<Target = VmDevices<B>> + Clone>(
         by: &mut Dispatcher<V>,
         number: usize,
@@ -110,13 +146,15 @@ pub(crate) trait Bus: BusRange<Addr = Self::Address> + PartialEq {
         value: usize,
     ) -> AxResult;
 
+    /// The counters of this bus.
     fn counters(of: DispatcherCounters) -> BusCounters;
 
+    /// The devices of a snapshot, by address.
     fn listed<B: DeviceBound>(snapshot: &Snapshot<B>) -> Vec<Listed<B, Self>>;
 }
 
-/// What of `value` an access carries.
-pub(crate) fn carried<R: Bus>(value: usize, width: AccessWidth) -> usize {
+/// The bits of `value` that an access carries.
+pub fn carried<R: Bus>(value: usize, width: AccessWidth) -> usize {
     if R::WIDE {
         value & (usize::MAX >> (usize::BITS as usize - 8 * width.size()))
     } else {
@@ -124,13 +162,13 @@ pub(crate) fn carried<R: Bus>(value: usize, width: AccessWidth) -> usize {
     }
 }
 
-/// How many addresses an access takes.
-pub(crate) fn extent<R: Bus>(width: AccessWidth) -> usize {
+/// The number of addresses that an access covers.
+pub fn extent<R: Bus>(width: AccessWidth) -> usize {
     if R::WIDE { width.size() } else { 1 }
 }
 
-/// What a read gives where nothing drives the bus.
-pub(crate) fn floating<R: Bus>(width: AccessWidth) -> usize {
+/// The value of a read where no device drives the bus.
+pub fn floating<R: Bus>(width: AccessWidth) -> usize {
     if R::WIDE {
         carried::<R>(usize::MAX, width)
     } else {
@@ -138,12 +176,12 @@ pub(crate) fn floating<R: Bus>(width: AccessWidth) -> usize {
     }
 }
 
-/// An access of those that bytes are for: its address, its width, and which of the bytes.
-pub(crate) type Piece = (usize, AccessWidth, Range<usize>);
+/// One of the accesses into which bytes are split: its address, its width, and its bytes.
+pub type Piece = (usize, AccessWidth, Range<usize>);
 
-/// The accesses that `length` bytes at `at` are, if a guest can make such: one of 1, 2, 4 or 8 bytes; others
-/// are split into aligned ones where the bus has bytes and goes that far.
-pub(crate) fn pieces<R: Bus>(at: usize, length: usize) -> Option<Vec<Piece>> {
+/// The accesses into which `length` bytes at `at` are split, if a guest can make them: 1, 2, 4 or 8 bytes are
+/// one access; others are split into aligned accesses where the bus has widths and all the addresses.
+pub fn pieces<R: Bus>(at: usize, length: usize) -> Option<Vec<Piece>> {
     let width = |size| AccessWidth::try_from(size).unwrap();
     let last = at.checked_add(length.saturating_sub(1));
     let is_split = R::WIDE && last.is_some_and(|last| R::place(R::at(last)) == last);
@@ -168,8 +206,8 @@ pub(crate) fn pieces<R: Bus>(at: usize, length: usize) -> Option<Vec<Piece>> {
     }
 }
 
-/// The accesses of string I/O on so many bytes, if they are whole items.
-pub(crate) fn items(at: usize, width: AccessWidth, length: usize) -> Option<Vec<Piece>> {
+/// The accesses of string I/O on `length` bytes, if these are whole items.
+pub fn items(at: usize, width: AccessWidth, length: usize) -> Option<Vec<Piece>> {
     let size = width.size();
     let item = |start| (at, width, start..start + size);
     length
@@ -177,7 +215,7 @@ pub(crate) fn items(at: usize, width: AccessWidth, length: usize) -> Option<Vec<
         .then(|| (0..length).step_by(size).map(item).collect())
 }
 
-/// The methods of [`Bus`] that only pass a call on.
+/// The methods of [`Bus`] that call the registry's method for the bus.
 macro_rules! calls {
     (
         $device:ident $add:ident $find:ident $iter:ident $for_each:ident $iter_mut:ident $read:ident
@@ -274,10 +312,12 @@ impl Bus for GuestPhysAddrRange {
     const HIGHEST: usize = usize::MAX - 1;
     const WIDE: bool = true;
 
+    #[inline]
     fn at(number: usize) -> GuestPhysAddr {
         number.into()
     }
 
+    #[inline]
     fn place(addr: GuestPhysAddr) -> usize {
         addr.into()
     }
@@ -305,10 +345,12 @@ impl Bus for SysRegAddrRange {
     const HIGHEST: usize = usize::MAX;
     const WIDE: bool = false;
 
+    #[inline]
     fn at(number: usize) -> SysRegAddr {
         SysRegAddr(number)
     }
 
+    #[inline]
     fn place(addr: SysRegAddr) -> usize {
         addr.0
     }
@@ -333,10 +375,12 @@ impl Bus for PortRange {
     const HIGHEST: usize = 0xffff;
     const WIDE: bool = true;
 
+    #[inline]
     fn at(number: usize) -> Port {
         Port(number as u16)
     }
 
+    #[inline]
     fn place(addr: Port) -> usize {
         addr.0.into()
     }

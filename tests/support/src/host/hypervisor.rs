@@ -1,4 +1,4 @@
-//! What the devices ask of their hypervisor, other than memory and time.
+//! The functions of the hypervisor that the devices call, other than those of memory and time.
 
 use std::{
     mem,
@@ -10,7 +10,7 @@ use axvisor_api::{
     vmm::{InterruptVector, VCpuId, VCpuSet, VMId, VmmIf},
 };
 
-use crate::machine;
+use super::machine;
 
 /// The virtual interrupts that were injected, in order.
 static INJECTED: Mutex<Vec<usize>> = Mutex::new(Vec::new());
@@ -70,7 +70,7 @@ mod arm {
     use ax_memory_addr::PhysAddr;
     use axvisor_api::{arch::ArchIf, vmm::InterruptVector};
 
-    use crate::machine;
+    use crate::host::machine;
 
     struct Arch;
 
@@ -89,11 +89,11 @@ mod arm {
         }
 
         fn get_host_gicd_base() -> PhysAddr {
-            PhysAddr::from_usize(machine::GICD)
+            PhysAddr::from_usize(machine::gicd())
         }
 
         fn get_host_gicr_base() -> PhysAddr {
-            PhysAddr::from_usize(machine::GICR)
+            PhysAddr::from_usize(machine::gicr())
         }
 
         fn fetch_irq() -> u64 {

@@ -1,9 +1,11 @@
 //! Where the host's interrupt controllers are: at the addresses of QEMU's `virt` machines, which
 //! have room for the configurations that people write for them.
 
+#[cfg(target_arch = "aarch64")]
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
-use crate::memory::registers;
+use super::memory::registers;
 
 /// The CPUs of the host.
 pub const CPUS: usize = 8;
@@ -30,6 +32,33 @@ pub const ITS_LENGTH: usize = 0x2_0000;
 pub const GICR: usize = 0x80a_0000;
 /// The length of each.
 pub const GICR_LENGTH: usize = 0x2_0000;
+
+/// The addresses of the distributor and of the first redistributor for devices that are built from now on.
+#[cfg(target_arch = "aarch64")]
+static GIC: [AtomicUsize; 2] = [AtomicUsize::new(GICD), AtomicUsize::new(GICR)];
+
+/// Moves the host's distributor to `addr`, for devices that are built from now on.
+#[cfg(target_arch = "aarch64")]
+pub fn set_gicd(addr: usize) {
+    GIC[0].store(addr, SeqCst);
+}
+
+/// Moves the redistributors of the host's CPUs to `addr` and the addresses after it, for devices that are built
+/// from now on.
+#[cfg(target_arch = "aarch64")]
+pub fn set_gicr(addr: usize) {
+    GIC[1].store(addr, SeqCst);
+}
+
+#[cfg(target_arch = "aarch64")]
+pub(crate) fn gicd() -> usize {
+    GIC[0].load(SeqCst)
+}
+
+#[cfg(target_arch = "aarch64")]
+pub(crate) fn gicr() -> usize {
+    GIC[1].load(SeqCst)
+}
 
 /// The host's PLIC.
 pub const PLIC: usize = 0xc00_0000;

@@ -60,7 +60,7 @@ pub struct Meeting(());
 /// Has the next access that a device makes of the host's register at `addr` wait, in the device,
 /// until another access of that register is made, or for so long.
 ///
-/// The caller has the machine to itself ([`exclusive`](crate::machine::exclusive)).
+/// The caller has the machine to itself ([`exclusive`](super::machine::exclusive)).
 pub fn meet_at(addr: usize, patience: Duration) -> Meeting {
     let mut meeting = MEETING.lock().unwrap_or_else(PoisonError::into_inner);
     *meeting = Some(Arc::new(Gathering {

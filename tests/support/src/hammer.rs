@@ -8,20 +8,22 @@ use std::{
 
 use ax_errno::AxResult;
 
-/// The number of vCPUs: eight for each core, so that most of them have none.
+use crate::size::size;
+
+/// The number of vCPUs: eight for each core, so that most of them wait for one.
 fn vcpus() -> usize {
     let cores = thread::available_parallelism().map_or(1, usize::from);
-    if cfg!(miri) { 3 } else { 8 * cores }
+    size(8 * cores, 3)
 }
 
-/// Lets each vCPU make `access` again and again for `time`, but under Miri, whose clock is no measure,
-/// five times. Gives the number of accesses of each vCPU once all were there: one that is alone is
+/// Calls `access` on each vCPU again and again for `time`; under Miri, whose clock is no measure, five
+/// times. Gives the number of accesses that each vCPU made after all had started: a vCPU that is alone is
 /// hundreds of times as fast.
 ///
 /// # Panics
 ///
 /// If an access fails.
-pub(crate) fn hammer<T>(time: Duration, access: impl Fn() -> AxResult<T> + Sync) -> Vec<usize> {
+pub fn hammer<T>(time: Duration, access: impl Fn() -> AxResult<T> + Sync) -> Vec<usize> {
     let (vcpus, stop) = (vcpus(), AtomicBool::new(false));
     let here = AtomicUsize::new(0);
     let access = || {
@@ -31,7 +33,7 @@ pub(crate) fn hammer<T>(time: Duration, access: impl Fn() -> AxResult<T> + Sync)
     let vcpu = || {
         access();
         here.fetch_add(1, Relaxed);
-        // Not for ever: another one may have failed on its way.
+        // Ends also where another vCPU has failed and never starts.
         while here.load(Relaxed) < vcpus && !stop.load(Relaxed) {
             access();
         }
@@ -58,12 +60,12 @@ pub(crate) fn hammer<T>(time: Duration, access: impl Fn() -> AxResult<T> + Sync)
     })
 }
 
-/// Checks that the slowest vCPU has made at least half of its fair share of the accesses.
+/// Checks that the slowest vCPU made at least half of its fair share of the accesses.
 ///
 /// # Panics
 ///
 /// If it has not.
-pub(crate) fn assert_fair(accesses: &[usize]) {
+pub fn assert_fair(accesses: &[usize]) {
     let share = accesses.iter().sum::<usize>() / accesses.len();
     let slowest = accesses.iter().min();
     println!("{share} accesses a vCPU; each: {accesses:?}");

@@ -3,6 +3,7 @@
 use std::{
     alloc::{Layout, alloc_zeroed, dealloc},
     ptr::{with_exposed_provenance, with_exposed_provenance_mut},
+    slice,
     sync::{Mutex, PoisonError},
 };
 
@@ -10,20 +11,32 @@ use ax_memory_addr::{PAGE_SIZE_4K, PhysAddr, VirtAddr};
 use axaddrspace::device::AccessWidth;
 use axvisor_api::memory::MemoryIf;
 
-use crate::{machine::translate, meeting::attend};
+use super::{machine::translate, meeting::attend};
 
 /// How the host's memory is aligned: as the largest table of an ITS, or better.
 const ALIGNMENT: usize = 0x1_0000;
 
-/// First address and length of all memory that was given out and not given back.
+/// The length of a canary: one stands before each block of memory, and one after it.
+const CANARY_LENGTH: usize = ALIGNMENT;
+
+static CANARY: [u8; CANARY_LENGTH] = [0x5a; CANARY_LENGTH];
+
+/// First address and length of each block of memory that was allocated and not freed.
 static BLOCKS: Mutex<Vec<(usize, usize)>> = Mutex::new(Vec::new());
 
+/// The layout of a block and its canaries.
 fn layout(size: usize) -> Layout {
+    let size = canary_after(size) + CANARY_LENGTH;
     Layout::from_size_align(size, ALIGNMENT).expect("a size that fits")
 }
 
-/// `size` zero bytes, aligned to 64 KiB, for as long as the process runs: the registers of a device
-/// of the host, or memory of a guest, which has it at the same address.
+/// The distance from the canary before a block of this size to the canary after it.
+fn canary_after(size: usize) -> usize {
+    CANARY_LENGTH + size.next_multiple_of(ALIGNMENT)
+}
+
+/// `size` zero bytes, aligned to 64 KiB, until the process ends: the registers of a device of the host, or
+/// memory of a guest, which has it at the same address.
 ///
 /// # Panics
 ///
@@ -33,17 +46,36 @@ pub fn registers(size: usize) -> usize {
     // SAFETY: the size is not zero.
     let memory = unsafe { alloc_zeroed(layout(size)) };
     assert!(!memory.is_null(), "no memory");
-    let first = memory.expose_provenance();
+    let before = memory.expose_provenance();
+    for canary in [before, before + canary_after(size)] {
+        let canary = with_exposed_provenance_mut::<u8>(canary);
+        // SAFETY: both canaries are inside the layout, and no other code knows the memory yet.
+        unsafe { canary.copy_from_nonoverlapping(CANARY.as_ptr(), CANARY_LENGTH) };
+    }
+    let first = before + CANARY_LENGTH;
     let mut blocks = BLOCKS.lock().unwrap_or_else(PoisonError::into_inner);
     blocks.push((first, size));
     first
 }
 
-/// What the host's memory holds at the physical address `addr`.
+/// Whether no byte outside the blocks of memory was written, of the 64 KiB before and after each.
+pub fn is_whole() -> bool {
+    let blocks = BLOCKS.lock().unwrap_or_else(PoisonError::into_inner);
+    blocks.iter().all(|&(first, size)| {
+        let before = first - CANARY_LENGTH;
+        [before, before + canary_after(size)].iter().all(|&canary| {
+            let canary = with_exposed_provenance::<u8>(canary);
+            // SAFETY: `registers` allocated and wrote the canary, and the block is not freed.
+            unsafe { slice::from_raw_parts(canary, CANARY_LENGTH) == CANARY }
+        })
+    })
+}
+
+/// The value in the host's memory at the physical address `addr`.
 ///
 /// # Panics
 ///
-/// If that is not an aligned address of [`registers`] or of [`machine`](crate::machine).
+/// If that is not an aligned address of [`registers`] or of [`machine`](super::machine).
 pub fn get(addr: usize, width: AccessWidth) -> usize {
     match width {
         AccessWidth::Byte => read::<u8>(addr).into(),
@@ -53,7 +85,7 @@ pub fn get(addr: usize, width: AccessWidth) -> usize {
     }
 }
 
-/// Has the host's memory hold `value` at the physical address `addr`.
+/// Writes `value` to the host's memory at the physical address `addr`.
 ///
 /// # Panics
 ///
@@ -124,8 +156,8 @@ impl MemoryIf for Memory {
         let mut blocks = BLOCKS.lock().unwrap_or_else(PoisonError::into_inner);
         let at = blocks.iter().position(|known| *known == block);
         blocks.swap_remove(at.expect("frames that were allocated"));
-        let memory = with_exposed_provenance_mut(block.0);
-        // SAFETY: `registers` gave this memory out (it was in the list), and nobody uses it now.
+        let memory = with_exposed_provenance_mut(block.0 - CANARY_LENGTH);
+        // SAFETY: `registers` allocated this block (it was in the list), and its owner frees it.
         unsafe { dealloc(memory, layout(block.1)) };
     }
 

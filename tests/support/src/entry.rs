@@ -2,8 +2,8 @@
 
 use axvmconfig::{EmulatedDeviceConfig, EmulatedDeviceType};
 
-/// An entry for a device, which is called as its type is.
-pub(crate) fn entry(
+/// An entry for a device, named after its type.
+pub fn entry(
     emu_type: EmulatedDeviceType,
     base_gpa: usize,
     length: usize,

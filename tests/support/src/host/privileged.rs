@@ -8,13 +8,24 @@ use std::{
     ffi::{c_int, c_void},
     mem,
     ptr::{null_mut, with_exposed_provenance},
-    sync::Once,
+    sync::{
+        Once,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 use libc::{SA_SIGINFO, SIG_DFL, SIGILL, sigaction, siginfo_t, signal, ucontext_t};
 
 #[cfg(target_arch = "riscv64")]
 pub use self::arch::{set_vscause, set_vstip, vseip, vstip};
+
+/// The number of instructions that were emulated.
+static EMULATED: AtomicUsize = AtomicUsize::new(0);
+
+/// The number of instructions that were emulated.
+pub fn emulated() -> usize {
+    EMULATED.load(Relaxed)
+}
 
 /// Emulates these instructions from now on, in every thread.
 ///
@@ -45,6 +56,7 @@ extern "C" fn on_sigill(_: c_int, _: *mut siginfo_t, context: *mut c_void) {
     let instruction = unsafe { instruction.read_unaligned() };
     if arch::execute(context, instruction) {
         *arch::pc(context) += 4;
+        EMULATED.fetch_add(1, Relaxed);
     } else {
         // SAFETY: the thread executes it again, and dies of it, as it would have.
         unsafe { signal(SIGILL, SIG_DFL) };
@@ -68,7 +80,7 @@ mod arch {
         let known = instruction & !0x1f == READ_COUNTER;
         // Register 31 is the zero register.
         if known && let Some(register) = context.uc_mcontext.regs.get_mut(register) {
-            *register = crate::time::now();
+            *register = crate::host::time::now();
         }
         known
     }
