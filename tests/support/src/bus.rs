@@ -260,6 +260,7 @@ macro_rules! calls {
             on.$iter_mut().collect()
         }
 
+        #[inline]
         fn read<B: DeviceBound>(
             on: &VmDevices<B>,
             number: usize,
@@ -268,6 +269,7 @@ macro_rules! calls {
             on.$read(Self::at(number), width)
         }
 
+        #[inline]
         fn write<B: DeviceBound>(
             on: &VmDevices<B>,
             number: usize,
@@ -277,6 +279,7 @@ macro_rules! calls {
             on.$write(Self::at(number), width, value)
         }
 
+        #[inline]
         fn vcpu_read<B: DeviceBound, V: Deref<Target = VmDevices<B>> + Clone>(
             by: &mut Dispatcher<V>,
             number: usize,
@@ -285,6 +288,7 @@ macro_rules! calls {
             by.$read(Self::at(number), width)
         }
 
+        #[inline]
         fn vcpu_write<B: DeviceBound, V: Deref<Target = VmDevices<B>> + Clone>(
             by: &mut Dispatcher<V>,
             number: usize,
