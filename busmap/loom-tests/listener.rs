@@ -2,23 +2,13 @@
 
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
-use super::{Bound::Preemptions, check, thread, watched::Watched};
+use super::{Bound::Preemptions, check, ports::Ports, thread, watched::Watched};
 use crate::{
-    Device, Difference, Handlers, Listener, Port, Refusal, Registry, Span, Veto,
+    Device, Difference, Listener, Port, Refusal, Registry, Span, Veto,
     sync::{AtomicUsize, Ordering::Relaxed},
 };
 
-/// Devices with ports only, which read as nothing.
-enum Ports {}
-
-impl Handlers for Ports {
-    type Mmio = ();
-    type Port = ();
-    type SysReg = ();
-    type Tag = ();
-}
-
-type Devices = Registry<Ports>;
+type Devices = Registry<Ports<()>>;
 
 /// Writes down which ports it was told of, and holds them against the registry.
 struct Scribe {

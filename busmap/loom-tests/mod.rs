@@ -8,6 +8,7 @@ mod cell;
 mod check;
 mod listener;
 mod nodes;
+mod ports;
 mod registry;
 mod removal;
 mod snapshot;

@@ -7,25 +7,16 @@ use std::sync::{
 
 use super::{
     Bound::{Preemptions, Unbounded},
-    check, thread,
+    check,
+    ports::Ports,
+    thread,
 };
 use crate::{
-    BusId, Device, DeviceId, Direction, Handlers, Miss, Port, Refusal, Registry, Span, Vcpu,
-    Withdrawn,
+    BusId, Device, DeviceId, Direction, Miss, Port, Refusal, Registry, Span, Vcpu, Withdrawn,
     sync::{AtomicBool, Ordering},
 };
 
-/// Devices with ports only.
-enum Ports {}
-
-impl Handlers for Ports {
-    type Mmio = ();
-    type Port = Reads;
-    type SysReg = ();
-    type Tag = ();
-}
-
-type Devices = Registry<Ports>;
+type Devices = Registry<Ports<Reads>>;
 
 /// Reads as a number of its own, and knows when it is dropped.
 struct Reads {
@@ -35,7 +26,7 @@ struct Reads {
 }
 
 impl Reads {
-    fn device(value: u64) -> (Device<Ports>, Arc<Flag>) {
+    fn device(value: u64) -> (Device<Ports<Reads>>, Arc<Flag>) {
         let dropped = Arc::new(Flag::new(false));
         let handler = Arc::new(Self {
             value,
@@ -180,7 +171,7 @@ fn a_dispatch_against_the_sweep_of_a_second_writer() {
 /// What `read` gives, if need be once more after the withdrawn devices were put back.
 fn restored(
     devices: &Devices,
-    withdrawn: &[Withdrawn<Ports>],
+    withdrawn: &[Withdrawn<Ports<Reads>>],
     mut read: impl FnMut() -> Result<u64, Miss>,
 ) -> Result<u64, Miss> {
     match read() {
@@ -203,7 +194,8 @@ fn the_first_uses_after_a_withdrawal() {
         let (new, _) = Reads::device(2);
         let replaced = withdrawn[0].replaced(new, vec![(BusId::Port, span(2, 2))]);
         let devices = Arc::new((devices, [replaced]));
-        let read_or_restore = |(devices, withdrawn): &(Devices, [Withdrawn<Ports>; 1]), port| {
+        let read_or_restore = |(devices, withdrawn): &(Devices, [Withdrawn<Ports<Reads>>; 1]),
+                               port| {
             restored(devices, withdrawn, || read(devices, port))
         };
         let other = devices.clone();
@@ -225,10 +217,11 @@ fn a_handles_first_uses_after_a_withdrawal() {
         let mut devices = registry(&[1]);
         let lent = Arc::get_mut(&mut devices).expect("nobody else has it");
         let withdrawn = Arc::new(lent.withdraw());
-        let read_or_restore = |vcpu: &mut Vcpu<Arc<Devices>>, withdrawn: &[Withdrawn<Ports>]| {
-            let devices = vcpu.registry().clone();
-            restored(&devices, withdrawn, || read_by(vcpu, 1))
-        };
+        let read_or_restore =
+            |vcpu: &mut Vcpu<Arc<Devices>>, withdrawn: &[Withdrawn<Ports<Reads>>]| {
+                let devices = vcpu.registry().clone();
+                restored(&devices, withdrawn, || read_by(vcpu, 1))
+            };
         let (mut vcpu, theirs) = (Vcpu::new(devices.clone()), withdrawn.clone());
         let mut other = Vcpu::new(devices);
         let vcpu = thread::spawn(move || assert_eq!(read_or_restore(&mut vcpu, &theirs), Ok(1)));

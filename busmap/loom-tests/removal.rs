@@ -8,25 +8,16 @@ use std::sync::{
 
 use super::{
     Bound::{Preemptions, Unbounded},
-    check, thread,
+    check,
+    ports::Ports,
+    thread,
     watched::Watched,
 };
 use crate::{
-    Batch, Device, DeviceId, Direction, Handlers, Miss, Port, Refusal, Registry, Removed, Span,
-    Vcpu,
+    Batch, Device, DeviceId, Direction, Miss, Port, Refusal, Registry, Removed, Span, Vcpu,
 };
 
-/// Devices with ports only.
-enum Ports {}
-
-impl Handlers for Ports {
-    type Mmio = ();
-    type Port = dyn Handle;
-    type SysReg = ();
-    type Tag = ();
-}
-
-type Devices = Registry<Ports>;
+type Devices = Registry<Ports<dyn Handle>>;
 
 trait Handle: Send + Sync {
     fn read(&self) -> usize;
@@ -80,12 +71,12 @@ fn registry() -> Arc<Devices> {
     Arc::new(Registry::new())
 }
 
-fn device(handler: Arc<dyn Handle>) -> Device<Ports> {
+fn device(handler: Arc<dyn Handle>) -> Device<Ports<dyn Handle>> {
     Device::new(()).on::<Port>(handler)
 }
 
 /// A device that reads as this value.
-fn host(value: usize) -> Device<Ports> {
+fn host(value: usize) -> Device<Ports<dyn Handle>> {
     device(Host::new(value).0)
 }
 
@@ -95,7 +86,11 @@ fn add(devices: &Devices, handler: Arc<dyn Handle>) -> DeviceId {
 }
 
 /// Records a device at a port.
-fn record(batch: &mut Batch<'_, Ports>, host: Device<Ports>, port: u64) -> Result<(), Refusal> {
+fn record(
+    batch: &mut Batch<'_, Ports<dyn Handle>>,
+    host: Device<Ports<dyn Handle>>,
+    port: u64,
+) -> Result<(), Refusal> {
     let id = batch.add(host)?;
     batch.map::<Port>(id, at(port))
 }
@@ -109,7 +104,7 @@ fn read_by(vcpu: &mut Vcpu<Arc<Devices>>, port: u64) -> Result<usize, Miss> {
 }
 
 /// Overwrites the memory of a device in which nobody can be any more.
-fn poison_if_quiescent(device: &Host, removed: &Removed<Ports>) {
+fn poison_if_quiescent(device: &Host, removed: &Removed<Ports<dyn Handle>>) {
     if removed.is_quiescent() {
         device.memory.write(POISON);
     }
@@ -325,7 +320,7 @@ fn a_swap_against_dispatches() {
                 _ => assert_eq!(owners, [2, 1]),
             }
         });
-        let swap = |batch: &mut Batch<'_, Ports>| {
+        let swap = |batch: &mut Batch<'_, Ports<dyn Handle>>| {
             batch.move_to::<Port>(one, at(1), at(2))?;
             batch.move_to::<Port>(two, at(2), at(1))
         };
