@@ -8,85 +8,28 @@ use ax_errno::AxResult;
 use axaddrspace::device::{AccessWidth, Port, PortRange};
 use axdevice::{Serialized, SharedVmDevices};
 use axdevice_base::BaseDeviceOps;
-use axvmconfig::EmulatedDeviceType;
 use benches::in_turn;
+use spin::mutex::TicketMutex;
+use support::{Access, Device};
 
-/// A port that counts its reads; `Send`, not `Sync`.
-#[derive(Default)]
-struct Counter(Cell<usize>);
-
-impl BaseDeviceOps<PortRange> for Counter {
-    fn emu_type(&self) -> EmulatedDeviceType {
-        EmulatedDeviceType::Dummy
-    }
-
-    fn address_range(&self) -> PortRange {
-        PortRange::new(Port(0x70), Port(0x77))
-    }
-
-    fn handle_read(&self, _: Port, _: AccessWidth) -> AxResult<usize> {
-        Ok(self.0.replace(self.0.get() + 1))
-    }
-
-    fn handle_write(&self, _: Port, _: AccessWidth, val: usize) -> AxResult {
-        self.0.set(val);
-        Ok(())
+/// Eight ports that count their reads, in a state that is `Send`, not `Sync`.
+fn count(reads: &Cell<usize>, access: Access) -> AxResult<usize> {
+    match access.written {
+        None => Ok(reads.replace(reads.get() + 1)),
+        Some(value) => Ok(reads.replace(value)),
     }
 }
 
-/// A lock around a device.
-trait Lock: Send + Sync + 'static {
-    /// Calls the device alone.
-    fn with<T>(&self, work: impl FnOnce(&Counter) -> T) -> T;
+/// The device behind a lock, which `enter` takes for an access.
+fn behind<L: Send + Sync + 'static>(
+    lock: impl Fn(Cell<usize>) -> L,
+    enter: impl Fn(&L, Access) -> AxResult<usize> + Send + Sync + 'static,
+) -> SharedVmDevices {
+    registry(Device::new(lock(Cell::new(0)), ports, enter))
 }
 
-impl Lock for spin::Mutex<Counter> {
-    #[inline]
-    fn with<T>(&self, work: impl FnOnce(&Counter) -> T) -> T {
-        work(&self.lock())
-    }
-}
-
-impl Lock for spin::mutex::TicketMutex<Counter> {
-    #[inline]
-    fn with<T>(&self, work: impl FnOnce(&Counter) -> T) -> T {
-        work(&self.lock())
-    }
-}
-
-impl Lock for parking_lot::FairMutex<Counter> {
-    #[inline]
-    fn with<T>(&self, work: impl FnOnce(&Counter) -> T) -> T {
-        work(&self.lock())
-    }
-}
-
-impl Lock for std::sync::Mutex<Counter> {
-    #[inline]
-    fn with<T>(&self, work: impl FnOnce(&Counter) -> T) -> T {
-        work(&self.lock().expect("no holder panics"))
-    }
-}
-
-/// A device behind any lock.
-struct Behind<L>(L);
-
-impl<L: Lock> BaseDeviceOps<PortRange> for Behind<L> {
-    fn emu_type(&self) -> EmulatedDeviceType {
-        self.0.with(Counter::emu_type)
-    }
-
-    fn address_range(&self) -> PortRange {
-        self.0.with(Counter::address_range)
-    }
-
-    fn handle_read(&self, port: Port, width: AccessWidth) -> AxResult<usize> {
-        self.0.with(|device| device.handle_read(port, width))
-    }
-
-    fn handle_write(&self, port: Port, width: AccessWidth, val: usize) -> AxResult {
-        self.0.with(|device| device.handle_write(port, width, val))
-    }
+fn ports<S>(_: &S) -> PortRange {
+    PortRange::new(Port(0x70), Port(0x77))
 }
 
 fn registry<D>(device: D) -> SharedVmDevices
@@ -109,13 +52,20 @@ fn main() {
         "`parking_lot::FairMutex`",
         "`std::sync::Mutex`",
     ];
-    let device = Counter::default;
     let registries = [
-        registry(Serialized::new(device())),
-        registry(Behind(spin::Mutex::new(device()))),
-        registry(Behind(spin::mutex::TicketMutex::<_>::new(device()))),
-        registry(Behind(parking_lot::FairMutex::new(device()))),
-        registry(Behind(std::sync::Mutex::new(device()))),
+        registry(Serialized::new(Device::new(Cell::new(0), ports, count))),
+        behind(spin::Mutex::<_>::new, |lock, access| {
+            count(&lock.lock(), access)
+        }),
+        behind(TicketMutex::<_>::new, |lock, access| {
+            count(&lock.lock(), access)
+        }),
+        behind(parking_lot::FairMutex::new, |lock, access| {
+            count(&lock.lock(), access)
+        }),
+        behind(std::sync::Mutex::new, |lock, access| {
+            count(&lock.lock().expect("no holder panics"), access)
+        }),
     ];
     let times: [f64; 5] = in_turn(if once { 1 } else { 20_000 }, |i| {
         let read = black_box(&registries[i]).handle_port_read(Port(0x70), AccessWidth::Byte);
