@@ -1,0 +1,44 @@
+//! The devices of axdevice 0.8 on [`busmap`]: [`Devices`] does what axdevice 0.8.5's `DeviceRuntime` does for
+//! an access, and registers and removes devices while vCPUs run.
+//!
+//! A [`Device`](axdevice_base::Device) is registered unchanged, with several resources on several buses. What else a
+//! `DeviceRuntime` keeps, such as services, pollers and interrupt controllers, is not on the path of an access and stays there.
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+mod access;
+mod context;
+mod devices;
+mod grants;
+mod resources;
+mod vcpu;
+
+use alloc::sync::Arc;
+
+use axdevice_base::{Device, DeviceId};
+use busmap::Handlers;
+
+pub use crate::{
+    devices::{Devices, Entry, Ports},
+    grants::Grants,
+    vcpu::VcpuDevices,
+};
+
+/// How [`busmap`] calls the devices: one object on every bus, and its grants beside it.
+#[derive(Debug)]
+pub enum Handled {}
+
+impl Handlers for Handled {
+    type Mmio = dyn Device;
+    type Port = dyn Device;
+    type SysReg = dyn Device;
+    type Tag = Arc<Grants>;
+}
+
+/// The id that a device has for the VM. [`Devices::register`] refuses ids that need more bits.
+fn id_of(id: busmap::DeviceId) -> DeviceId {
+    DeviceId::new(id.number() as u32)
+}
