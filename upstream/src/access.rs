@@ -1,8 +1,6 @@
 //! One access: which device it is for, and in which context the device handles it.
 
-use axdevice_base::{
-    BusKind, Device, DeviceAccess, DeviceError, DeviceResult, GuestMemoryAccess,
-};
+use axdevice_base::{BusKind, Device, DeviceAccess, DeviceError, DeviceResult, GuestMemoryAccess};
 use busmap::{Bus, Direction, Hit, Miss, Mmio, On, Port, SysReg};
 
 use crate::{Handled, context::Context, devices::Devices};
@@ -59,7 +57,9 @@ pub(crate) fn write(
         direction: Direction::Write,
         memory,
     };
-    let written = call.on_bus(lookup, |device, context| device.write(access, value, context));
+    let written = call.on_bus(lookup, |device, context| {
+        device.write(access, value, context)
+    });
     written.map(|found| found.is_some())
 }
 

@@ -9,7 +9,7 @@ use axdevice_base::{
 };
 use busmap::{Bus, Hit};
 
-use crate::{Handled, Grants, devices::Devices, id_of};
+use crate::{Grants, Handled, devices::Devices, id_of};
 
 /// The device that a context is for.
 pub(crate) trait Subject {
@@ -86,7 +86,10 @@ impl<'a, 'm, S: Subject> Context<'a, 'm, S> {
         }
         match &mut self.memory {
             Some(memory) => Ok(&mut **memory),
-            None => Err(unsupported(operation, "this bus access has no DMA memory port")),
+            None => Err(unsupported(
+                operation,
+                "this bus access has no DMA memory port",
+            )),
         }
     }
 }
@@ -177,9 +180,12 @@ impl<S: Subject> DeviceContext for Context<'_, '_, S> {
             "no timer port is attached to this VM runtime",
         ];
         let port = self.devices.ports().timer.as_ref();
-        by_port(own.is_some_and(|own| own.same_token(grant)), port, texts, |port| {
-            port.schedule_timer(self.subject.id(), deadline_ns)
-        })
+        by_port(
+            own.is_some_and(|own| own.same_token(grant)),
+            port,
+            texts,
+            |port| port.schedule_timer(self.subject.id(), deadline_ns),
+        )
     }
 
     fn wake_vcpu(&mut self, grant: &WakeGrant, vcpu_id: usize) -> DeviceResult {
@@ -190,9 +196,12 @@ impl<S: Subject> DeviceContext for Context<'_, '_, S> {
             "no vCPU wake port is attached to this VM runtime",
         ];
         let port = self.devices.ports().wake.as_ref();
-        by_port(own.is_some_and(|own| own.same_token(grant)), port, texts, |port| {
-            port.wake_vcpu(self.subject.id(), vcpu_id)
-        })
+        by_port(
+            own.is_some_and(|own| own.same_token(grant)),
+            port,
+            texts,
+            |port| port.wake_vcpu(self.subject.id(), vcpu_id),
+        )
     }
 
     fn request_vm_stop(&mut self, grant: &StopGrant, reason: &str) -> DeviceResult {
@@ -203,8 +212,11 @@ impl<S: Subject> DeviceContext for Context<'_, '_, S> {
             "no VM stop port is attached to this VM runtime",
         ];
         let port = self.devices.ports().stop.as_ref();
-        by_port(own.is_some_and(|own| own.same_token(grant)), port, texts, |port| {
-            port.request_vm_stop(self.subject.id(), reason)
-        })
+        by_port(
+            own.is_some_and(|own| own.same_token(grant)),
+            port,
+            texts,
+            |port| port.request_vm_stop(self.subject.id(), reason),
+        )
     }
 }

@@ -92,15 +92,23 @@ impl Claims {
                 None => check_line(resource, &resources[..i]).map_err(invalid)?,
             }
         }
-        self.0.extend(own.into_iter().map(|addresses| (addresses, id)));
+        self.0
+            .extend(own.into_iter().map(|addresses| (addresses, id)));
         Ok(())
     }
 
     /// Checks that no other device has any of the addresses.
     fn check(&self, wanted: Addresses, view: View<'_, Handled>) -> Result<(), RegistryError> {
-        let claimed = self.0.iter().filter(|(claimed, _)| overlap(*claimed, wanted));
+        let claimed = self
+            .0
+            .iter()
+            .filter(|(claimed, _)| overlap(*claimed, wanted));
         let owned = lowest_owner(wanted, view);
-        match claimed.copied().chain(owned).min_by_key(|((_, span), _)| span.first()) {
+        match claimed
+            .copied()
+            .chain(owned)
+            .min_by_key(|((_, span), _)| span.first())
+        {
             Some((existing, owner)) => Err(conflict(wanted, existing, owner)),
             None => Ok(()),
         }

@@ -64,7 +64,13 @@ impl<V: Deref<Target = Devices> + Clone> VcpuDevices<V> {
         value: u64,
         memory: Option<&mut dyn GuestMemoryAccess>,
     ) -> DeviceResult<bool> {
-        access::write(&self.devices, &mut ByHandle(&mut self.vcpu), access, value, memory)
+        access::write(
+            &self.devices,
+            &mut ByHandle(&mut self.vcpu),
+            access,
+            value,
+            memory,
+        )
     }
 
     /// Drops the tables. The next access takes the current ones.
