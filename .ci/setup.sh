@@ -11,7 +11,7 @@ rustup component add rustfmt clippy rust-src llvm-tools
 rustup toolchain list | grep -q '^stable' || rustup toolchain install stable --profile minimal --no-self-update
 # Miri, ThreadSanitizer and the fuzzers are the nightly's.
 source .ci/nightly-toolchain.sh
-rustup toolchain install "$nightly" --profile minimal --no-self-update --component miri --component rust-src
+rustup toolchain install "$nightly" --profile minimal --no-self-update --component miri --component rust-src --component clippy
 command -v cargo-fuzz >/dev/null || cargo install cargo-fuzz --version 0.13.2 --locked
 rustup target add aarch64-unknown-linux-gnu riscv64gc-unknown-linux-gnu \
     aarch64-unknown-none-softfloat riscv64gc-unknown-none-elf x86_64-unknown-none

@@ -1,7 +1,7 @@
 //! The devices of axdevice 0.8 on [`busmap`]: [`Devices`] does what axdevice 0.8.5's `DeviceRuntime` does for
 //! an access, and registers and removes devices while vCPUs run.
 //!
-//! A [`Device`](axdevice_base::Device) is registered unchanged, with several resources on several buses. What else a
+//! A [`Device`] is registered unchanged, with several resources on several buses. What else a
 //! `DeviceRuntime` keeps, such as services, pollers and interrupt controllers, is not on the path of an access and stays there.
 
 #![no_std]

@@ -204,10 +204,18 @@ fn bundle(pairs: &[Pair]) -> DeviceBundle {
     for Pair { probe, grants } in pairs {
         let index = bundle.add_device(probe.clone());
         let grants = grants.clone();
-        (grants.dma).map(|grant| bundle.grant_guest_memory_to_device(index, grant));
-        (grants.timer).map(|grant| bundle.grant_timer_to_device(index, grant));
-        (grants.wake).map(|grant| bundle.grant_wake_to_device(index, grant));
-        (grants.stop).map(|grant| bundle.grant_stop_to_device(index, grant));
+        if let Some(grant) = grants.dma {
+            bundle.grant_guest_memory_to_device(index, grant);
+        }
+        if let Some(grant) = grants.timer {
+            bundle.grant_timer_to_device(index, grant);
+        }
+        if let Some(grant) = grants.wake {
+            bundle.grant_wake_to_device(index, grant);
+        }
+        if let Some(grant) = grants.stop {
+            bundle.grant_stop_to_device(index, grant);
+        }
     }
     bundle
 }
