@@ -5,7 +5,7 @@ use busmap::{Bus, Direction, Hit, Miss, Mmio, On, Port, SysReg};
 
 use crate::{Handled, context::Context, devices::Devices};
 
-/// What finds the device that owns an access: the registry, or a vCPU's handle.
+/// Finds the device that owns an access: the registry, or a vCPU's handle.
 pub(crate) trait Lookup {
     fn look_up<K: Bus, T>(
         &mut self,

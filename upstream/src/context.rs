@@ -51,7 +51,7 @@ impl Subject for Routed {
     }
 }
 
-/// What a device may do during one access.
+/// The abilities of a device during one access.
 pub(crate) struct Context<'a, 'm, S> {
     subject: S,
     devices: &'a Devices,

@@ -174,7 +174,7 @@ impl Devices {
         routes.len() < before
     }
 
-    /// What the device is granted that a routed grant leads to, if the grant is valid.
+    /// The grants of the device that a routed grant leads to, if the grant is valid.
     pub(crate) fn route(&self, grant: &RoutedDeviceGrant) -> Option<Arc<Grants>> {
         let routes = self.routes.lock();
         let route = routes.iter().find(|Route { grant: own, .. }| {

@@ -1,8 +1,8 @@
 //! The devices of axdevice 0.8 on [`busmap`]: [`Devices`] does what axdevice 0.8.5's `DeviceRuntime` does for
 //! an access, and registers and removes devices while vCPUs run.
 //!
-//! A [`Device`] is registered unchanged, with several resources on several buses. What else a
-//! `DeviceRuntime` keeps, such as services, pollers and interrupt controllers, is not on the path of an access and stays there.
+//! A [`Device`] is registered unchanged, with several resources on several buses. The other
+//! parts of a `DeviceRuntime`, such as services, pollers and interrupt controllers, are not on the path of an access and stay there.
 
 #![no_std]
 #![forbid(unsafe_code)]

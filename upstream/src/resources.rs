@@ -58,7 +58,7 @@ fn overlap((bus, span): Addresses, (other_bus, other): Addresses) -> bool {
     bus == other_bus && span.overlaps(other)
 }
 
-/// What the devices of a bundle have asked for so far, with the ids that they will have.
+/// The addresses of the devices of a bundle so far, with the ids that they will have.
 #[derive(Default)]
 pub(crate) struct Claims(Vec<(Addresses, DeviceId)>);
 

@@ -1,4 +1,4 @@
-//! What the tests share: the spin lock of axdevice 0.8.5's devices on a host.
+//! The spin lock of axdevice 0.8.5's devices on a host.
 
 use std::{
     hint,
