@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Formatting, clippy on the host, documentation with its links and words, and the one rule that no lint holds.
+# Formatting, clippy on the host, the Python, documentation with its links and words, and the one rule that no lint holds.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -11,6 +11,7 @@ for features in float-unmapped slot-cell; do
 done
 cargo clippy --locked --manifest-path fuzz/Cargo.toml --target-dir "${CARGO_TARGET_DIR:-target}/fuzz" \
     --all-targets -- -D warnings
+git ls-files -z '*.py' | xargs -0 pyflakes3
 RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps
 .ci/links.sh
 .ci/words.sh

@@ -1,0 +1,10 @@
+//! Makes of the guest what Axvisor loads: a flat image, of which `.bss` is a part.
+
+use std::env;
+
+fn main() {
+    let script = env::var("CARGO_MANIFEST_DIR").unwrap_or_default() + "/guest.ld";
+    println!("cargo::rustc-link-arg=-T{script}");
+    println!("cargo::rustc-link-arg=--oformat=binary");
+    println!("cargo::rerun-if-changed={script}");
+}

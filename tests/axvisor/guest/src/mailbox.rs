@@ -1,0 +1,42 @@
+//! The page that the guests share with whatever loads them: it is the host's memory at the same address.
+
+use crate::{
+    Width,
+    arch::{self, MAILBOX},
+};
+
+/// What is to be sabotaged in the hypervisor, a number, or zero.
+const SABOTAGE: usize = MAILBOX;
+
+/// Whether the sweeps leave nothing out.
+const WHOLE: usize = MAILBOX + 4;
+
+/// Whether the first VM has ended.
+#[cfg(target_arch = "aarch64")]
+const ENDED: usize = MAILBOX + 8;
+
+/// Writes to it tell the sabotaged hypervisor what to do wrong: `../../sabotage`. There is no device.
+const SABOTEUR: usize = 0x7f00_0000;
+
+/// Has the hypervisor do wrong what the mailbox names, if it does.
+pub(crate) fn sabotage() {
+    let number = arch::read(SABOTAGE, Width::Dword);
+    if number != 0 {
+        arch::write(SABOTEUR, Width::Dword, number);
+    }
+}
+
+pub(crate) fn is_whole() -> bool {
+    arch::read(WHOLE, Width::Dword) != 0
+}
+
+/// Lets the second VM begin.
+#[cfg(target_arch = "aarch64")]
+pub(crate) fn end() {
+    arch::write(ENDED, Width::Dword, 1);
+}
+
+#[cfg(target_arch = "aarch64")]
+pub(crate) fn wait_for_end() {
+    while arch::read(ENDED, Width::Dword) == 0 {}
+}
