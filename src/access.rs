@@ -60,7 +60,7 @@ impl<R: BusRange> Access<R> {
         R::beyond(self.width)
     }
 
-    /// Does the read in the device that was found. What that gives may be wider than the access.
+    /// Forwards the read to the device that was found. The value may be wider than the access.
     #[inline(always)]
     pub(crate) fn read_from<B: DeviceBound>(
         self,
@@ -71,7 +71,7 @@ impl<R: BusRange> Access<R> {
         device.handle_read(self.addr, self.width)
     }
 
-    /// Does the write, of what the width can carry, in the device that was found.
+    /// Forwards the write, of a value that the width can carry, to the device that was found.
     #[inline(always)]
     pub(crate) fn write_to<B: DeviceBound>(
         self,
@@ -86,7 +86,7 @@ impl<R: BusRange> Access<R> {
     /// Logs the access, if accesses are logged.
     #[inline(always)]
     fn trace<B: DeviceBound>(self, hit: Hit<'_, B::Handlers, R::Bus>) {
-        // What the level is compared with first is all that an access costs that is not logged.
+        // The first comparison is the only cost of an access that is not logged.
         if Level::Trace <= STATIC_MAX_LEVEL && Level::Trace <= log::max_level() {
             hint::cold_path();
             Self::log::<B>(self.addr, self.width, self.direction, hit);
@@ -112,7 +112,7 @@ impl<R: BusRange> Access<R> {
         trace!("emu_device {access} in range {}", hit.span());
     }
 
-    /// Does with the access, which no device answers, as the policy says. `Ok` means: it floats.
+    /// Applies the policy to the access, which no device answers. `Ok` means: it floats.
     #[inline]
     pub(crate) fn unanswered(
         self,

@@ -13,7 +13,7 @@ use crate::{
     refusal::Refusal,
 };
 
-/// How many redistributors can be told apart: `Processor_Number` in GICR_TYPER has 16 bits (Arm GIC
+/// The number of redistributors that can be distinguished: `Processor_Number` in GICR_TYPER has 16 bits (Arm GIC
 /// architecture specification, GICv3 and GICv4, IHI 0069, "GICR_TYPER").
 const MAX_REDISTRIBUTORS: usize = 1 << 16;
 
@@ -24,7 +24,7 @@ const ARM_PHYSICAL_END: usize = 1 << 52;
 /// The length of an ITS: two frames of 64 KiB (IHI 0069, "The ITS register map").
 const ITS_LENGTH: usize = 0x2_0000;
 
-/// What `riscv_vplic` demands beside the contexts: it counts from the claim/complete register of
+/// The length that `riscv_vplic` requires beside the contexts: it counts from the claim/complete register of
 /// context 0, at 0x20_0004 (RISC-V PLIC specification 1.0.0, "Memory Map"), one context too many.
 const PLIC_LENGTH: usize = 0x20_0005;
 

@@ -120,7 +120,7 @@ impl<'f, B: DeviceBound> VmDevicesBuilder<'f, B> {
         Self { config, ..self }
     }
 
-    /// What a miss does.
+    /// Sets the policy for misses.
     pub fn unmapped(self, unmapped: Unmapped) -> Self {
         Self { unmapped, ..self }
     }
@@ -134,7 +134,7 @@ impl<'f, B: DeviceBound> VmDevicesBuilder<'f, B> {
     /// second to come is refused with [`Refusal::Overlap`], which names the first, and logged with
     /// `error!`; the first stays.
     pub fn with_virtual_timer(self) -> Self {
-        // Named here alone, so that who does not ask for it need not link what it calls.
+        // Named only here, so that an embedder without it need not link the functions that it calls.
         let virtual_timer = Some(arch::virtual_timer as VirtualTimer<B>);
         Self {
             virtual_timer,
@@ -156,7 +156,7 @@ impl<'f, B: DeviceBound> VmDevicesBuilder<'f, B> {
 
     /// Leaves out, with a `warn!`, entries of a type that neither the crate, on this architecture, nor a
     /// factory builds: for configurations that serve several architectures, or whose other devices
-    /// somebody else makes. Otherwise such an entry is an error, [`ConfigFault::Unbuilt`].
+    /// the embedder makes itself. Otherwise such an entry is an error, [`ConfigFault::Unbuilt`].
     pub fn skip_unbuilt(self) -> Self {
         Self {
             skip_unbuilt: true,
@@ -164,8 +164,8 @@ impl<'f, B: DeviceBound> VmDevicesBuilder<'f, B> {
         }
     }
 
-    /// Gives the registry a listener from the start: it is told of the devices of each entry, whose
-    /// additions it may refuse, and of all that comes later. See
+    /// Gives the registry a listener from the start: it is called for the devices of each entry, whose
+    /// additions it may refuse, and for all later changes. See
     /// [`with_listener`](VmDevices::with_listener).
     pub fn listener(self, listener: Arc<dyn Listener>) -> Self {
         Self {
@@ -174,8 +174,8 @@ impl<'f, B: DeviceBound> VmDevicesBuilder<'f, B> {
         }
     }
 
-    /// Has `factory` make the devices of the entries of type `emu_type`, where the crate does not,
-    /// in place of the factory given for it before.
+    /// Makes `factory` build the devices of the entries of type `emu_type`, where the crate does not. It replaces an
+    /// earlier factory for the type.
     ///
     /// The factory adds to the batch what the entry asks for, on one bus or on several. If it fails,
     /// or one of the devices cannot be added, so does the whole entry. What the batch has refused may
@@ -324,7 +324,7 @@ impl<B: DeviceBound> VmDevices<B> {
     }
 }
 
-/// What the devices of the timer are called.
+/// The name of the timer's devices.
 const VIRTUAL_TIMER: &str = "virtual timer";
 
 /// A registry in the making.
@@ -377,7 +377,7 @@ impl<B: DeviceBound> Machine<B> {
         batch.publish().map(drop)
     }
 
-    /// Says by its name who owns the addresses: its id means nothing while there is no registry.
+    /// Replaces the owner's id in a fault by its name: the id means nothing while there is no registry.
     fn name_owner(&self, fault: ConfigFault, own: &str) -> ConfigFault {
         match (fault, &self.ivc) {
             (ConfigFault::Refused(Refusal::Ivc { wanted, ivc: owned }), Some(ivc)) => {
@@ -432,7 +432,7 @@ impl<B: DeviceBound> Machine<B> {
     }
 }
 
-/// What is wrong if a factory failed with `error`, having been refused a device for `refusal` last.
+/// The fault of a factory that failed with `error`, whose device was refused last for `refusal`.
 fn factory_fault(error: AxError, refusal: Option<Refusal>) -> ConfigFault {
     match refusal {
         Some(refusal) if AxError::from(refusal) == error => ConfigFault::Refused(refusal),
@@ -444,7 +444,7 @@ fn factory_fault(error: AxError, refusal: Option<Refusal>) -> ConfigFault {
 mod tests {
     use axaddrspace::GuestPhysAddrRange;
     use busmap::Span;
-    // What the interrupt controllers call.
+    // The functions that the interrupt controllers call.
     #[cfg(any(target_arch = "aarch64", target_arch = "riscv64"))]
     use support as _;
 

@@ -47,9 +47,9 @@ impl BusAddr for Port {
     type Range = PortRange;
 }
 
-/// What a registry demands of its devices: [`Unbound`] or [`ThreadSafe`].
+/// The requirements of a registry on its devices: [`Unbound`] or [`ThreadSafe`].
 ///
-/// Sealed: soundness rests on which device objects there are.
+/// Sealed: soundness depends on the set of device objects.
 pub trait DeviceBound: sealed::Bound + Sized + 'static {
     /// The device object on the bus with range type `R`.
     type Dev<R: BusRange>: ?Sized + BaseDeviceOps<R>;
@@ -81,8 +81,8 @@ pub trait DeviceBound: sealed::Bound + Sized + 'static {
 /// not race. Of the built-in ones `handle_*` and a [`Dispatcher`](crate::Dispatcher) see to that: an
 /// access takes the device's lock where its handler reaches state that the device does not
 /// synchronise, and is not locked elsewhere ([guards](crate::guards#vcpus-in-one-device) says which is
-/// which). The embedder still must not call the bare device meanwhile; of `VGicD` that means that
-/// `assign_irq` is over before the first vCPU runs.
+/// which). The embedder must not call the bare device while vCPUs run; for `VGicD` that means that
+/// `assign_irq` is complete before the first vCPU runs.
 #[derive(Debug)]
 pub enum Unbound {}
 
@@ -188,7 +188,7 @@ impl<B: DeviceBound> fmt::Debug for Device<B> {
 /// No place among the devices that were lent.
 const NOWHERE: usize = usize::MAX;
 
-/// What the registry keeps beside a device's handler, as long as the device is registered.
+/// The data beside a device's handler while the device is registered.
 pub struct Entry<B: DeviceBound> {
     /// The name that the configuration gave.
     pub(crate) name: Option<Arc<str>>,
@@ -222,7 +222,7 @@ impl<B: DeviceBound> fmt::Debug for Entry<B> {
 pub(crate) mod sealed {
     use super::*;
 
-    /// What the registry needs to know of a bus.
+    /// The properties of a bus.
     pub trait Bus: DeviceAddrRange + Copy + fmt::Debug + Send + Sync + 'static {
         /// The bus, as [`busmap`] knows it.
         type Bus: busmap::Bus;
@@ -233,8 +233,7 @@ pub(crate) mod sealed {
         /// A range that holds no address.
         const EMPTY: Self;
 
-        /// What a read gives where nobody answers: an undriven bus floats high, a system register
-        /// reads as zero.
+        /// The value of a read that no device answers: an undriven bus floats high, a system register reads as zero.
         fn floating(width: AccessWidth) -> usize;
 
         /// How many addresses an access covers after its first.
@@ -256,13 +255,13 @@ pub(crate) mod sealed {
         /// The range that covers `span`, which [`Bus::span`] made.
         fn from_span(span: Span) -> Self;
 
-        /// What an access on this bus calls, as the device object that it is.
+        /// The handler of an access on this bus, as a device object.
         fn object<B: DeviceBound>(handler: &On<B::Handlers, Self::Bus>) -> &B::Dev<Self>;
 
         /// The device object, as what an access on this bus calls.
         fn handler<B: DeviceBound>(object: Arc<B::Dev<Self>>) -> Arc<On<B::Handlers, Self::Bus>>;
 
-        /// The device, with its bus told at run time.
+        /// The device, with its bus known at run time.
         fn device<B: DeviceBound>(object: Arc<B::Dev<Self>>) -> Device<B>;
 
         /// The device, if it is on this bus.

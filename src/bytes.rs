@@ -70,7 +70,7 @@ pub(crate) fn write_repeated(
     first_error(items.map(|item| write(value_of(item))))
 }
 
-/// Whether an access of the guest can have so many bytes.
+/// Whether an access of the guest can have this many bytes.
 fn is_one_access(len: usize) -> bool {
     (1..=LONGEST).contains(&len)
 }
@@ -85,8 +85,8 @@ struct Piece<A> {
 
 /// The aligned powers of two of which `len` bytes from `addr` on consist, in ascending order.
 ///
-/// What cannot be split is one access of the next power of two: a system register, which is not made of
-/// bytes, and an access past the end of the bus, which nobody owns as a whole.
+/// An access that cannot be split becomes one of the next power of two: to a system register, which is not made of
+/// bytes, and past the end of the bus, which no device owns as a whole.
 fn pieces<A: BusAddr>(addr: A, len: usize) -> impl Iterator<Item = Piece<A>> {
     let is_split = A::Range::after(addr, len - 1).is_some();
     let mut done = 0;

@@ -220,8 +220,8 @@ impl<B: DeviceBound> VmDevices<B> {
     /// succeeded; until every vCPU has left the old tables it may be called with addresses of either
     /// range.
     ///
-    /// Who keeps the range itself and calls this on several threads orders the calls, or one that has
-    /// read an older range and publishes late wins. [`reindex`](Self::reindex) looks again.
+    /// A caller that stores the range itself and moves it on several threads must order the calls, or a thread with an
+    /// outdated range could publish last. [`reindex`](Self::reindex) reads the range again.
     ///
     /// # Errors
     ///
@@ -295,14 +295,14 @@ impl<B: DeviceBound> VmDevices<B> {
     /// fails, unwinds, or records what does not fit together, none of them.
     ///
     /// `record` runs once. What it has recorded is judged by the *result*: devices may swap their ranges.
-    /// If another change was published meanwhile, it is made again, on what that has left. Gives what
-    /// `record` gave, and what was removed, in the order of the removals.
+    /// If another change is published first, the recorded ones are applied again to its result. Returns the result of
+    /// `record`, and the removed devices in the order of the removals.
     ///
     /// # Errors
     ///
-    /// What `record` gives, or the [`Refusal`] of the first recorded change that cannot be made, where
-    /// an overlap comes after all other reasons. The devices that were to be added are dropped then,
-    /// but for the caller's own counts.
+    /// The error of `record`, or the [`Refusal`] of the first recorded change that cannot be made. An overlap is
+    /// reported only if there is no other reason. The devices to be added are dropped then, except for the caller's own
+    /// counts.
     ///
     /// # Examples
     ///
@@ -488,7 +488,7 @@ mod tests {
         fn handle_write(&self, _: Port, _: AccessWidth, port: usize) -> AxResult {
             let (devices, id) = registered();
             self.0.set(port as u16);
-            // The gate is shut meanwhile; the registry asks the device behind it.
+            // The gate is shut; the registry reads the range of the device behind it.
             Ok(devices.reindex(id)?)
         }
     }

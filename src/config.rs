@@ -44,7 +44,7 @@ pub struct ConfigError {
     pub name: String,
     /// The entry's type.
     pub emu_type: EmulatedDeviceType,
-    /// What is wrong.
+    /// The fault.
     pub fault: ConfigFault,
 }
 
@@ -78,7 +78,7 @@ impl From<ConfigError> for AxError {
     }
 }
 
-/// What is wrong with an entry of the configuration.
+/// A fault of an entry of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConfigFault {
@@ -86,12 +86,12 @@ pub enum ConfigFault {
     MissingArgument {
         /// The argument's place in `cfg_list`, from 0.
         position: usize,
-        /// What it means.
+        /// The meaning of the argument.
         name: &'static str,
     },
     /// The arguments lead past the end of the address space.
     DoesNotFit {
-        /// What does.
+        /// The resource.
         what: &'static str,
     },
     /// A physical CPU whose redistributor would lie past the end of the host's address space.
@@ -141,11 +141,11 @@ pub enum ConfigFault {
     Overlap {
         /// On which bus.
         bus: BusId,
-        /// What the entry asks for.
+        /// The span that the entry requests.
         wanted: Span,
         /// The name of the entry that the owner comes from, which may be the same.
         owner: String,
-        /// What the owner owns, or the IVC range that the entry sets aside.
+        /// The owner's span, or the IVC range that the entry sets aside.
         owned: Span,
     },
     /// The registry refused a device, for another reason. The device may be a factory's, which failed
@@ -240,8 +240,8 @@ impl From<Refusal> for ConfigFault {
 }
 
 impl From<ConfigFault> for AxError {
-    /// `AlreadyExists` for an overlap and a second IVC range, `Unsupported` for a type that nobody
-    /// builds, as for a [`Refusal`], what a factory gave, or `InvalidInput`.
+    /// `AlreadyExists` for an overlap and a second IVC range, `Unsupported` for a type that has no factory, the error of
+    /// a [`Refusal`] or of a factory, or `InvalidInput`.
     fn from(fault: ConfigFault) -> Self {
         match fault {
             ConfigFault::Overlap { .. } | ConfigFault::SecondIvc { .. } => Self::AlreadyExists,

@@ -10,10 +10,10 @@ use crate::sync::{Once, running_context};
 /// and [`UNKNOWN`].
 const FIRST: usize = 3;
 
-/// The identity of a context that nothing tells from others.
+/// The identity of a context that cannot be distinguished from others.
 pub(crate) const UNKNOWN: usize = 1;
 
-/// How the embedder tells contexts apart.
+/// The embedder's function that identifies contexts.
 static CONTEXT_ID: Once<fn() -> usize> = Once::new();
 
 /// Sets the function that gives the identity of the running context on bare metal, for all
@@ -65,7 +65,7 @@ pub(crate) fn current() -> usize {
     running_context(told)
 }
 
-/// The identity of the running context, if it can be told from others.
+/// The identity of the running context, if it can be distinguished from others.
 pub(crate) fn identity() -> Option<NonZero<usize>> {
     match current() {
         UNKNOWN => None,

@@ -16,29 +16,29 @@ use crate::{
     registry::VmDevices,
 };
 
-/// A vCPU's own handle of a registry: it keeps the tables from one dispatch to the next, and tries the device
-/// first that it accesses most.
+/// A vCPU's own handle of a registry: it keeps the tables from one dispatch to the next, and first tries the device
+/// that it accesses most.
 ///
-/// It dispatches as the registry's methods of the same names do, but for these differences:
+/// It dispatches as the registry's methods of the same names do, with these differences:
 ///
 /// - It takes `&mut self`: one vCPU uses it at a time.
-/// - It is quicker. A dispatch looks with one load whether the tables were replaced, and if they were
-///   not and a device answers, it writes no memory but the handle's own.
-/// - It *holds* the tables until it notices that they were replaced: at the next dispatch, at
-///   [`refresh`](Self::refresh), or at [`park`](Self::park). Until then the devices in them live,
-///   even those that the registry no longer lists.
+/// - It is faster. A dispatch checks with one load whether the tables were replaced. If they were not and a device
+///   answers, it writes only memory of the handle's own.
+/// - It *holds* the tables until it detects that they were replaced: at the next dispatch, at
+///   [`refresh`](Self::refresh), or at [`park`](Self::park). Until then the devices in them live, even those that the
+///   registry no longer lists.
 ///
-/// A vCPU that leaves its run loop, or sleeps for long, parks its handle. A vCPU that should let go
-/// of a removed device is kicked out of its guest, and refreshes or parks.
+/// A vCPU that leaves its run loop, or sleeps for long, parks its handle. A vCPU that should release a removed device is
+/// kicked out of its guest, and refreshes or parks.
 ///
-/// `V` is anything that leads to the registry, always the same: a reference, or an `Arc`, beside which
-/// the handle can live in a vCPU's struct.
+/// `V` dereferences to the registry, always the same: a reference, or an `Arc`, beside which the handle can live in a
+/// vCPU's struct.
 ///
 /// # Memory ordering
 ///
-/// As for the registry: when a method that changes the registry has returned, the dispatches of every vCPU that
-/// learns of it by any synchronisation are by the new tables, with or without a `refresh`. Also before it returns,
-/// a vCPU that has seen the change, by the registry itself or by another vCPU, finds it by its handle.
+/// As for the registry: after a method that changes the registry has returned, every vCPU that synchronises with the
+/// caller dispatches by the new tables, with or without a `refresh`. Before it returns, a vCPU that has seen the change,
+/// through the registry itself or through another vCPU, sees it through its handle too.
 ///
 /// # Examples
 ///
@@ -58,7 +58,7 @@ use crate::{
 /// assert_eq!(vcpu.devices.counters().mmio.misses, 1);
 /// ```
 ///
-/// Who traps most, over all vCPUs:
+/// The devices and addresses with the most traps, over all vCPUs:
 ///
 /// ```
 /// use axdevice::{AccessWidth, Port, Profile, SharedVmDevices, Unmapped};
@@ -79,7 +79,7 @@ pub struct Dispatcher<V: Deref<Target: Registry>> {
 
 /// A registry, as the target of a pointer: [`VmDevices`].
 pub trait Registry {
-    /// What it demands of its devices.
+    /// The requirements on its devices.
     type Bound: DeviceBound;
 
     /// The registry as [`busmap`] knows it.
@@ -108,7 +108,7 @@ impl<V: Deref<Target: Registry>> Deref for Core<V> {
     }
 }
 
-/// What a [`Dispatcher`] has done since it was made, by bus.
+/// Counts of a [`Dispatcher`] since it was made, by bus.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DispatcherCounters {
@@ -128,11 +128,11 @@ impl<B: DeviceBound> VmDevices<B> {
 }
 
 impl<B: DeviceBound, V: Deref<Target = VmDevices<B>>> Dispatcher<V> {
-    /// A handle of the registry that `devices` leads to. Parked: it holds no tables yet.
+    /// A parked handle of the registry that `devices` dereferences to: it holds no tables yet.
     ///
-    /// Allocates less than 4 KiB, and 32 bytes for each registered device, in groups of 32, for what it
-    /// counts. A dispatch allocates nothing of its own; what [`refresh`](Self::refresh) and
-    /// [`take_profile`](Self::take_profile) allocate is such room again, for devices that are added.
+    /// Allocates less than 4 KiB, and 32 bytes for each registered device, in groups of 32, for its counts. A dispatch
+    /// allocates nothing; [`refresh`](Self::refresh) and [`take_profile`](Self::take_profile) allocate room for
+    /// devices that were added.
     pub fn new(devices: V) -> Self {
         Self {
             vcpu: Vcpu::new(Core(devices)),
@@ -144,7 +144,7 @@ impl<B: DeviceBound, V: Deref<Target = VmDevices<B>>> Dispatcher<V> {
         &self.vcpu.registry().0
     }
 
-    /// What the handle has done since it was made.
+    /// The counts since the handle was made.
     pub fn counters(&self) -> DispatcherCounters {
         DispatcherCounters {
             mmio: self.vcpu.counters::<busmap::Mmio>(),
@@ -153,32 +153,30 @@ impl<B: DeviceBound, V: Deref<Target = VmDevices<B>>> Dispatcher<V> {
         }
     }
 
-    /// Which devices the handle's accesses were for, and which addresses it missed, since it was made
-    /// or since [`take_profile`](Self::take_profile).
+    /// The accesses by device, and the most frequent missed addresses, since the handle was made or since
+    /// [`take_profile`](Self::take_profile).
     ///
-    /// [`VmDevices::profile_table`] prints it with the devices' names. Allocates the lists that it
-    /// gives.
+    /// [`VmDevices::profile_table`] prints it with the devices' names. Allocates the lists that it returns.
     pub fn profile(&self) -> Profile {
         self.vcpu.profile()
     }
 
-    /// The [`profile`](Self::profile), which begins again with nothing. [`counters`](Self::counters)
-    /// go on.
+    /// Returns the [`profile`](Self::profile) and starts an empty one. The [`counters`](Self::counters) are not reset.
     ///
     /// Makes room for devices that were added, as [`refresh`](Self::refresh) does.
     pub fn take_profile(&mut self) -> Profile {
         self.vcpu.take_profile()
     }
 
-    /// Lets go of tables that were replaced, and holds the current ones.
+    /// Drops tables that were replaced, and holds the current ones.
     ///
-    /// Makes room to count the accesses of each device by itself, if devices were added since the
-    /// handle was made and there is memory: then it allocates and frees memory of the handle's own.
+    /// If devices were added since the handle was made, and there is memory, makes room for a count of each: it then
+    /// allocates and frees memory of the handle's own.
     pub fn refresh(&mut self) {
         self.vcpu.refresh();
     }
 
-    /// Lets go of the tables. The next dispatch, or [`refresh`](Self::refresh), takes hold again.
+    /// Drops the tables. The next dispatch, or [`refresh`](Self::refresh), takes the current ones.
     pub fn park(&mut self) {
         self.vcpu.park();
     }
@@ -201,7 +199,7 @@ impl<B: DeviceBound, V: Deref<Target = VmDevices<B>>> Dispatcher<V> {
         Self::dispatch_write(vcpu, addr, width, A::Range::carried(val, width))
     }
 
-    /// Has the owner of `addr` answer a read, with a value that may be wider than the access.
+    /// Forwards a read to the owner of `addr`. The value may be wider than the access.
     #[inline(always)]
     fn dispatch_read<A: BusAddr>(
         vcpu: &mut Vcpu<Core<V>>,
@@ -250,7 +248,7 @@ impl<B: DeviceBound, V: Deref<Target = VmDevices<B>>> Dispatcher<V> {
         Self::dispatch_read(vcpu, addr, width)
     }
 
-    /// Has the owner of `addr` take a write of a value that is no wider than the access.
+    /// Forwards a write to the owner of `addr`. The value is no wider than the access.
     #[inline]
     fn dispatch_write<A: BusAddr>(
         vcpu: &mut Vcpu<Core<V>>,

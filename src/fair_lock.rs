@@ -23,7 +23,7 @@ const RESERVED: usize = 2;
 ///
 /// Contexts get in in the order in which they come; only one that comes just as another begins to
 /// wait may get in before that. On hosted targets a waiter sleeps. A context that is inside already
-/// gets an error at once, where [`context`] tells contexts apart.
+/// gets an error at once, where [`context`] distinguishes contexts.
 ///
 /// To enter and leave costs one read-modify-write while no context waits. Those that wait queue up,
 /// and only the first of them watches the lock.

@@ -21,7 +21,7 @@ use crate::{
 /// See the [module](self).
 pub(crate) struct Replaceable<B: DeviceBound> {
     registry: Registry<B::Handlers>,
-    /// What `iter_mut_*` has withdrawn last. Edited through `&mut`, and read through `&` when it is put
+    /// The devices that `iter_mut_*` has withdrawn last. Edited through `&mut`, and read through `&` when they are put
     /// back.
     places: Vec<Place<B>>,
     refusals: LimitedLog,
@@ -62,8 +62,8 @@ impl<B: DeviceBound> Replaceable<B> {
     ///
     /// # Errors
     ///
-    /// [`Refusal::NoMemory`], or [`Refusal::Reentrant`] from inside the listener, which is being told of the
-    /// devices that are put back; they are still withdrawn.
+    /// [`Refusal::NoMemory`], or [`Refusal::Reentrant`] from inside the listener, which is called for the devices that
+    /// are put back; they stay withdrawn.
     pub(crate) fn restored(&self) -> Result<&Registry<B::Handlers>, Refusal> {
         if self.registry.view(|view| view.is_withdrawn()) {
             self.restore()?;
@@ -104,8 +104,8 @@ impl<B: DeviceBound> Replaceable<B> {
         Ok(devices)
     }
 
-    /// The devices of one bus, to be replaced, in the order of their registration. Tells first, by
-    /// `withdrawing`, if they are withdrawn for that.
+    /// The devices of one bus, to be replaced, in the order of their registration. Calls `withdrawing` first, if they
+    /// are withdrawn for that.
     pub(crate) fn iter_mut<R: BusRange>(
         &mut self,
         withdrawing: impl FnOnce(),
@@ -130,7 +130,7 @@ impl<B: DeviceBound> Place<B> {
         self.before.device().tag()
     }
 
-    /// What is to be registered here.
+    /// The device to be registered here.
     fn now(&self, places: &[Self]) -> Result<Withdrawn<B::Handlers>, Refusal> {
         match &self.device {
             now if now.is(&self.entry().device) => Ok(self.before.clone()),
@@ -146,7 +146,7 @@ impl<B: DeviceBound> Place<B> {
         device: &Arc<B::Dev<R>>,
         places: &[Self],
     ) -> Result<Withdrawn<B::Handlers>, Refusal> {
-        // What was not mapped is not mapped, and not asked for a range.
+        // A device without spans stays without them; its range is not read.
         let spans: Vec<(BusId, Span)> = match self.before.spans() {
             [] => Vec::new(),
             _ => [(R::ID, device.address_range().span()?)].into(),

@@ -1,7 +1,7 @@
 //! [`Lent`]: the devices that `iter_*` has lent.
 //!
 //! `iter_*` lends `&Arc<D>` for as long as the registry is borrowed, though the device may be removed
-//! in the meantime. So what was lent is kept here, as a rule once for each registration ever lent.
+//! before. So lent devices are kept here, usually once for each registration ever lent.
 //! Lending takes no lock.
 
 use core::fmt;
@@ -21,9 +21,8 @@ impl<B: DeviceBound> Lent<B> {
 
     /// Lends the device of an entry for as long as the list is borrowed.
     ///
-    /// Where the entry says that the device is on the list, is a hint (`Relaxed`): who does not see
-    /// it, or not yet what it leads to, or finds another device there, because it is of an older list,
-    /// puts the device on the list once more.
+    /// The position of the device on the list is a hint (`Relaxed`): a thread that does not see it, or not yet the
+    /// entry there, or finds another device there because the hint is of an older list, appends the device again.
     pub(crate) fn lend(&self, entry: &Entry<B>) -> &Device<B> {
         if let Some(lent) = self.0.get(entry.lent_at.load(Ordering::Relaxed))
             && lent.is(&entry.device)

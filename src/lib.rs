@@ -128,7 +128,7 @@ mod sync;
 mod testing;
 mod unmapped;
 
-// What users of this crate name, so that they depend on nothing else.
+// The types that users of this crate name, so that they depend on nothing else.
 pub use ax_errno::{AxError, AxResult};
 pub use axaddrspace::{
     GuestPhysAddr, GuestPhysAddrRange,

@@ -33,7 +33,7 @@ impl<D: ?Sized> Mount<D> {
         Self { device, handler }
     }
 
-    /// What the registry gets of it.
+    /// The registration of it.
     pub(crate) fn registered<R, B>(self, name: Option<Arc<str>>) -> busmap::Device<B::Handlers>
     where
         R: BusRange,

@@ -23,7 +23,7 @@ fn axdevice_api() {
     methods::<ThreadSafe>();
 }
 
-/// Has the functions compiled, by taking their addresses.
+/// Makes the compiler emit the functions, by taking their addresses.
 macro_rules! compile {
     ($of:ty: $($method:ident $(::<$arg:ty>)?),+) => {
         $(black_box(<$of>::$method $(::<$arg>)? as *const ());)+

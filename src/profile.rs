@@ -85,7 +85,7 @@ pub struct ProfileRow {
     pub name: Option<Arc<str>>,
     /// Whether the device was registered when the table was made.
     pub is_registered: bool,
-    /// What it owned then, by bus and address.
+    /// The ranges that it owned then, by bus and address.
     pub ranges: Vec<(BusId, Span)>,
     /// How often it was read and written.
     pub accesses: Accesses,

@@ -13,7 +13,7 @@ use crate::sync::Arc;
 pub enum Refusal {
     /// The range holds no address.
     Empty {
-        /// On which bus.
+        /// The bus.
         bus: BusId,
         /// Where the range would start.
         at: usize,
@@ -23,7 +23,7 @@ pub enum Refusal {
     /// MMIO ranges are half-open, so this is also what becomes of one that means to own the address
     /// `usize::MAX`.
     Backwards {
-        /// On which bus.
+        /// The bus.
         bus: BusId,
         /// The start that the range gave.
         start: usize,
@@ -32,7 +32,7 @@ pub enum Refusal {
     },
     /// The start and the length of the range lead past the end of the bus.
     Wrapping {
-        /// On which bus.
+        /// The bus.
         bus: BusId,
         /// Where the range would start.
         start: usize,
@@ -41,34 +41,34 @@ pub enum Refusal {
     },
     /// Another device owns some of the addresses.
     Overlap {
-        /// On which bus.
+        /// The bus.
         bus: BusId,
-        /// What was asked for.
+        /// The span that was requested.
         wanted: Span,
-        /// Who owns some of it.
+        /// The device that owns some of it.
         owner: DeviceId,
-        /// What the owner owns.
+        /// The owner's span.
         owned: Span,
     },
     /// Some of the addresses, of guest physical memory, are in the range for IVC channels.
     Ivc {
-        /// What was asked for.
+        /// The span that was requested.
         wanted: Span,
         /// The range for IVC channels.
         ivc: Span,
     },
     /// No device of this id is registered on the bus in question: it was removed, or never there.
     Unknown {
-        /// Who was asked for.
+        /// The id that was requested.
         id: DeviceId,
-        /// On which bus; `None` if any would do.
+        /// The bus; `None` if any would do.
         bus: Option<BusId>,
     },
     /// The device does not own the range or, if it is to be moved, owns none at the moment.
     NotMapped {
-        /// Who was asked for.
+        /// The id that was requested.
         id: DeviceId,
-        /// On which bus.
+        /// The bus.
         bus: BusId,
         /// The range; `None` if the device is to be moved.
         span: Option<Span>,
@@ -77,13 +77,13 @@ pub enum Refusal {
     Restless {
         /// Which device.
         id: DeviceId,
-        /// On which bus.
+        /// The bus.
         bus: BusId,
     },
     /// The registry's [`Listener`](crate::Listener) has refused the change.
     Vetoed(Veto),
-    /// The registry's [`Listener`](crate::Listener) was being told of another change by the same thread or
-    /// context: it makes none itself.
+    /// The registry's [`Listener`](crate::Listener) was called for another change by the same thread or context: it must
+    /// make none itself.
     Reentrant,
     /// There was no memory for the new table.
     NoMemory,

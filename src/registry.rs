@@ -57,14 +57,13 @@ pub type SharedVmDevices = VmDevices<ThreadSafe>;
 /// the first dispatch of a thread may allocate a small node, which later threads use again; the
 /// first miss after `iter_mut_*` makes new tables.
 ///
-/// A device is dropped, unless somebody else holds it, by the thread that changes the registry, or
-/// by [`reclaim`](Self::reclaim). If its destructor unwinds, so does the change that was just made.
+/// A device without other owners is dropped by the thread that changes the registry, or by
+/// [`reclaim`](Self::reclaim). If its destructor unwinds, so does the change that was just made.
 ///
 /// # Memory ordering
 ///
-/// What happens before a change happens before every dispatch that sees the change. When a method
-/// that changes the registry returns, every vCPU that learns of it by any synchronisation sees the
-/// change.
+/// Everything that happens before a change happens before every dispatch that sees the change. After a method that
+/// changes the registry has returned, every vCPU that synchronises with the caller sees the change.
 ///
 /// # Without memory
 ///
@@ -94,9 +93,9 @@ impl<B: DeviceBound> VmDevices<B> {
         Self { unmapped, ..self }
     }
 
-    /// The same registry with a [`Listener`], which is told of each change from now on, before it is
-    /// published and after, and may refuse it: so that doorbells or memory slots follow a device's ranges. It
-    /// takes the place of one that was given before. A [builder](Self::builder) gives the registry a
+    /// The same registry with a [`Listener`], which is called for each change from now on, before and after it is
+    /// published, and may refuse it: so doorbells or memory slots follow a device's ranges. It replaces an earlier
+    /// listener. A [builder](Self::builder) gives the registry a
     /// listener from the start.
     ///
     /// Changes are made one at a time then, and wait for each other; a change that the listener itself makes
@@ -183,8 +182,8 @@ impl<B: DeviceBound> Default for VmDevices<B> {
 
 /// Looking devices up.
 ///
-/// What these give is the device as it was added, without the lock or the guard that a dispatch
-/// to some built-in devices goes through. It is the caller's own count: the device lives for as long.
+/// These return the device as it was added, without the lock or the guard that a dispatch to some built-in devices goes
+/// through. The count is the caller's own: the device lives for as long.
 impl<B: DeviceBound> VmDevices<B> {
     /// The device that owns `ipa`.
     pub fn find_mmio_dev(&self, ipa: GuestPhysAddr) -> Option<Arc<B::Dev<GuestPhysAddrRange>>> {
@@ -228,8 +227,8 @@ impl<B: DeviceBound> VmDevices<B> {
 ///
 /// The devices are those of one instant; what is added later does not appear.
 ///
-/// The references live as long as the registry is borrowed, although a device may be removed in the
-/// meantime. Therefore the registry keeps one [`Arc`](alloc::sync::Arc) of each device that an iterator
+/// The references live as long as the registry is borrowed, although a device may be removed
+/// before. Therefore the registry keeps one [`Arc`](alloc::sync::Arc) of each device that an iterator
 /// has given since, until the next `iter_mut_*`, or until it is dropped (several if threads iterate at
 /// once). So a device that was lent is not freed when its removal is over. What is only counted is
 /// not lent, and [`for_each_mmio_dev`](Self::for_each_mmio_dev) and its like lend nothing.
@@ -258,8 +257,8 @@ impl<B: DeviceBound> VmDevices<B> {
 
 /// Visiting devices, by address, as they are at one instant.
 ///
-/// What is visited lives until the visit is over, and no longer than it would without. The registry
-/// may be used meanwhile, and does not wait. A device that owns several ranges is visited once for
+/// A visited device lives until the visit is over, and no longer than without it. The registry may be used during the
+/// visit, and does not wait. A device that owns several ranges is visited once for
 /// each, one that owns none at the moment not at all.
 impl<B: DeviceBound> VmDevices<B> {
     /// Visits the MMIO devices: id, range (half-open), device.
@@ -310,7 +309,7 @@ impl<B: DeviceBound> VmDevices<B> {
 ///
 /// A [listener](Self::with_listener) hears of the difference at the first use, which is then a change, and may
 /// refuse it: all is as it was then too. If devices are where they were, it hears nothing, though they be
-/// others. While it is told, no device is found or answers from inside it.
+/// others. From inside a call of it, no device is found or answers.
 ///
 /// A place keeps its [`DeviceId`], its ranges too if its device stays. Another device in a place gets the
 /// one range that it gives; where the place had none, it is not asked and gets none. A device that is moved to
@@ -345,7 +344,7 @@ impl<B: DeviceBound> VmDevices<B> {
 ///
 /// # Errors
 ///
-/// What the device gives; [`ResourceBusy`](ax_errno::AxError::ResourceBusy) from a serialized
+/// The device's error; [`ResourceBusy`](ax_errno::AxError::ResourceBusy) from a serialized
 /// device whose own handler makes the access; what [`Unmapped`] says where no device answers;
 /// [`NoMemory`](ax_errno::AxError::NoMemory) if this is the first use after `iter_mut_*`, and there is
 /// none for the tables.
@@ -412,7 +411,7 @@ impl<B: DeviceBound> VmDevices<B> {
 /// |---|---|---|
 /// | 1, 2, 4, 8 | one access, aligned or not | one access |
 /// | 3, 5, 6, 7 | several: an access that crosses a page is cut there, and what is left is split into aligned powers of two, in ascending order (3 bytes at 0xffd: a byte, then two bytes at 0xffe) | one access |
-/// | 3, 5, 6, 7, past the end of the bus | one access, which nobody owns as a whole | |
+/// | 3, 5, 6, 7, past the end of the bus | one access, which no device owns as a whole | |
 /// | 0, more than 8 | [`InvalidInput`](AxError::InvalidInput), no access | the same |
 ///
 /// `read_repeated` and `write_repeated` take an exit of string I/O (`rep insb` and its like): any number of
@@ -426,7 +425,7 @@ impl<B: DeviceBound> VmDevices<B> {
 ///
 /// Each access is dispatched by itself, also after one that fails. Of several errors the first is given.
 ///
-/// A buffer that is read into is never left as it was: the bytes of an access that nobody answers, or that fails, are
+/// A buffer that is read into is never left as it was: the bytes of an access that no device answers, or that fails, are
 /// those of an undriven bus (ones; system registers: zeros).
 ///
 /// Under [`Unmapped::Float`] the guest alone cannot bring about an error of these: only a device can give one.
@@ -522,7 +521,7 @@ impl<B: DeviceBound> VmDevices<B> {
         self.dispatch_write(addr, width, A::Range::carried(val, width))
     }
 
-    /// Has the owner of `addr` answer a read, with a value that may be wider than the access.
+    /// Forwards a read to the owner of `addr`. The value may be wider than the access.
     #[inline]
     fn dispatch_read<A: BusAddr>(&self, addr: A, width: AccessWidth) -> AxResult<usize> {
         let access = Access::<A::Range>::read(addr, width);
@@ -550,7 +549,7 @@ impl<B: DeviceBound> VmDevices<B> {
         self.dispatch_read(addr, width)
     }
 
-    /// Has the owner of `addr` take a write of a value that is no wider than the access.
+    /// Forwards a write to the owner of `addr`. The value is no wider than the access.
     #[inline(always)]
     fn dispatch_write<A: BusAddr>(&self, addr: A, width: AccessWidth, val: usize) -> AxResult {
         let access = Access::<A::Range>::write(addr, width);
@@ -596,7 +595,7 @@ impl<B: DeviceBound> VmDevices<B> {
         is_certain && matches!(self.unmapped, Unmapped::Float) && !LimitedLog::is_enabled()
     }
 
-    /// Does with an access that no device answers as the policy says. `Ok` means: it floats.
+    /// Applies the policy to an access that no device answers. `Ok` means: it floats.
     #[inline]
     pub(crate) fn missed<R: BusRange>(&self, access: Access<R>, miss: Miss) -> AxResult {
         access.unanswered(miss, self.unmapped, &self.misses)

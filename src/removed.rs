@@ -17,13 +17,13 @@ use crate::{
 /// *quiescent*: no vCPU is inside it by way of `handle_*` or of a `Dispatcher`, and none will enter.
 /// All that they did there happens before.
 ///
-/// A vCPU in guest mode holds its `Dispatcher`'s tables for as long as it runs there. To come to an
-/// end, kick every vCPU out of its guest, and have each refresh or park.
+/// A vCPU in guest mode holds its `Dispatcher`'s tables for as long as it runs there. To end the
+/// wait, kick every vCPU out of its guest, and let each refresh or park.
 ///
-/// What [`find_*`](crate::VmDevices::find_mmio_dev) and
-/// [`snapshot`](crate::VmDevices::snapshot) have given is the caller's own, and does not count; nor do
+/// Devices that [`find_*`](crate::VmDevices::find_mmio_dev) and
+/// [`snapshot`](crate::VmDevices::snapshot) have returned are the caller's own, and do not count; nor do
 /// the devices that the registry keeps because [`iter_*`](crate::VmDevices::iter_mmio_dev) has lent
-/// them. So who waits for the end has the device alone only if none of these has given it away.
+/// them. So after the wait the caller has the device alone only if none of these has given it away.
 ///
 /// This may be dropped at any time: the device is then dropped with the last table that lists it, by
 /// a thread that changes the registry, or with the registry. A device must not own what its own
@@ -43,7 +43,7 @@ impl<B: DeviceBound> Removed<B> {
 
     /// Whether every vCPU has left the device, for good.
     ///
-    /// Sweeps the registry's older tables, and drops what nobody holds.
+    /// Sweeps the registry's older tables, and drops those that no vCPU holds.
     pub fn is_quiescent(&self) -> bool {
         self.0.is_quiescent()
     }
@@ -82,7 +82,7 @@ impl<B: DeviceBound> Removed<B> {
     }
 }
 
-/// What was registered of a device, as the device.
+/// The device of a registration.
 fn device<B: DeviceBound>(device: busmap::Device<B::Handlers>) -> Device<B> {
     let entry: Arc<Entry<B>> = device.into_tag();
     match Arc::try_unwrap(entry) {
@@ -98,7 +98,7 @@ impl<B: DeviceBound> fmt::Display for Removed<B> {
     }
 }
 
-/// What was waited for in vain is its own error.
+/// The error of a wait that failed.
 impl<B: DeviceBound> core::error::Error for Removed<B> {}
 
 impl<B: DeviceBound> fmt::Debug for Removed<B> {

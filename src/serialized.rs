@@ -90,8 +90,8 @@ impl<D> Serialized<D> {
         }
     }
 
-    /// Calls `work` with the device, which no vCPU is in meanwhile, as when an embedder sets the device up that
-    /// [`find_mmio_dev`](crate::VmDevices::find_mmio_dev) gives.
+    /// Calls `work` with the device, without any vCPU in it: for an embedder that sets up a device from
+    /// [`find_mmio_dev`](crate::VmDevices::find_mmio_dev).
     ///
     /// # Errors
     ///
@@ -113,7 +113,7 @@ impl<D> Serialized<D> {
         self.device.enter().map(|device| work(&device))
     }
 
-    /// The device, which nobody else can be in.
+    /// The device. The exclusive borrow excludes all other accesses.
     pub fn get_mut(&mut self) -> &mut D {
         self.device.get_mut()
     }

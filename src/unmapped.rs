@@ -1,7 +1,7 @@
 //! [`Unmapped`]: what an access does that no device answers.
 
-/// What an access does that no device answers: one to an address that nobody owns, or one that runs
-/// past the end of the device that it starts in.
+/// The policy for an access that no device answers: to an address without an owner, or past the end of the device in
+/// which it starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Unmapped {
     /// Panics with "emu_device not found", as 0.4.10 did, and with the bus, the address and the width:

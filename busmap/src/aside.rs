@@ -72,7 +72,7 @@ impl<F: Handlers> Registry<F> {
         Ok(())
     }
 
-    /// What was [set aside](Self::set_aside) on bus `K`, in that order.
+    /// The spans that were [set aside](Self::set_aside) on bus `K`, in that order.
     pub fn aside<K: Bus>(&self) -> impl Iterator<Item = Span> {
         let on_bus = |&(bus, span): &(BusId, Span)| (bus == K::ID).then_some(span);
         self.aside.iter().filter_map(on_bus)

@@ -43,30 +43,29 @@ impl fmt::Display for BusId {
     }
 }
 
-/// What an embedder registers. A type that implements it is a name for the four, and has no values.
+/// The types that an embedder registers. An implementation names the four; it needs no values.
 ///
-/// A registry is `Send + Sync` if all four are. A handler is a trait object as a rule, such as
-/// `dyn Device + Send + Sync`; it may be the same on all buses.
+/// A registry is `Send + Sync` if all four are. A handler is usually a trait object, such as
+/// `dyn Device + Send + Sync`. It may be the same on all buses.
 pub trait Handlers: 'static {
-    /// What an access to guest physical memory calls.
+    /// The handler of accesses to guest physical memory.
     type Mmio: ?Sized + 'static;
-    /// What an access to a port calls.
+    /// The handler of accesses to ports.
     type Port: ?Sized + 'static;
-    /// What an access to a system register calls.
+    /// The handler of accesses to system registers.
     type SysReg: ?Sized + 'static;
-    /// What is kept beside a device's handlers for as long as it is registered: a name, grants,
-    /// state.
+    /// Data that is stored beside a device's handlers while it is registered: a name, grants, state.
     type Tag: 'static;
 }
 
-/// What an access on bus `K` calls, of the handlers `F`.
+/// The handler of accesses on bus `K`, one of the handlers `F`.
 ///
-/// Code that is generic over the bus asks of it what it needs: `where On<F, K>: MyDevice`.
+/// Code that is generic over the bus bounds it: `where On<F, K>: MyDevice`.
 pub type On<F, K> = <K as sealed::Bus>::Handler<F>;
 
 /// Something that each bus has one of, such as a table: `Of<K>` is bus `K`'s.
 pub trait Family {
-    /// What bus `K` has.
+    /// The one of bus `K`.
     type Of<K: Bus>;
 }
 
@@ -93,7 +92,7 @@ pub(crate) mod sealed {
         /// Accesses to the same run of `1 << GRAIN` addresses are likely to be the same device's.
         const GRAIN: u32;
 
-        /// What an access on this bus calls.
+        /// The handler of accesses on this bus.
         type Handler<F: Handlers>: ?Sized + 'static;
 
         /// This bus's member of the family.

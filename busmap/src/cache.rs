@@ -1,4 +1,4 @@
-//! [`Cache`]: the tables as a vCPU keeps them, and the device that it accesses most, if there is one.
+//! [`Cache`]: the tables that a vCPU holds, and the device that it accesses most.
 
 use core::ptr::NonNull;
 
@@ -12,12 +12,11 @@ use crate::{
     tallies::Tallies,
 };
 
-/// Tables that are held, and for each bus a hint: the row of them that the next access may be for.
+/// The tables that a vCPU holds, and for each bus a hint: the row that the next access is likely to be for.
 ///
-/// A hint saves the walk through the table's index where a vCPU polls one device. Where accesses go to many,
-/// a processor could not predict whether the hint holds: so it is set seldom, and taken back
-/// with the first access that it does not hold. Which accesses set it, the [`Tallies`] say: the hint is the device
-/// that they count as the hot one.
+/// A hint saves the search where a vCPU polls one device. Where accesses go to many devices, a processor could not
+/// predict whether the hint holds: so it is set rarely, and cleared by the first access that it does not hold. The hint
+/// is the device that the [`Tallies`] count as the hot one.
 ///
 /// # Invariants
 ///
@@ -25,13 +24,13 @@ use crate::{
 /// [sure](Self::is_sure) to be the current ones while it is the cell's, and its row is one of them.
 pub(crate) struct Cache<F: Handlers> {
     hold: Hold<Tables<F>>,
-    /// The hold's version, if as long as it is the cell's the held tables are the current ones for sure, and stand
-    /// in for no others. [`NEVER`] otherwise.
+    /// The hold's version, if the held tables are certainly the current ones while it is the cell's, and stand in for
+    /// no others. [`NEVER`] otherwise.
     sure: u64,
     hints: PerBus<HintOf<F>>,
 }
 
-/// What an access finds, or the row that holds its first address.
+/// The device of an access, or the row that holds its first address.
 type Found<'t, F, K> = Result<Hit<'t, F, K>, Option<&'t Row<On<F, K>>>>;
 
 /// The family of hints.
@@ -41,10 +40,10 @@ impl<F: Handlers> Family for HintOf<F> {
     type Of<K: Bus> = Hint<On<F, K>>;
 }
 
-/// Which row the next access may be for.
+/// The row that the next access is likely to be for.
 struct Hint<D: ?Sized> {
-    /// The hold's, or [`NEVER`] if there is no row: so that one comparison with the cell's version tells whether
-    /// there is a row and the tables are current.
+    /// The hold's, or [`NEVER`] if there is no row: so one comparison with the cell's version checks that there is a row
+    /// and that the tables are current.
     version: u64,
     row: NonNull<Row<D>>,
 }
@@ -135,7 +134,7 @@ impl<F: Handlers> Cache<F> {
         Ok(Hit { row, tables })
     }
 
-    /// Takes the hint back.
+    /// Clears the hint.
     #[inline(always)]
     pub(crate) fn unhint<K: Bus>(&mut self) {
         // INVARIANT (Hinted): without the version, the row does not count.
@@ -149,7 +148,7 @@ impl<F: Handlers> Cache<F> {
         self.sure == latest
     }
 
-    /// Whether the held tables were replaced, as far as the version tells.
+    /// Whether the held tables were replaced, according to the version.
     pub(crate) fn is_outdated(&self, cell: &SnapshotCell<Tables<F>>) -> bool {
         !self.hold.is_of(cell) || self.hold.version() != self.latest()
     }
@@ -159,7 +158,7 @@ impl<F: Handlers> Cache<F> {
         self.hold.is_current(cell)
     }
 
-    /// Takes hold of the cell's current tables, and tells the tallies whose the indices are there.
+    /// Takes the cell's current tables, and attributes their indices in the tallies.
     pub(crate) fn renew(&mut self, cell: &SnapshotCell<Tables<F>>, tallies: &mut Tallies) {
         // INVARIANT (Hinted): none has a row.
         self.unhint_all();
@@ -170,7 +169,7 @@ impl<F: Handlers> Cache<F> {
         tables.for_each_new(&old, |index, id| tallies.attribute(index, id));
     }
 
-    /// Lets go of the tables.
+    /// Drops the tables.
     pub(crate) fn park(&mut self) {
         // INVARIANT (Hinted): none has a row.
         self.unhint_all();

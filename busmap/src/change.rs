@@ -26,16 +26,15 @@ use crate::{
 /// In a registry [with a listener](Self::with_listener) changes wait for each other, and each can also be
 /// refused with [`Refusal::Vetoed`] and, if the listener makes it, [`Refusal::Reentrant`].
 ///
-/// After an error everything is as it was.
+/// An error leaves the registry unchanged.
 impl<F: Handlers> Registry<F> {
-    /// Registers a device that owns one span. A [batch](Self::batch) registers one that owns any
-    /// number, on several buses, at one instant.
+    /// Registers a device that owns one span. A [batch](Self::batch) registers one with any number of spans, on several
+    /// buses, at one instant.
     ///
     /// # Errors
     ///
-    /// The device is given back, with the [`Refusal`]: an [overlap](Refusal::Overlap) with another
-    /// device or with what was [set aside](Refusal::SetAside), or [no handler](Refusal::NoHandler) for
-    /// the bus.
+    /// The device, with the [`Refusal`]: an [overlap](Refusal::Overlap) with another device or with addresses that were
+    /// [set aside](Refusal::SetAside), or [no handler](Refusal::NoHandler) for the bus.
     pub fn add<K: Bus>(&self, device: Device<F>, span: Span) -> Result<DeviceId, Refused<F>> {
         let registration = self.registration(device);
         let id = registration.id;
@@ -53,10 +52,9 @@ impl<F: Handlers> Registry<F> {
         }
     }
 
-    /// Removes a device from all buses at one instant: no access that starts when this has returned
-    /// reaches it.
+    /// Removes a device from all buses at one instant: no access that starts after this has returned reaches it.
     ///
-    /// vCPUs may still be inside the device, though: what is given says when the last has left.
+    /// vCPUs may still be inside the device: the returned [`Removed`] reports when the last has left.
     ///
     /// # Errors
     ///
@@ -66,7 +64,7 @@ impl<F: Handlers> Registry<F> {
         removed.pop().ok_or(Refusal::Unknown { id, bus: None })
     }
 
-    /// Gives a device one more span.
+    /// Maps one more span to a device.
     ///
     /// # Errors
     ///
@@ -75,8 +73,8 @@ impl<F: Handlers> Registry<F> {
         self.publish(&[Edit::Map(mapping::<K>(id, span))]).map(drop)
     }
 
-    /// Takes exactly this span from a device, which stays registered, with or without others: so a PCI
-    /// BAR whose decoding is off keeps its id.
+    /// Unmaps exactly this span from a device. The device stays registered, even without spans: a PCI BAR whose
+    /// decoding is off keeps its id.
     ///
     /// # Errors
     ///
@@ -88,13 +86,12 @@ impl<F: Handlers> Registry<F> {
 
     /// Moves one span of a device. No access finds it in both places, or in neither.
     ///
-    /// No handler is called: this is legal from inside the device's own handler, whatever locks that
-    /// holds. Until every vCPU has left the old tables, the device may be called with addresses of
-    /// either span.
+    /// No handler is called, so this is allowed inside the device's own handler, whatever locks that holds. Until
+    /// every vCPU has left the old tables, the device may be called with addresses of either span.
     ///
-    /// Who keeps the device's address itself and calls this on several threads orders the calls: one
-    /// that has read an older address and publishes late would win. `from` then no longer is the
-    /// device's, which is an error here; [`remap`](Self::remap) would not notice.
+    /// A caller that stores the device's address itself and moves it on several threads must order the calls.
+    /// Otherwise a thread with an outdated address could publish last. Here that is an error, since `from` is no
+    /// longer the device's; [`remap`](Self::remap) does not detect it.
     ///
     /// # Errors
     ///
@@ -108,13 +105,11 @@ impl<F: Handlers> Registry<F> {
         .map(drop)
     }
 
-    /// Maps `to` in place of all that a device owns on bus `K`, as [`move_to`](Self::move_to) does
-    /// with one span.
+    /// Replaces all spans of a device on bus `K` by `to`, as [`move_to`](Self::move_to) does with one span.
     ///
     /// # Errors
     ///
-    /// [`Refusal::Unknown`]; [`Refusal::NoHandler`]; [`Refusal::NotMapped`] if the device owns
-    /// nothing on the bus; [`Refusal::Overlap`]; [`Refusal::SetAside`].
+    /// [`Refusal::Unknown`]; [`Refusal::NoHandler`]; [`Refusal::NotMapped`] if the device owns no addresses on the bus; [`Refusal::Overlap`]; [`Refusal::SetAside`].
     pub fn remap<K: Bus>(&self, id: DeviceId, to: Span) -> Result<(), Refusal> {
         if mutant("move-by-way-of")
             && let Some(aside) = Span::new(0, 0)
@@ -132,17 +127,17 @@ impl<F: Handlers> Registry<F> {
         }
     }
 
-    /// Makes all the changes that `record` records at one instant on all buses; or, if `record` fails
-    /// or unwinds, or the [batch](Batch::publish) is refused, none of them.
+    /// Publishes all the changes that `record` records at one instant on all buses. If `record` fails or unwinds, or the
+    /// [batch](Batch::publish) is refused, publishes none of them.
     ///
-    /// `record` runs once. Gives what it gave, and what was removed, in the order of the removals.
+    /// `record` runs once. Returns its result, and the removed devices in the order of the removals.
     ///
     /// # Errors
     ///
-    /// What `record` gives, or the [`Refusal`] of the batch. The devices that were to be added are
-    /// dropped then, but for the caller's own counts.
+    /// The error of `record`, or the [`Refusal`] of the batch. The devices to be added are dropped then, except for
+    /// the caller's own counts.
     ///
-    /// Where `record` ends in `Ok`, it has to say of what error type: `Ok::<_, Refusal>(id)`.
+    /// If `record` ends in `Ok`, it must name the error type: `Ok::<_, Refusal>(id)`.
     ///
     /// # Examples
     ///
@@ -171,7 +166,7 @@ impl<F: Handlers> Registry<F> {
         Ok((value, batch.publish()?))
     }
 
-    /// What is published of a device, with a new id.
+    /// The registration of a device, with a new id.
     fn registration(&self, device: Device<F>) -> Arc<Registration<F>> {
         Arc::new(Registration {
             id: self.ids.next(),
@@ -271,17 +266,15 @@ impl<F: Handlers> Batch<'_, F> {
         self.record([Edit::Remap(mapping::<K>(id, to))])
     }
 
-    /// Makes all that was recorded at one instant on all buses, or none of it. Gives what was
-    /// removed, in the order of the removals.
+    /// Publishes all recorded changes at one instant on all buses, or none of them. Returns the removed devices in
+    /// the order of the removals.
     ///
-    /// If another change is published meanwhile, the recorded ones are made again, on what that has
-    /// left.
+    /// If another change is published first, the recorded ones are applied again to its result.
     ///
     /// # Errors
     ///
-    /// The [`Refusal`] of the first recorded change that cannot be made; an overlap comes after all
-    /// other reasons. The devices that were to be added are dropped then, but for the caller's own
-    /// counts.
+    /// The [`Refusal`] of the first recorded change that cannot be made. An overlap is reported only if there is no
+    /// other reason. The devices to be added are dropped then, except for the caller's own counts.
     pub fn publish(self) -> Result<Vec<Removed<F>>, Refusal> {
         if mutant("update-in-steps") {
             for edit in &self.edits {

@@ -7,10 +7,10 @@ use crate::{
     sync::{Arc, AtomicU64, Ordering, UNIQUE},
 };
 
-/// What is registered: at most one handler for each bus, and a tag.
+/// A device to be registered: at most one handler for each bus, and a tag.
 ///
-/// It owns no addresses by itself: spans are mapped to it, any number, on the buses for which it has
-/// a handler.
+/// It owns no addresses by itself. Any number of spans can be mapped to it, on the buses for which it has a
+/// handler.
 pub struct Device<F: Handlers> {
     pub(crate) handlers: PerBus<HandlerOf<F>>,
     pub(crate) tag: F::Tag,
@@ -24,7 +24,7 @@ impl<F: Handlers> Family for HandlerOf<F> {
 }
 
 impl<F: Handlers> Device<F> {
-    /// A device without a handler. Which handlers it may get is to be said: `Device::<F>::new(tag)`.
+    /// A device without a handler. The handlers' types must be named: `Device::<F>::new(tag)`.
     pub fn new(tag: F::Tag) -> Self {
         let handlers = PerBus {
             mmio: None,
@@ -34,29 +34,29 @@ impl<F: Handlers> Device<F> {
         Self { handlers, tag }
     }
 
-    /// The same device, which accesses on bus `K` reach by `handler`.
+    /// The same device with `handler` for accesses on bus `K`.
     #[must_use]
     pub fn on<K: Bus>(mut self, handler: Arc<On<F, K>>) -> Self {
         *K::of_mut(&mut self.handlers) = Some(handler);
         self
     }
 
-    /// What accesses on bus `K` call.
+    /// The handler of accesses on bus `K`.
     pub fn handler<K: Bus>(&self) -> Option<&Arc<On<F, K>>> {
         K::of(&self.handlers).as_ref()
     }
 
-    /// What is kept beside the handlers.
+    /// The tag.
     pub fn tag(&self) -> &F::Tag {
         &self.tag
     }
 
-    /// What accesses on bus `K` call; the tag and the other handlers are dropped.
+    /// The handler of accesses on bus `K`. The tag and the other handlers are dropped.
     pub fn into_handler<K: Bus>(mut self) -> Option<Arc<On<F, K>>> {
         K::of_mut(&mut self.handlers).take()
     }
 
-    /// The tag; the handlers are dropped.
+    /// The tag. The handlers are dropped.
     pub fn into_tag(self) -> F::Tag {
         self.tag
     }

@@ -11,7 +11,7 @@ use crate::{
     tables::Tables,
 };
 
-/// The difference that a change makes to who owns which addresses, on all buses.
+/// The difference that a change makes to the owners of addresses, on all buses.
 ///
 /// It is exact, since it compares the tables before the change with those after it. A span that a batch
 /// takes from a device and gives to the same device again is in neither list; one that changes its owner

@@ -1,4 +1,4 @@
-//! [`Listener`]: it is told of the changes of a registry.
+//! [`Listener`]: an observer of a registry's changes.
 
 use core::fmt;
 
@@ -10,48 +10,46 @@ use crate::{
     veto::Veto,
 };
 
-/// Is told of each change of a registry before it is published, and after: by it KVM's ioeventfds,
-/// memory slots, or whatever else goes by addresses, follow a device. A registry is
-/// [given](crate::Registry::with_listener) one.
+/// An observer of a registry, which is called before and after each change is published. With it KVM's
+/// ioeventfds, memory slots and other things that depend on addresses follow a device.
+/// [`with_listener`](crate::Registry::with_listener) sets it.
 ///
 /// The thread that makes a change calls [`before`](Self::before), publishes the change, and calls
 /// [`after`](Self::after) with the same [`Difference`].
 ///
 /// # Guarantees
 ///
-/// - Changes are made one at a time, in fair order: no other one comes between `before` and the end of
-///   `after`. So differences are told in the order in which they are published, and a listener that
-///   applies each to its own list always has the list of all mappings.
-/// - When `before` has succeeded, the change is published, and `after` is called: nothing can refuse it
-///   any more. (Two objects of fixed size are allocated in between; without memory that aborts, as
+/// - Changes are made one at a time, in fair order: none is made between `before` and the end of another's
+///   `after`. So the listener gets differences in the order of their publication, and one that applies each to a
+///   list of its own always has the list of all mappings.
+/// - When `before` has succeeded, the change is published and `after` is called: nothing can refuse it any
+///   more. (Two objects of fixed size are allocated in between; without memory that aborts, as
 ///   [`Registry`](crate::Registry#without-memory) says.)
 /// - A method that makes a change returns when `after` has.
-/// - Dispatches and lookups take no turn: they go on as if there were no listener.
+/// - Dispatches and lookups do not wait: they run as without a listener.
 ///
-/// A listener is not told of a change that is refused for another reason, nor of one by which no device
-/// loses or gets a span, such as the addition of a device without spans.
+/// The listener is not called for a change that is refused for another reason, nor for one in which no device loses
+/// or gets a span, such as the addition of a device without spans.
 ///
 /// # What to do where
 ///
-/// In `before` a listener makes ready all that the guest relies on as soon as it finds the device at a new
-/// place; in `after` it undoes what must be gone from the old place when the change has returned. A doorbell that is
-/// registered at the new place in `before`, and unregistered at the old one in `after`, is never missing
-/// where the device is. In between it rings at both places; when the change has returned, at the new one
-/// only.
+/// In `before` a listener prepares all that the guest relies on as soon as it finds the device at a new place. In
+/// `after` it undoes what must be gone from the old place when the change returns. A doorbell that is registered at
+/// the new place in `before`, and unregistered at the old one in `after`, is never missing where the device is. In
+/// between it rings at both places; when the change has returned, only at the new one.
 ///
-/// All other changes wait for a listener. What takes long and needs no order, such as to wait until vCPUs
-/// have let go of something, is better noted in `after`, and done by the caller when the change has
-/// returned.
+/// All other changes wait for a listener. Work that takes long and needs no order, such as waiting until vCPUs have
+/// released something, should be recorded in `after` and done by the caller when the change has returned.
 ///
-/// `after` does not mean that the device is quiescent: vCPUs may still be inside it by older tables. See
+/// In `after` the device need not be quiescent: vCPUs may still be inside it through older tables. See
 /// [`Removed`](crate::Removed).
 ///
 /// # What a listener must not do
 ///
-/// - Change the registry: that is refused with [`Refusal::Reentrant`], also from inside the handler of a
-///   device to which the listener dispatches. (On bare metal nothing tells contexts apart unless a front
-///   end does; such a change waits for itself for ever there.)
-/// - Wait for what may wait for a change, such as a lock that a handler holds while it moves its device.
+/// - Change the registry: that is refused with [`Refusal::Reentrant`], also from inside the handler of a device to
+///   which the listener dispatches. (On bare metal contexts are distinguished only if a front end does so; otherwise
+///   such a change waits for itself for ever.)
+/// - Wait for something that may wait for a change, such as a lock that a handler holds while it moves its device.
 ///
 /// On bare metal no interrupt handler may make a change while it interrupts one.
 ///
@@ -144,7 +142,7 @@ impl Listening {
         self.turns.take()
     }
 
-    /// Tells of a change that is to be published.
+    /// Reports a change that is to be published.
     ///
     /// # Errors
     ///
@@ -156,7 +154,7 @@ impl Listening {
         self.listener.before(difference).map_err(Refusal::Vetoed)
     }
 
-    /// Tells of the change that was published.
+    /// Reports the change that was published.
     pub(crate) fn after(&self, difference: &Difference) {
         if !difference.is_empty() {
             self.listener.after(difference);

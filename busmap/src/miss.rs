@@ -1,14 +1,14 @@
-//! [`Miss`]: why an access has nobody to call.
+//! [`Miss`]: why no device answers an access.
 
 use core::fmt;
 
 use crate::{span::Span, table::Row};
 
-/// Why an access has nobody to call. The bus and the address are known to whoever made the access.
+/// Why no device answers an access. The caller knows its bus and address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Miss {
-    /// Nobody owns its first address.
+    /// No device owns its first address.
     Nobody,
     /// It starts in this span and runs past the end.
     Crosses(Span),
@@ -17,7 +17,7 @@ pub enum Miss {
 }
 
 impl Miss {
-    /// That of an access at an address which this row holds, or none does.
+    /// The miss of an access at an address that this row holds, if one does.
     #[inline(always)]
     pub(crate) fn at<D: ?Sized>(holder: Option<&Row<D>>) -> Self {
         holder.map_or(Self::Nobody, |row| Self::Crosses(row.span))

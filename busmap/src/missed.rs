@@ -11,7 +11,7 @@ pub(crate) const LISTED: usize = 16;
 ///
 /// At most 16 addresses are listed, by the algorithm Space-Saving (A. Metwally, D. Agrawal,
 /// A. El Abbadi: Efficient computation of frequent and top-k elements in data streams, ICDT 2005).
-/// What is merged keeps its guarantees, since merging loses no more than one list of all
+/// A merged list keeps its guarantees, since merging loses no more than one list of all
 /// accesses would (P. K. Agarwal and others: Mergeable summaries, PODS 2012):
 ///
 /// - A listed address was missed at most [`count`](MissedAddress::count) times, and at least
@@ -76,7 +76,7 @@ impl Missed {
         self.total = self.total.saturating_add(other.total);
     }
 
-    /// What is known of an address, listed or not.
+    /// The bounds for an address, listed or not.
     fn of(&self, address: u64) -> MissedAddress {
         let listed = self.addresses.iter().find(|of| of.address == address);
         listed.copied().unwrap_or(MissedAddress {

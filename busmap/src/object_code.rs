@@ -21,7 +21,7 @@ impl Handlers for Reads {
     type Tag = Arc<str>;
 }
 
-/// Has the functions compiled, by taking their addresses.
+/// Makes the compiler emit the functions, by taking their addresses.
 macro_rules! compile {
     ($of:ty: $($method:ident $(::<$arg:ty>)?),+) => {
         $(black_box(<$of>::$method $(::<$arg>)? as *const ());)+
@@ -113,7 +113,7 @@ fn fails<T: Error>() {
     black_box(<T as Error>::source as *const ());
 }
 
-// What takes a closure has no address.
+// A function that takes a closure has no address.
 
 fn see<T>(value: T) {
     black_box(value);

@@ -26,7 +26,7 @@
 //! | reclaim: look at the gate | Acquire | `gate-look`, `reclaim-looks-first`, `reclaim-ungated`, `reclaim-half-gated` | the leaving of counted loads |
 //! | reclaim: look at the slots | Acquire | `slot-noted`, `reclaim-noted`, `reclaim-counts-first` | the clearing of the slot; before the look at the count |
 //! | reclaim: turn the gate | Relaxed | | a hint |
-//! | snapshot: count | Relaxed | | who counts has a reference or a slot, or is inside the gate |
+//! | snapshot: count | Relaxed | | the counting thread has a reference or a slot, or is inside the gate |
 //! | snapshot: give up | Release | `snapshot-give-up` | *is last* |
 //! | snapshot: is last | Acquire | `snapshot-is-last`, `reclaim-held` | the others' giving up |
 //! | snapshot: drop | Release, Acquire load | `snapshot-drop-release`, `snapshot-drop-acquire` | as `Arc` |
@@ -43,7 +43,7 @@
 //! ## The registry
 //!
 //! The mutants that are no orderings: `rcu-unchecked`, `removed-early`, `move-by-way-of`,
-//! `update-in-steps`, `handle-trusts`; of changes that are told to a listener, whose turns a lock orders,
+//! `update-in-steps`, `handle-trusts`; of changes that a listener observes, whose turns a lock orders,
 //! `turns-at-once`, `told-late`, `told-behind`.
 //!
 //! ## Elsewhere
@@ -52,7 +52,7 @@
 //! |---|---|---|---|
 //! | stack: push | Release, Relaxed | `stack-push` | *take*: what the nodes hold |
 //! | stack: take, also by a push that finds something | Acquire | `stack-take` | *push* |
-//! | removed: count of the entries in tables | Relaxed (in `Arc`), Acquire fence | `removed-fence` | the tables' letting go: what vCPUs did in the device comes before |
+//! | removed: count of the entries in tables | Relaxed (in `Arc`), Acquire fence | `removed-fence` | the drop of the tables: accesses of vCPUs to the device happen before |
 //! | ids: next | Relaxed | | an id is only compared |
 //!
 //! The cell for hosted targets has no atomics of its own beyond the stack and the version: it is
@@ -93,6 +93,6 @@
 //! loom reads `SeqCst` *accesses* as `AcqRel`. The cell has two, in a load; under loom there is a
 //! fence between them in their place, which loom models. Miri sees the two as they ship. loom does not show load buffering; the cell has no place where a value out of thin air
 //! could matter, since each `Relaxed` load is confirmed, only compared, or a hint.
-//! Freed addresses come back in loom only because the models use two nodes again and again; of a
-//! pointer to what is freed, whose address another has by then, Miri tells, which uses them again at
+//! Freed addresses are used again in loom only because the models use two nodes repeatedly. Miri detects a
+//! pointer to a freed object whose address another object has by then, since it uses addresses again at
 //! once. Interrupts come only where `step()` stands.

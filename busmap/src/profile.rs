@@ -85,11 +85,11 @@ pub struct Profile {
     pub others: Accesses,
     /// Accesses to devices that were removed and are not listed.
     pub removed: Accesses,
-    /// What was missed in guest physical memory.
+    /// Misses in guest physical memory.
     pub mmio: Missed,
-    /// What was missed in ports.
+    /// Misses in ports.
     pub port: Missed,
-    /// What was missed in system registers.
+    /// Misses in system registers.
     pub sys_reg: Missed,
 }
 
@@ -155,7 +155,7 @@ impl Profile {
         devices.fold(rest, Accesses::plus)
     }
 
-    /// What was missed on a bus.
+    /// The misses on a bus.
     pub fn missed(&self, bus: BusId) -> &Missed {
         match bus {
             BusId::Mmio => &self.mmio,

@@ -1,4 +1,4 @@
-//! Publication: the one place by which tables replace others, in turns and told to a listener if there is
+//! Publication: the one place where tables replace others, in turns and with calls of the listener if there is
 //! one.
 
 use alloc::boxed::Box;
@@ -16,12 +16,12 @@ use crate::{
 
 /// Listening to changes.
 impl<F: Handlers> Registry<F> {
-    /// The same registry with a listener, which is told of each change from now on, in the place of one
-    /// that it was given before. See [`Listener`] for what is told and promised.
+    /// The same registry with a listener, which is called for each change from now on. It replaces an earlier
+    /// listener. See [`Listener`] for its calls and guarantees.
     ///
-    /// It is not told of the devices that are there, nor when the registry is dropped. Changes are made
-    /// one at a time then, and each compares the tables before it with those after it. Dispatches and
-    /// lookups are as without.
+    /// It is not called for devices that are registered already, nor when the registry is dropped. Changes are made
+    /// one at a time then, and each compares the tables before it with those after it. Dispatches and lookups run as
+    /// without a listener.
     ///
     /// The registry counts the listener, which therefore holds a [`Weak`](alloc::sync::Weak), not an
     /// [`Arc`](alloc::sync::Arc), to the registry, as a handler does.
@@ -30,9 +30,9 @@ impl<F: Handlers> Registry<F> {
         self.with_listener_among(listener, || None)
     }
 
-    /// As [`with_listener`](Self::with_listener), for a front end that can tell contexts apart on bare
-    /// metal, so that a change from inside the listener is refused there too. Elsewhere contexts are
-    /// threads, and `context_id` is not called.
+    /// As [`with_listener`](Self::with_listener), for a front end that can distinguish contexts on bare metal, so
+    /// that a change from inside the listener is refused there too. Elsewhere contexts are threads, and `context_id`
+    /// is not called.
     #[doc(hidden)]
     #[must_use]
     pub fn with_listener_among(
@@ -47,9 +47,9 @@ impl<F: Handlers> Registry<F> {
         }
     }
 
-    /// Publishes what `edit` makes of the tables, or nothing where it fails. Frees nothing.
+    /// Publishes the tables that `edit` returns, or nothing if it fails. Frees nothing.
     ///
-    /// Without a listener `edit` runs again when another publication came between.
+    /// Without a listener `edit` runs again if another publication was first.
     pub(crate) fn publish_tables<E: From<Refusal>>(
         &self,
         edit: impl FnMut(&Tables<F>) -> Result<Tables<F>, E>,
@@ -60,7 +60,7 @@ impl<F: Handlers> Registry<F> {
         }
     }
 
-    /// Publishes in turn, and tells the listener before and after.
+    /// Publishes in turn, and calls the listener before and after.
     fn publish_and_tell<E: From<Refusal>>(
         &self,
         listening: &Listening,

@@ -15,54 +15,54 @@ use crate::{
 pub enum Refusal {
     /// Some of the addresses would belong to two devices, or twice to one.
     Overlap {
-        /// On which bus.
+        /// The bus.
         bus: BusId,
-        /// What was asked for.
+        /// The span that was requested.
         wanted: Span,
-        /// Who owns some of it, or was given some of it by the same batch before.
+        /// The device that owns some of it, or gets some of it in the same batch.
         owner: DeviceId,
-        /// What the owner owns.
+        /// The owner's span.
         owned: Span,
     },
     /// Some of the addresses were [set aside](crate::Registry::set_aside): no device can own them.
     SetAside {
-        /// On which bus.
+        /// The bus.
         bus: BusId,
-        /// What was asked for.
+        /// The span that was requested.
         wanted: Span,
-        /// What was set aside.
+        /// The span that was set aside.
         aside: Span,
     },
     /// No device of this id is registered: it was removed, or is another registry's.
     Unknown {
-        /// Who was asked for.
+        /// The id that was requested.
         id: DeviceId,
-        /// On which bus; `None` if any would do.
+        /// The bus; `None` if any would do.
         bus: Option<BusId>,
     },
-    /// The device does not own the addresses that it was to lose.
+    /// The device does not own the addresses to be unmapped.
     NotMapped {
-        /// Which device.
+        /// The device.
         id: DeviceId,
-        /// On which bus.
+        /// The bus.
         bus: BusId,
-        /// Which addresses; none if it was to lose [whatever it owns](crate::Batch::remap), and owns
-        /// nothing on the bus.
+        /// The addresses; `None` if [all its addresses](crate::Batch::remap) were to be unmapped, and it owns none
+        /// on the bus.
         span: Option<Span>,
     },
     /// The device has no handler for this bus.
     NoHandler {
-        /// Which device.
+        /// The device.
         id: DeviceId,
-        /// For which bus.
+        /// The bus.
         bus: BusId,
     },
-    /// The devices are withdrawn for the moment, by a front end that replaces them.
+    /// The devices are temporarily withdrawn by a front end that replaces them.
     Withdrawn,
     /// The registry's [`Listener`](crate::Listener) has refused the change.
     Vetoed(Veto),
-    /// The registry's [`Listener`](crate::Listener) was being told of another change on the same thread:
-    /// it makes none itself.
+    /// The registry's [`Listener`](crate::Listener) was called for another change on the same thread: it must make
+    /// none itself.
     Reentrant,
     /// There was no memory for the new tables.
     NoMemory,

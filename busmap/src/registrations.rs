@@ -132,7 +132,7 @@ mod tests {
 
     type Inserted = (Registrations<usize>, Vec<(u64, Arc<usize>)>);
 
-    /// So many, in the order of their numbers.
+    /// This many, in the order of their numbers.
     fn inserted(n: usize) -> Inserted {
         let all: Vec<_> = (0..n).map(|i| (i as u64 + 1, Arc::new(i))).collect();
         let mut registrations = Registrations::new();

@@ -1,4 +1,4 @@
-//! [`Registry`]: who owns an address, and what an access to it calls.
+//! [`Registry`]: finds the device that owns an address, and calls its handler.
 
 use alloc::{boxed::Box, vec::Vec};
 use core::{fmt, panic::AssertUnwindSafe};
@@ -17,36 +17,33 @@ use crate::{
 
 /// The devices of one guest, on three buses.
 ///
-/// Any number of vCPUs [`dispatch`](Self::dispatch) at once, without a lock and without waiting for
-/// each other or for a change. A change copies the tables of all buses, edits the copy and publishes
-/// it, so that every look at the registry is at one instant of it.
+/// Any number of vCPUs [`dispatch`](Self::dispatch) at once. They take no lock and wait neither for each other nor for
+/// a change. A change copies the tables of all buses, edits the copy and publishes it, so every lookup sees all buses
+/// at one instant.
 ///
 /// # Handlers
 ///
-/// A handler may use the registry: look up, change, dispatch, nested to any depth. It holds a
-/// [`Weak`](alloc::sync::Weak), not an [`Arc`](alloc::sync::Arc), to it, or neither is ever freed. To
-/// bound a recursion from device to device is the devices' duty. A handler that unwinds leaves the
-/// registry as it was.
+/// A handler may use the registry: look up, change, dispatch, nested to any depth. It must hold a
+/// [`Weak`](alloc::sync::Weak) to it, not an [`Arc`](alloc::sync::Arc), or neither is ever freed. The devices must bound
+/// a recursion from device to device themselves. A handler that unwinds leaves the registry unchanged.
 ///
-/// A dispatch never allocates, frees or runs a destructor itself, but for one thing: with arc-swap's
-/// cell the first dispatch of a thread may allocate a small node, which later threads use again.
+/// A dispatch never allocates, frees or runs a destructor itself, with one exception: with arc-swap's cell the first
+/// dispatch of a thread may allocate a small node, which later threads use again.
 ///
-/// A device is dropped, unless somebody else holds it, by the thread that changes the registry, or
-/// by [`reclaim`](Self::reclaim). If its destructor unwinds, so does the change that was just made.
+/// A device without other owners is dropped by the thread that changes the registry, or by
+/// [`reclaim`](Self::reclaim). If its destructor unwinds, so does the change that was just made.
 ///
 /// # Memory ordering
 ///
-/// What happens before a change happens before every dispatch that sees the change. When a method
-/// that changes the registry returns, every vCPU that learns of it by any synchronisation sees the
-/// change.
+/// Everything that happens before a change happens before every dispatch that sees the change. After a method that
+/// changes the registry has returned, every vCPU that synchronises with the caller sees the change.
 ///
 /// # Without memory
 ///
-/// A change that finds no memory for what grows with the number of devices gives
-/// [`Refusal::NoMemory`](crate::Refusal::NoMemory) and leaves everything as it was. These abort, or do
-/// what the global allocator's error handler does: the objects of fixed size, of about 1 KiB at most,
-/// that each added device, each publication and each change of a group of 32 devices takes; and what
-/// makes a registry or a [`Vcpu`](crate::Vcpu).
+/// A change that finds no memory for data that grows with the number of devices returns
+/// [`Refusal::NoMemory`](crate::Refusal::NoMemory) and changes nothing. Other allocations abort, or do what the global
+/// allocator's error handler does: objects of fixed size, at most about 1 KiB, for each added device, each publication
+/// and each change of a group of 32 devices; and the creation of a registry or a [`Vcpu`](crate::Vcpu).
 ///
 /// # Examples
 ///
@@ -81,9 +78,9 @@ use crate::{
 pub struct Registry<F: Handlers> {
     pub(crate) tables: SnapshotCell<Tables<F>>,
     pub(crate) ids: DeviceIds,
-    /// What no device can own: see [`set_aside`](Self::set_aside).
+    /// The addresses that no device can own: see [`set_aside`](Self::set_aside).
     pub(crate) aside: Vec<(BusId, Span)>,
-    /// The listener, if there is one. It unwinds without leaving anything half done in here.
+    /// The listener, if there is one. A panic of it leaves nothing in here half done.
     pub(crate) listening: Option<AssertUnwindSafe<Box<Listening>>>,
 }
 
@@ -98,11 +95,10 @@ impl<F: Handlers> Registry<F> {
         }
     }
 
-    /// Has `enter` call the one device that owns all of `at ..= at + beyond` on bus `K`, and gives
-    /// what it gives. Of an access of `n` bytes `beyond` is `n - 1`: no access is empty.
+    /// Calls `enter` with the one device that owns all of `at ..= at + beyond` on bus `K`, and returns its result. For
+    /// an access of `n` bytes `beyond` is `n - 1`: no access is empty.
     ///
-    /// The device lives until `enter` has returned. No lock is held meanwhile, and changes do not
-    /// wait.
+    /// The device lives until `enter` has returned. No lock is held, and changes do not wait.
     ///
     /// # Errors
     ///
@@ -117,8 +113,8 @@ impl<F: Handlers> Registry<F> {
         self.dispatch_with(at, beyond, |found| found.map(enter))
     }
 
-    /// As [`dispatch`](Self::dispatch), but has `answer` answer a miss too, and so makes no
-    /// [`Result`]: for those who count nanoseconds. While it answers a miss no tables are held.
+    /// As [`dispatch`](Self::dispatch), but calls `answer` for a miss too, and so builds no [`Result`]: a few
+    /// instructions less. During the call for a miss no tables are held.
     #[inline(always)]
     pub fn dispatch_with<K: Bus, T>(
         &self,
@@ -139,29 +135,29 @@ impl<F: Handlers> Registry<F> {
         answer(Err(miss))
     }
 
-    /// The device that owns `at`, and what an access to it calls, with a count of the caller's own.
+    /// The device that owns `at`, and its handler, with a count of the caller's own.
     pub fn find<K: Bus>(&self, at: u64) -> Option<(DeviceId, Arc<On<F, K>>)> {
         let tables = self.tables.load();
         let owner = tables.owner(tables.of::<K>().find(at)?);
         Some((owner.id, owner.device.handler::<K>()?.clone()))
     }
 
-    /// Calls `see` with every span on bus `K`, by address, as they are at one instant.
+    /// Calls `see` for every span on bus `K`, in the order of addresses, all at one instant.
     pub fn for_each<K: Bus>(&self, see: impl FnMut(Hit<'_, F, K>)) {
         self.view(|view| view.spans().for_each(see));
     }
 
-    /// Lets `see` look at all buses as they are at one instant.
+    /// Calls `see` with a view of all buses at one instant.
     ///
-    /// What it sees lives until it returns, though a change may remove it from the registry. Changes
-    /// do not wait.
+    /// The devices in the view live until `see` returns, even if a change removes them from the registry. Changes do
+    /// not wait.
     pub fn view<T>(&self, see: impl FnOnce(View<'_, F>) -> T) -> T {
         let tables = self.tables.load();
         see(View { tables: &tables })
     }
 
-    /// Frees the replaced tables that nobody holds any more, on this thread, and with them the
-    /// devices that they alone held. Every change does so too; this is for a registry that rests.
+    /// Frees the replaced tables that no vCPU holds any more, on this thread, and with them the devices that only they
+    /// held. Every change does so too; this is for a registry that no longer changes.
     pub fn reclaim(&self) {
         self.tables.reclaim();
     }
@@ -181,14 +177,14 @@ impl<F: Handlers> fmt::Debug for Registry<F> {
     }
 }
 
-/// What an access has found: a device, and the span of it that holds the access.
+/// The result of a lookup: a device, and its span that holds the access.
 pub struct Hit<'t, F: Handlers, K: Bus> {
     pub(crate) row: &'t Row<On<F, K>>,
     pub(crate) tables: &'t Tables<F>,
 }
 
 impl<'t, F: Handlers, K: Bus> Hit<'t, F, K> {
-    /// What to call.
+    /// The handler to call.
     #[inline(always)]
     pub fn handler(self) -> &'t On<F, K> {
         self.row.handler()
@@ -200,20 +196,20 @@ impl<'t, F: Handlers, K: Bus> Hit<'t, F, K> {
         self.row.span
     }
 
-    /// How far `at`, an address of the span, is from its first.
+    /// The offset of `at`, an address of the span, from the span's first.
     #[inline(always)]
     pub fn offset(self, at: u64) -> u64 {
         at.wrapping_sub(self.row.span.first())
     }
 
-    /// A small number that no other device has while this one is registered: to index what a vCPU
-    /// counts. It is used again when the device is removed.
+    /// A small number that no other device has while this one is registered, as an index for counts of a vCPU. It is
+    /// used again after the device is removed.
     #[inline(always)]
     pub fn index(self) -> usize {
         self.row.index
     }
 
-    /// Whose the span is.
+    /// The registration of the device that owns the span.
     pub fn owner(self) -> &'t Registration<F> {
         self.tables.owner(self.row)
     }
@@ -223,7 +219,7 @@ impl<'t, F: Handlers, K: Bus> Hit<'t, F, K> {
         self.owner().id
     }
 
-    /// What is kept beside the device's handlers.
+    /// The tag beside the device's handlers.
     pub fn tag(self) -> &'t F::Tag {
         &self.owner().device.tag
     }
@@ -252,14 +248,14 @@ pub struct View<'t, F: Handlers> {
 }
 
 impl<'t, F: Handlers> View<'t, F> {
-    /// Every span on bus `K`, by address.
+    /// Every span on bus `K`, in the order of addresses.
     pub fn spans<K: Bus>(self) -> impl Iterator<Item = Hit<'t, F, K>> {
         let Self { tables } = self;
         let rows = tables.of::<K>().rows().iter();
         rows.map(move |row| Hit { row, tables })
     }
 
-    /// Every registered device, also one that owns no addresses at the moment, in no particular order.
+    /// Every registered device, including those that own no addresses, in no particular order.
     pub fn devices(self) -> impl Iterator<Item = &'t Registration<F>> {
         self.tables.registrations()
     }
@@ -269,7 +265,7 @@ impl<'t, F: Handlers> View<'t, F> {
         self.tables.registration(id)
     }
 
-    /// Whether the devices are withdrawn by a front end that replaces them: then none is seen.
+    /// Whether the devices are withdrawn by a front end that replaces them. The view is empty then.
     pub fn is_withdrawn(self) -> bool {
         self.tables.withdrawal().is_some()
     }
@@ -320,7 +316,7 @@ mod tests {
         assert_eq!(name(0x10, 0xf), Ok("two".into()));
         assert_eq!(name(0x2f, 0), Ok("one".into()));
         assert_eq!(name(0x30, 0), Err(Miss::Nobody));
-        // Although the next addresses are somebody's.
+        // Although another device owns the next addresses.
         assert_eq!(name(0xf, 1), Err(Miss::Crosses(span(0, 0xf))));
         assert_eq!(name(0x1f, 1), Err(Miss::Crosses(span(0x10, 0x1f))));
         assert_eq!(name(0x20, u64::MAX), Err(Miss::Crosses(span(0x20, 0x2f))));

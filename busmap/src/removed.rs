@@ -12,27 +12,25 @@ use crate::{
     tables::{Registration, Tables},
 };
 
-/// A device that is no longer registered, and that vCPUs may still be inside of.
+/// A device that is no longer registered, and that vCPUs may still be inside.
 ///
-/// The tables that list the device count. The current ones do not list it; older ones are held by a
-/// vCPU that is dispatching by them, or by a [`Vcpu`](crate::Vcpu), which keeps them until its next
-/// dispatch, `refresh` or `park`. So when no tables list the device any more, it is *quiescent*: no
-/// vCPU is inside it by way of `dispatch`, and none will enter. All that they did there happens
-/// before.
+/// The current tables do not list the device. Older tables may: a vCPU holds them while it dispatches by them, and
+/// a [`Vcpu`](crate::Vcpu) holds them until its next dispatch, `refresh` or `park`. When no tables list the device
+/// any more, it is *quiescent*: no vCPU is inside it through `dispatch`, and none will enter. All that vCPUs did
+/// there happens before.
 ///
-/// A vCPU in guest mode holds its `Vcpu`'s tables for as long as it runs there. To come to an end,
-/// kick every vCPU out of its guest, and have each refresh or park.
+/// A vCPU in guest mode holds its `Vcpu`'s tables for as long as it runs there. To end the wait, kick every vCPU
+/// out of its guest, and let each refresh or park.
 ///
-/// What [`find`](crate::Registry::find) has given is the caller's own, and does not count.
+/// A handler that [`find`](crate::Registry::find) has returned is the caller's own, and does not count.
 ///
-/// This may be dropped at any time: the device is then dropped with the last tables that list it, by
-/// a thread that changes the registry, or with the registry. A device must not own what its own
-/// removal gave.
+/// This may be dropped at any time. The device is then dropped with the last tables that list it, by a thread that
+/// changes the registry, or with the registry. A device must not own the `Removed` of its own removal.
 #[must_use = "a device that was removed may still be in use"]
 pub struct Removed<F: Handlers> {
     /// The tables that list the device have counts of the same.
     registration: Arc<Registration<F>>,
-    /// Where the older tables are, until a sweep finds nobody holding them.
+    /// The list of the older tables, until a sweep finds them unused.
     retired: Weak<RetireList<Tables<F>>>,
 }
 
@@ -52,14 +50,14 @@ impl<F: Handlers> Removed<F> {
         self.registration.id
     }
 
-    /// What is kept beside the device's handlers.
+    /// The tag beside the device's handlers.
     pub fn tag(&self) -> &F::Tag {
         &self.registration.device.tag
     }
 
     /// Whether every vCPU has left the device, on all buses, for good.
     ///
-    /// Sweeps the registry's older tables, and drops what nobody holds.
+    /// Sweeps the registry's older tables, and drops those that no vCPU holds.
     pub fn is_quiescent(&self) -> bool {
         self.holders() == 0 || mutant("removed-early")
     }
@@ -79,21 +77,20 @@ impl<F: Handlers> Removed<F> {
     /// How many times older tables list the device, as far as they were swept.
     fn listings(&self) -> usize {
         let listings = Arc::strong_count(&self.registration) - 1;
-        // The count was read relaxed. Whoever let go of a table, and with it of the listing, released
-        // what was done by it; this acquires it.
+        // The count was read relaxed. The thread that dropped a table, and with it the listing, released
+        // its use of the device; this acquires it.
         step_unless!("removed-fence", fence(Ordering::Acquire));
         listings
     }
 
-    /// Waits until the device is quiescent, and gives the device: looks once, and up to `spins` times
-    /// more. Between two looks it backs off, and yields to the scheduler where there is one, so that
-    /// each may take from nanoseconds to a scheduler's time slice. [`wait_timeout`](Self::wait_timeout)
-    /// goes by the clock.
+    /// Waits until the device is quiescent, and returns the device. Checks once, and up to `spins` times more. Between
+    /// two checks it backs off, and yields to the scheduler where there is one, so that each may take from
+    /// nanoseconds to a scheduler's time slice. [`wait_timeout`](Self::wait_timeout) uses the clock.
     ///
     /// # Errors
     ///
-    /// If vCPUs still are, or may come, inside the device, `self` is given back, which says so as an
-    /// error. From inside the device's own handler this always ends so.
+    /// `self`, if vCPUs are still inside the device or may enter it. From inside the device's own handler this is
+    /// always so.
     pub fn wait(self, spins: usize) -> Result<Device<F>, Self> {
         let backoff = Backoff::new();
         for _ in 0..spins {
@@ -105,8 +102,8 @@ impl<F: Handlers> Removed<F> {
         self.into_device()
     }
 
-    /// Waits until the device is quiescent, for at least `timeout`, and gives the device. Looks again
-    /// and again: it spins at first, then sleeps between two looks, a millisecond at most.
+    /// Waits until the device is quiescent, for at least `timeout`, and returns the device. Spins at first, then
+    /// sleeps between two checks, at most a millisecond.
     ///
     /// Not on bare metal, where there is no clock.
     ///
@@ -142,7 +139,7 @@ impl<F: Handlers> Removed<F> {
             registration,
             retired,
         } = self;
-        // Nobody takes another count of it: all tables that could have listed it are gone.
+        // No thread takes another count of it: all tables that could have listed it are gone.
         match Arc::try_unwrap(registration) {
             Ok(registration) => Ok(registration.device),
             Err(registration) => Err(Self {
@@ -165,7 +162,7 @@ impl<F: Handlers> fmt::Display for Removed<F> {
     }
 }
 
-/// What was waited for in vain is its own error.
+/// The error of a wait that failed.
 impl<F: Handlers> core::error::Error for Removed<F> {}
 
 impl<F: Handlers> fmt::Debug for Removed<F> {

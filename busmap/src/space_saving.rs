@@ -2,11 +2,11 @@
 
 use crate::missed::{LISTED, Missed, MissedAddress};
 
-/// Up to so many addresses all are entered in the list.
+/// The first addresses, which are all entered in the list.
 const EXACT: u64 = 4_096;
 
-/// Of the addresses beyond [`EXACT`] one is entered, for all since the one before: by chance the next, or one of so many
-/// after it less one. A power of two.
+/// The longest distance between two entered addresses beyond [`EXACT`]. The distance is random, from 1 to this, and the
+/// address that is entered counts for all since the one before. A power of two.
 const GAPS: u64 = 32;
 
 /// Counts the most frequent addresses, as [`Missed`] says, without allocating.
@@ -83,7 +83,7 @@ impl SpaceSaving {
         let at = self.place_of(address);
         let count = self.entries[at].count + weight;
         self.entries[at].count = count;
-        // INVARIANT (Sorted): it moves up to behind those with as many. (Whole): so many more were entered.
+        // INVARIANT (Sorted): it moves up to behind those with as many. (Whole): `weight` more were entered.
         let first = self.entries[..at].partition_point(|of| of.count >= count);
         self.entries[first..=at].rotate_right(1);
     }
@@ -110,7 +110,7 @@ impl SpaceSaving {
         at
     }
 
-    /// What was counted.
+    /// The counts.
     pub(crate) fn list(&self) -> Missed {
         let used = &self.entries[..self.len];
         // The last one that took another's place is still there, with an error.
@@ -184,7 +184,7 @@ mod tests {
                 times => assert_eq!(times, 1, "{address:#x}"),
             }
         }
-        // What is left above the bound of the unlisted, of which the proof of merging makes use.
+        // The counts above the bound of the unlisted, which the proof of merging uses.
         let above = missed.addresses.iter().map(|of| of.count - missed.unlisted);
         assert!(above.sum::<u64>() + LISTED as u64 * missed.unlisted <= total);
     }
@@ -217,7 +217,7 @@ mod tests {
             // Those that were thrown out, backwards.
             (0..100).chain((0..100).rev()).collect(),
         ];
-        // Many that are seldom, few that are frequent.
+        // Many that are rare, few that are frequent.
         all.extend((1..12).map(|n| {
             (0..300 * n)
                 .map(|_| next(200).min(next(200)).min(next(30 * n)))

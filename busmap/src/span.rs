@@ -26,7 +26,7 @@ impl Span {
         }
     }
 
-    /// The `length` addresses from `first` on, or `None` if there are none, or not so many.
+    /// The `length` addresses from `first` on, or `None` if `length` is zero or the bus ends before.
     pub const fn with_length(first: u64, length: u64) -> Option<Self> {
         match length.checked_sub(1) {
             Some(beyond) => match first.checked_add(beyond) {

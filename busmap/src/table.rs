@@ -1,4 +1,4 @@
-//! [`Table`]: who owns which addresses of one bus, sorted by address, immutable once published.
+//! [`Table`]: the owners of the addresses of one bus, sorted by address, immutable once published.
 
 use alloc::vec::Vec;
 use core::{fmt, ptr::NonNull};
@@ -11,14 +11,14 @@ use crate::{
     sync::Arc,
 };
 
-/// A row of a [`Table`]: who owns a span of addresses, and all that a dispatch needs of it.
+/// A row of a [`Table`]: a span of addresses, and the handler and index of its owner.
 ///
-/// Without a count of its own, so that copying it is copying memory. Only ever in a table.
+/// It has no count of the handler, so that copying it is copying memory. It exists only in a table.
 pub(crate) struct Row<D: ?Sized> {
     pub(crate) span: Span,
-    /// What a dispatch calls.
+    /// The handler that a dispatch calls.
     handler: NonNull<D>,
-    /// Where among the registrations the owner is.
+    /// The owner's index among the registrations.
     pub(crate) index: usize,
 }
 
@@ -38,7 +38,7 @@ impl<D: ?Sized> Row<D> {
         }
     }
 
-    /// What a dispatch calls.
+    /// The handler that a dispatch calls.
     #[inline]
     pub(crate) fn handler(&self) -> &D {
         // SAFETY: the registration has an `Arc` of it, which it never lends mutably; and the tables
@@ -58,7 +58,7 @@ impl<D: ?Sized> Row<D> {
 
 /// The rows of one bus, sorted by address.
 ///
-/// Pure data: it knows of no other thread. An [`Index`] of the spans' first addresses finds the one row that can own an
+/// Pure data. An [`Index`] of the spans' first addresses finds the one row that can own an
 /// address: the nearest that does not start above it.
 ///
 /// # Invariants
@@ -66,8 +66,8 @@ impl<D: ?Sized> Row<D> {
 /// - *Sorted*: the rows ascend, and the index has the first address of each, at the same position.
 /// - *Disjoint*: no two spans overlap.
 /// - *Owned*: the registrations beside the table have, at the index of each row, one with an `Arc` of
-///   the row's handler. [`Tables`](crate::tables::Tables) sees to it: a row is made of a registration
-///   that is there, and goes with it at the latest.
+///   the row's handler. [`Tables`](crate::tables::Tables) maintains this: it makes a row only of a registration
+///   that is there, and removes the row at the latest with it.
 pub(crate) struct Table<D: ?Sized> {
     rows: Vec<Row<D>>,
     index: Index,
@@ -100,7 +100,7 @@ impl<D: ?Sized> Table<D> {
     ///
     /// [`Refusal::NoMemory`]: the table is of no more use then.
     ///
-    /// An overlap is no error: the lowest row that the new one would overlap is given, and the table is unchanged.
+    /// An overlap is no error: returns the lowest row that the new one would overlap, and leaves the table unchanged.
     pub(crate) fn insert(&mut self, row: Row<D>) -> Result<Option<&Row<D>>, Refusal> {
         let at = self.index.nearest(row.span.first()).wrapping_add(1);
         let mut neighbours = at.saturating_sub(1)..self.rows.len().min(at + 1);
@@ -108,17 +108,15 @@ impl<D: ?Sized> Table<D> {
             return Ok(Some(&self.rows[i]));
         }
         reserve(&mut self.rows, 1)?;
-        // INVARIANT (Sorted, Disjoint): everything below `at` starts at or below the new span's first
-        // address and, not overlapping it, ends below it; everything from `at` on starts above its
-        // last.
+        // INVARIANT (Sorted, Disjoint): every row below `at` starts at or below the new span's first address and,
+        // not overlapping it, ends below it; every row from `at` on starts above its last.
         let first = row.span.first();
         self.rows.insert(at, row);
         self.index.insert(at, first, self.top())?;
         Ok(None)
     }
 
-    /// Takes out the row by which the device at `index` owns exactly `span`. Tells whether there was
-    /// one.
+    /// Removes the row by which the device at `index` owns exactly `span`. Returns whether there was one.
     ///
     /// # Errors
     ///
@@ -132,7 +130,7 @@ impl<D: ?Sized> Table<D> {
         Ok(found)
     }
 
-    /// Takes out all rows of the device at `index`. Tells whether there were any.
+    /// Removes all rows of the device at `index`. Returns whether there were any.
     ///
     /// # Errors
     ///

@@ -19,7 +19,7 @@ use crate::{
 /// A device as it is registered.
 ///
 /// The tables that list the device hold counts of the same `Arc<Registration>`, and nothing else that
-/// lasts does: so the count tells whether any tables still list it.
+/// lasts does: so the count shows whether any tables still list it.
 pub struct Registration<F: Handlers> {
     pub(crate) id: DeviceId,
     pub(crate) device: Device<F>,
@@ -46,7 +46,7 @@ impl<F: Handlers> fmt::Debug for Registration<F> {
     }
 }
 
-/// What is published: one consistent set of tables. Pure data.
+/// One consistent set of tables, which is published as a whole. Pure data.
 pub(crate) struct Tables<F: Handlers> {
     buses: PerBus<TableOf<F>>,
     registrations: Registrations<Registration<F>>,
@@ -79,10 +79,10 @@ pub(crate) enum Edit<F: Handlers> {
     Remove(DeviceId),
 }
 
-/// What a change comes to.
+/// The result of a change.
 pub(crate) struct Edited<F: Handlers> {
     pub(crate) tables: Tables<F>,
-    /// What was removed, in the order of the removals.
+    /// The removed devices, in the order of the removals.
     pub(crate) removed: Vec<Arc<Registration<F>>>,
 }
 
@@ -113,7 +113,7 @@ impl<F: Handlers> Tables<F> {
         self.withdrawal.as_ref().map(|of| of.number)
     }
 
-    /// Who owns what, by bus and address; of withdrawn devices too.
+    /// All mappings by bus and address, including those of withdrawn devices.
     pub(crate) fn mappings(&self) -> impl Iterator<Item = Mapping> {
         let withdrawn = self.withdrawal.iter().flat_map(|of| &of.mappings).copied();
         let mmio = self.mappings_on::<Mmio>();
@@ -173,9 +173,9 @@ impl<F: Handlers> Tables<F> {
 
     /// A copy with all of `edits` made, or none of them. No device can own what is `aside`.
     ///
-    /// What counts is the result. First the edits are gone through in their order: devices are
-    /// registered and removed, spans that were there are unmapped. Then what is to be mapped in the
-    /// end is. So spans may be swapped: nobody asks whether they overlap in between.
+    /// Only the result matters. First the edits are applied in their order: devices are registered and removed, and
+    /// existing spans are unmapped. Then the spans that the result has are mapped. So spans may be swapped: overlaps in
+    /// between are not checked.
     ///
     /// # Errors
     ///
@@ -261,7 +261,7 @@ impl<F: Handlers> Tables<F> {
         })
     }
 
-    /// Takes one span from a device. Tells whether it had it.
+    /// Unmaps one span of a device. Returns whether the device had it.
     fn unmap(&mut self, index: usize, Mapping { bus, span, .. }: Mapping) -> Result<bool, Refusal> {
         match bus {
             BusId::Mmio => self.buses.mmio.remove(index, span),
@@ -270,7 +270,7 @@ impl<F: Handlers> Tables<F> {
         }
     }
 
-    /// Takes all spans on a bus from a device. Tells whether it had any.
+    /// Unmaps all spans of a device on a bus. Returns whether it had any.
     fn unmap_all(&mut self, index: usize, bus: BusId) -> Result<bool, Refusal> {
         match bus {
             BusId::Mmio => self.buses.mmio.remove_all(index),
@@ -294,8 +294,8 @@ impl<F: Handlers> Tables<F> {
 struct Editor<F: Handlers> {
     tables: Tables<F>,
     removed: Vec<Arc<Registration<F>>>,
-    /// What is to be mapped in the end, with room for all of it, and at which index its device is.
-    /// What is to be mapped to a device goes with the device.
+    /// The mappings of the result, with their devices' indices; there is room for all. A device's mappings are removed
+    /// with it.
     mapped: Vec<(usize, Mapping)>,
 }
 
@@ -621,7 +621,7 @@ mod tests {
         let index = |tables: &Tables<Named>| tables.of::<Port>().find(0x20).map(|row| row.index);
         assert_eq!(index(&tables), index(&of.tables));
         assert!(tables.registration(of.two).is_none());
-        // What was recorded of the removed one is not mapped to the new one.
+        // Spans that were recorded for the removed one are not mapped to the new one.
         let edits = [
             map(of.two, 0, 1),
             Edit::Remove(of.two),

@@ -12,14 +12,14 @@ use crate::{
     reserve::reserved,
 };
 
-/// For how many more devices than there are there is room.
+/// The number of devices that there is room for beyond those that exist.
 const MORE: usize = 8;
 
-/// Of how many accesses to other devices one makes its device the hot one. A power of two, and large enough that
-/// a device which is not hot, and costs a branch that was predicted wrong, is rarely taken for it.
+/// One in this many accesses to other devices makes its device the hot one. A power of two, and large enough that a
+/// device which is not hot, and causes a mispredicted branch, is rarely taken for hot.
 const SELDOM: u64 = 64;
 
-/// What an access adds to [`Hot::round`], which overflows once in [`SELDOM`] accesses.
+/// The step of [`Hot::round`] for an access, so that it overflows once in [`SELDOM`] accesses.
 const STEP: u8 = (256 / SELDOM) as u8;
 
 /// No device's index, and the place of no count.
@@ -44,27 +44,27 @@ fn one_at(place: usize) -> Accesses {
     Accesses { reads, writes }
 }
 
-/// How often each device was accessed, by its [index](crate::Hit::index).
+/// Counts of the accesses to each device, by its [index](crate::Hit::index).
 ///
-/// Counting allocates nothing. Devices beyond the room that there is are counted together, until
-/// [`grow`](Self::grow) makes more.
+/// Counting allocates nothing. Devices beyond the room are counted together, until [`grow`](Self::grow) makes more
+/// room.
 ///
-/// Most accesses of a guest at a time are to few devices. So each bus has a [`Hot`] device, whose
-/// accesses it counts without looking up where the device's own count is.
+/// Most accesses of a guest are to few devices at a time. So each bus has a [`Hot`] device, whose accesses are counted
+/// without looking up the place of the device's own count.
 ///
 /// # Invariants
 ///
-/// *Named*: what is counted at an index within the room, there or as of a hot device, is of the device
-/// whose id is there. The caller sees to it by [`attribute`](Self::attribute), before the first access to a
-/// device by new tables is counted.
+/// *Named*: the counts at an index within the room, and those of a hot device with that index, are of the device whose
+/// id is there. The caller calls [`attribute`](Self::attribute) before the first access to a device by new tables is
+/// counted.
 pub(crate) struct Tallies {
     hot: PerBus<HotOf>,
-    /// By [place](place), for as many devices as there is room for.
+    /// The counts by [`place`], two for each device that there is room for.
     counts: Vec<u64>,
     /// The devices' ids, by index.
     ids: Vec<Option<DeviceId>>,
-    /// The place of the last access that was not to a hot device. It is not in `counts` yet, but one access late: a
-    /// processor knows by then where that is, and makes no later load wait for it.
+    /// The place of the last access that was not to a hot device. It is added to `counts` by the next such access: by
+    /// then a processor knows the address of the count, and no later load has to wait for it.
     latest: usize,
     /// Of devices for which there was no room.
     others: Accesses,
@@ -79,7 +79,7 @@ impl Family for HotOf {
     type Of<K: Bus> = Hot;
 }
 
-/// A device that is often accessed on a bus, as a sample of the accesses tells.
+/// A device that is often accessed on a bus, according to a sample of the accesses.
 struct Hot {
     /// The device's.
     index: usize,
@@ -132,8 +132,8 @@ impl Tallies {
         K::of_mut(&mut self.hot).accesses.count(direction);
     }
 
-    /// Counts an access on bus `K` to the device at `index`, whether it is the hot one or not. Returns whether it is
-    /// the hot one from now on.
+    /// Counts an access on bus `K` to the device at `index`, whether it is the hot one or not. Returns whether it
+    /// becomes the hot one.
     #[inline(always)]
     pub(crate) fn count<K: Bus>(&mut self, index: usize, direction: Direction) -> bool {
         self.count_latest();
@@ -175,7 +175,7 @@ impl Tallies {
         }
     }
 
-    /// Has accesses to the device at `index` count as those of `id` from now on.
+    /// Counts accesses to the device at `index` as those of `id` from now on.
     pub(crate) fn attribute(&mut self, index: usize, id: DeviceId) {
         let Some(known) = self.ids.get(index).filter(|known| **known != Some(id)) else {
             return;
@@ -194,7 +194,7 @@ impl Tallies {
 
     /// Keeps the accesses to a device that has lost its index.
     fn keep(&mut self, id: DeviceId, accesses: Accesses) {
-        // A front end that withdraws and restores devices may have given it another one.
+        // A front end that withdraws and restores devices may have changed its index.
         match self.ids.iter().position(|of| *of == Some(id)) {
             Some(index) => self.set(index, self.at(index).plus(accesses)),
             None => self.past.remember(id, accesses),
@@ -202,7 +202,7 @@ impl Tallies {
     }
 
     /// Makes room for some devices more than those at the first `places` indices, if there is memory.
-    /// `owner` says whose an index is in the tables by which accesses are counted.
+    /// `owner` returns the id at an index in the tables by which accesses are counted.
     pub(crate) fn grow(&mut self, places: usize, owner: impl Fn(usize) -> Option<DeviceId>) {
         self.past.grow();
         let room = places.saturating_add(MORE);
@@ -212,7 +212,7 @@ impl Tallies {
         let (Ok(mut counts), Ok(mut ids)) = (reserved(2 * room), reserved(room)) else {
             return;
         };
-        // One of those that come into the room may be hot.
+        // A device that gets room may be hot.
         self.settle();
         counts.append(&mut self.counts);
         ids.append(&mut self.ids);
@@ -223,7 +223,7 @@ impl Tallies {
         self.ids = ids;
     }
 
-    /// The devices that were accessed. One may be among them twice.
+    /// The devices that were accessed. A device may occur twice.
     pub(crate) fn devices(&self) -> impl Iterator<Item = (DeviceId, Accesses)> {
         let places = self.ids.iter().enumerate();
         let counts = places.filter_map(|(index, id)| {
@@ -240,14 +240,13 @@ impl Tallies {
         self.others.plus(unsettled)
     }
 
-    /// The accesses to devices whose index is another device's now, but for those that are given by
-    /// device.
+    /// The accesses to devices whose index is another device's now, except those that are listed by device.
     pub(crate) fn removed(&self) -> Accesses {
         self.past.rest()
     }
 
-    /// Counts from zero again, but for what [`counted_hot`](Self::counted_hot) and
-    /// [`counted_others`](Self::counted_others) give.
+    /// Resets all counts, except those of [`counted_hot`](Self::counted_hot) and
+    /// [`counted_others`](Self::counted_others).
     pub(crate) fn clear(&mut self) {
         self.settle();
         self.counts.fill(0);
@@ -263,7 +262,7 @@ impl Tallies {
         K::of_mut(&mut self.hot).index = index;
     }
 
-    /// Counts all accesses at the devices' indices.
+    /// Adds all accesses to the counts at the devices' indices.
     fn settle(&mut self) {
         self.count_latest();
         self.settle_on::<Mmio>();
@@ -282,7 +281,7 @@ impl Tallies {
         }
     }
 
-    /// What is counted at the place of the device at `index`, which is in the room.
+    /// The counts of the device at `index`, which is in the room.
     fn at(&self, index: usize) -> Accesses {
         Accesses {
             reads: self.counts[place(index, Direction::Read)],
@@ -433,7 +432,7 @@ mod tests {
         tally::<Mmio>(&mut tallies, 0, READ);
         tally::<Port>(&mut tallies, 0, WRITE);
         tally::<Mmio>(&mut tallies, 1, READ);
-        // What was counted on the ports was the old device's, too.
+        // The counts on the ports were the old device's, too.
         tallies.attribute(0, c);
         let past = (a, accesses(1, 1));
         assert_eq!(devices(&tallies), [(b, accesses(1, 0)), past]);

@@ -7,7 +7,7 @@ use crate::{
     sync::{Monitor, mutant, running_context},
 };
 
-/// Gives the identity of the running context: none, if nothing tells contexts apart.
+/// The identity of the running context: none, if contexts cannot be distinguished.
 pub(crate) type ContextId = fn() -> Option<NonZero<usize>>;
 
 /// Turns that contexts take, one at a time, in the order in which they ask.
@@ -22,7 +22,7 @@ pub(crate) struct Turns {
 ///
 /// - *Alone*: `now <= next`; the turn of number `now` is being taken, or is the next to be. A [`Turn`]
 ///   has that number, and ends by counting it up.
-/// - *Holder*: whose turn it is, while there is a [`Turn`] and contexts can be told apart.
+/// - *Holder*: whose turn it is, while there is a [`Turn`] and contexts can be distinguished.
 #[derive(Debug)]
 struct State {
     /// The number that the next context gets that asks.

@@ -16,31 +16,31 @@ use crate::{
     tallies::Tallies,
 };
 
-/// A vCPU's own handle of a registry: it keeps the tables from one dispatch to the next, and tries the device
-/// first that it accesses most.
+/// A vCPU's own handle of a registry: it keeps the tables from one dispatch to the next, and first tries the device
+/// that it accesses most.
 ///
-/// It dispatches as [`Registry::dispatch`] does, but for these differences:
+/// It dispatches as [`Registry::dispatch`] does, with these differences:
 ///
-/// - It is told the direction of an access, and counts: [`profile`](Self::profile) says which devices
-///   and which missed addresses its accesses were for.
+/// - It takes the direction of an access, and counts accesses: [`profile`](Self::profile) returns the counts by device
+///   and the most frequent missed addresses.
 /// - It takes `&mut self`: one vCPU uses it at a time.
-/// - It is quicker. A dispatch looks with one load whether the tables were replaced, and if they were
-///   not and a device answers, it writes no memory but the handle's own.
-/// - It *holds* the tables until it notices that they were replaced: at the next dispatch, at
-///   [`refresh`](Self::refresh), or at [`park`](Self::park). Until then the devices in them live,
-///   even those that the registry no longer lists.
+/// - It is faster. A dispatch checks with one load whether the tables were replaced. If they were not and a device
+///   answers, it writes only memory of the handle's own.
+/// - It *holds* the tables until it detects that they were replaced: at the next dispatch, at
+///   [`refresh`](Self::refresh), or at [`park`](Self::park). Until then the devices in them live, even those that the
+///   registry no longer lists.
 ///
-/// A vCPU that leaves its run loop, or sleeps for long, parks its handle. A vCPU that should let go
-/// of a removed device is kicked out of its guest, and refreshes or parks.
+/// A vCPU that leaves its run loop, or sleeps for long, parks its handle. A vCPU that should release a removed device is
+/// kicked out of its guest, and refreshes or parks.
 ///
-/// `V` is anything that leads to the registry, always the same: a reference, or an `Arc`, beside which
-/// the handle can live in a vCPU's struct.
+/// `V` dereferences to the registry, always the same: a reference, or an `Arc`, beside which the handle can live in a
+/// vCPU's struct.
 ///
 /// # Memory ordering
 ///
-/// As for the registry: when a method that changes the registry has returned, the dispatches of every vCPU that
-/// learns of it by any synchronisation are by the new tables, with or without a `refresh`. Also before it returns,
-/// a vCPU that has seen the change, by the registry itself or by another vCPU, finds it by its handle.
+/// As for the registry: after a method that changes the registry has returned, every vCPU that synchronises with the
+/// caller dispatches by the new tables, with or without a `refresh`. Before it returns, a vCPU that has seen the change,
+/// through the registry itself or through another vCPU, sees it through its handle too.
 pub struct Vcpu<V: Deref<Target: RegistryLike>> {
     cache: Cache<<V::Target as RegistryLike>::Handlers>,
     tallies: Tallies,
@@ -53,7 +53,7 @@ pub struct Vcpu<V: Deref<Target: RegistryLike>> {
 
 /// A [`Registry`], as the target of a pointer.
 pub trait RegistryLike: sealed::RegistryLike {
-    /// What is registered there.
+    /// The handlers that are registered there.
     type Handlers: Handlers;
 }
 
@@ -67,14 +67,14 @@ mod sealed {
     impl<F: super::Handlers> RegistryLike for super::Registry<F> {}
 }
 
-/// What a handle has done on one bus. An access that finds the devices withdrawn
-/// is not counted: it is made again when they are back.
+/// Counts of a handle on one bus. An access that finds the devices withdrawn is not counted: it is repeated when they
+/// are back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BusCounters {
-    /// Accesses whose device was tried first, without a look-up.
+    /// Accesses to the device that was tried first, without a lookup.
     pub hits: u64,
-    /// Accesses whose device was looked up in the tables.
+    /// Accesses to a device that was looked up in the tables.
     pub searches: u64,
     /// Accesses that no device answered.
     pub misses: u64,
@@ -118,11 +118,11 @@ impl<F: Handlers> Registry<F> {
 }
 
 impl<F: Handlers, V: Deref<Target = Registry<F>>> Vcpu<V> {
-    /// A handle of the registry that `registry` leads to. Parked: it holds no tables yet.
+    /// A parked handle of the registry that `registry` dereferences to: it holds no tables yet.
     ///
-    /// Allocates less than 4 KiB, and 32 bytes for each registered device, in groups of 32, for what it
-    /// counts. A dispatch allocates nothing of its own; what [`refresh`](Self::refresh) and
-    /// [`take_profile`](Self::take_profile) allocate is such room again, for devices that are added.
+    /// Allocates less than 4 KiB, and 32 bytes for each registered device, in groups of 32, for its counts. A dispatch
+    /// allocates nothing; [`refresh`](Self::refresh) and [`take_profile`](Self::take_profile) allocate room for
+    /// devices that were added.
     pub fn new(registry: V) -> Self {
         let mut tallies = Tallies::new();
         make_room(&mut tallies, &registry.tables.load());
@@ -141,7 +141,7 @@ impl<F: Handlers, V: Deref<Target = Registry<F>>> Vcpu<V> {
         &self.registry
     }
 
-    /// What the handle has done on bus `K` since it was made.
+    /// The counts on bus `K` since the handle was made.
     pub fn counters<K: Bus>(&self) -> BusCounters {
         BusCounters {
             hits: self.tallies.counted_hot::<K>(),
@@ -151,10 +151,10 @@ impl<F: Handlers, V: Deref<Target = Registry<F>>> Vcpu<V> {
         }
     }
 
-    /// Which devices the handle's accesses were for, and which addresses it missed, since it was made
-    /// or since [`take_profile`](Self::take_profile).
+    /// The accesses by device, and the most frequent missed addresses, since the handle was made or since
+    /// [`take_profile`](Self::take_profile).
     ///
-    /// Allocates the lists that it gives.
+    /// Allocates the lists that it returns.
     pub fn profile(&self) -> Profile {
         let PerBus {
             mmio,
@@ -165,8 +165,7 @@ impl<F: Handlers, V: Deref<Target = Registry<F>>> Vcpu<V> {
         Profile::of(&self.tallies, missed)
     }
 
-    /// The [`profile`](Self::profile), which begins again with nothing. [`counters`](Self::counters)
-    /// go on.
+    /// Returns the [`profile`](Self::profile) and starts an empty one. The [`counters`](Self::counters) are not reset.
     ///
     /// Makes room for devices that were added, as [`refresh`](Self::refresh) does.
     pub fn take_profile(&mut self) -> Profile {
@@ -185,10 +184,10 @@ impl<F: Handlers, V: Deref<Target = Registry<F>>> Vcpu<V> {
         self.cache.is_parked()
     }
 
-    /// Lets go of tables that were replaced, and holds the current ones.
+    /// Drops tables that were replaced, and holds the current ones.
     ///
-    /// Makes room to count the accesses of each device by itself, if devices were added since the
-    /// handle was made and there is memory: then it allocates and frees memory of the handle's own.
+    /// If devices were added since the handle was made, and there is memory, makes room for a count of each: it then
+    /// allocates and frees memory of the handle's own.
     pub fn refresh(&mut self) {
         if !self.cache.is_current(&self.registry.tables) {
             self.cache.renew(&self.registry.tables, &mut self.tallies);
@@ -196,13 +195,13 @@ impl<F: Handlers, V: Deref<Target = Registry<F>>> Vcpu<V> {
         make_room(&mut self.tallies, self.cache.tables());
     }
 
-    /// Lets go of the tables. The next dispatch, or [`refresh`](Self::refresh), takes hold again.
+    /// Drops the tables. The next dispatch, or [`refresh`](Self::refresh), takes the current ones.
     pub fn park(&mut self) {
         self.cache.park();
     }
 
-    /// Has `enter` call the one device that owns all of `at ..= at + beyond` on bus `K`, and gives
-    /// what it gives. Counts the access as a read or a write of that device, or as a miss at `at`.
+    /// Calls `enter` with the one device that owns all of `at ..= at + beyond` on bus `K`, and returns its result. Counts
+    /// the access as a read or a write of that device, or as a miss at `at`.
     ///
     /// # Errors
     ///
@@ -220,8 +219,8 @@ impl<F: Handlers, V: Deref<Target = Registry<F>>> Vcpu<V> {
         })
     }
 
-    /// As [`dispatch`](Self::dispatch), but has `answer` answer a miss too, and so makes no
-    /// [`Result`]: for those who count nanoseconds. It may use the handle then.
+    /// As [`dispatch`](Self::dispatch), but calls `answer` for a miss too, with the handle, and so builds no [`Result`]:
+    /// a few instructions less.
     #[inline(always)]
     pub fn dispatch_with<K: Bus, T>(
         &mut self,
@@ -256,14 +255,14 @@ impl<F: Handlers, V: Deref<Target = Registry<F>>> Vcpu<V> {
         }
     }
 
-    /// Takes hold of the current tables, for an access on bus `K`.
+    /// Takes the current tables, for an access on bus `K`.
     ///
-    /// While a publication is under way, the version does not tell when it is made. A vCPU may have seen it by
-    /// other ways, and must not find older tables by its handle: so the cell itself is looked at.
+    /// While a publication is under way, the version does not show whether it is complete. The vCPU may have seen it
+    /// otherwise, and must not find older tables through its handle: so this compares with the cell itself.
     ///
     /// # Errors
     ///
-    /// [`Miss::Withdrawn`]: what becomes of the access is not known yet. It will come again, and is not counted.
+    /// [`Miss::Withdrawn`]: the access is repeated later, and not counted.
     #[cold]
     #[inline(never)]
     fn renew<K: Bus>(&mut self) -> Result<(), Miss> {
@@ -281,7 +280,7 @@ impl<F: Handlers, V: Deref<Target = Registry<F>>> Vcpu<V> {
     }
 }
 
-/// Makes room for the devices of these tables, by which accesses are counted, and for some more.
+/// Makes room to count the accesses to the devices of these tables, and to some more.
 fn make_room<F: Handlers>(tallies: &mut Tallies, tables: &Tables<F>) {
     tallies.grow(tables.places(), |index| tables.id_at(index));
 }

@@ -19,7 +19,7 @@ use crate::{
 /// A device that was withdrawn.
 #[doc(hidden)]
 pub struct Withdrawn<F: Handlers> {
-    /// By which withdrawal.
+    /// The number of the withdrawal.
     withdrawal: u64,
     id: DeviceId,
     device: Device<F>,
@@ -27,7 +27,7 @@ pub struct Withdrawn<F: Handlers> {
 }
 
 impl<F: Handlers> Withdrawn<F> {
-    /// The id that it has, and will have.
+    /// The id, before and after the withdrawal.
     pub fn id(&self) -> DeviceId {
         self.id
     }
@@ -37,7 +37,7 @@ impl<F: Handlers> Withdrawn<F> {
         &self.device
     }
 
-    /// What it owns, by bus and address.
+    /// The device's spans, by bus and address.
     pub fn spans(&self) -> &[(BusId, Span)] {
         &self.spans
     }
@@ -72,14 +72,12 @@ impl<F: Handlers> fmt::Debug for Withdrawn<F> {
 
 #[doc(hidden)]
 impl<F: Handlers<Tag: Clone>> Registry<F> {
-    /// Takes all devices out of the published tables, and gives them, in the order of their ids.
+    /// Removes all devices from the published tables, and returns them in the order of their ids.
     ///
-    /// Until they are [restored](Self::restore) every access is [`Miss::Withdrawn`](crate::Miss), and
-    /// every change is refused. If they were withdrawn before, there are none. Frees nothing: see
-    /// [`reclaim`](Self::reclaim).
+    /// Until they are [restored](Self::restore) every access is [`Miss::Withdrawn`](crate::Miss), and every change is
+    /// refused. If they are withdrawn already, returns none. Frees nothing: see [`reclaim`](Self::reclaim).
     ///
-    /// A [listener](Self::with_listener) hears nothing of it: the devices are on their way back, and keep
-    /// what follows them.
+    /// Does not call a [listener](Self::with_listener), since the devices are to be restored.
     #[must_use = "devices that are not restored are gone"]
     pub fn withdraw(&mut self) -> Vec<Withdrawn<F>> {
         if self.view(|view| view.is_withdrawn()) {
@@ -92,19 +90,18 @@ impl<F: Handlers<Tag: Clone>> Registry<F> {
         withdrawn
     }
 
-    /// Publishes tables of `devices`, which the last withdrawal has given; does nothing if somebody
-    /// else has done so. Those of them that are left out are gone.
+    /// Publishes tables of `devices`, which the last withdrawal has returned. Does nothing if another thread has done so
+    /// already. Devices that are left out are removed.
     ///
-    /// This may be in a dispatch, so nothing is freed but what was made here.
+    /// A dispatch may call this, so it frees only what it has allocated itself.
     ///
-    /// A [listener](Self::with_listener) is told of the difference to the tables before the withdrawal: of
-    /// nothing, if every device is put back where it was.
+    /// Calls a [listener](Self::with_listener) with the difference to the tables before the withdrawal, unless every
+    /// device is where it was.
     ///
     /// # Errors
     ///
     /// As for a [batch](crate::Batch) that adds and maps them; [`Refusal::Unknown`] for a device of
-    /// another withdrawal, or unless the devices are in the order of their ids, each once. The
-    /// devices are still withdrawn.
+    /// another withdrawal, or unless the devices are in the order of their ids, each once. The devices stay withdrawn.
     pub fn restore(&self, devices: &[Withdrawn<F>]) -> Result<(), Refusal> {
         let mut edits = None;
         let published = self.publish_tables(|tables| {
@@ -147,13 +144,13 @@ fn withdrawn<F: Handlers<Tag: Clone>>(withdrawal: u64, view: View<'_, F>) -> Vec
     devices
 }
 
-/// Appends who owns what on a bus.
+/// Appends all spans on a bus, with their owners.
 fn list<K: Bus, F: Handlers>(view: View<'_, F>, owned: &mut Vec<(DeviceId, BusId, Span)>) {
     let spans = view.spans::<K>();
     owned.extend(spans.map(|hit| (hit.id(), K::ID, hit.span())));
 }
 
-/// What adds and maps the devices of a withdrawal.
+/// The edits that add and map the devices of a withdrawal.
 fn edits_of<F: Handlers<Tag: Clone>>(
     withdrawal: u64,
     devices: &[Withdrawn<F>],
@@ -167,7 +164,7 @@ fn edits_of<F: Handlers<Tag: Clone>>(
             return Err(Refusal::Unknown { id, bus: None });
         }
         last = Some(id);
-        // Counted anew, so that who has withdrawn a device does not keep its removal from ending.
+        // A count of its own, so that a copy of the withdrawn device does not delay the end of a removal.
         let device = of.device.clone();
         edits.push(Edit::Add(Arc::new(Registration { id, device })));
         let spans = of.spans.iter();

@@ -115,7 +115,7 @@ impl Platform {
         Ok(true)
     }
 
-    /// Tells the devices what others there are, when `registry` has all that were made.
+    /// Completes the devices that depend on others, when `registry` has all devices.
     pub(crate) fn finish<B: DeviceBound>(self, registry: &Registry<B::Handlers>) {
         self.redistributors.close(|start| {
             let next = registry.dispatch::<Mmio, _>(start as u64, 0, |hit| {
@@ -123,7 +123,7 @@ impl Platform {
                     Device::Mmio(device) => device.emu_type(),
                     _ => EmulatedDeviceType::Dummy,
                 };
-                // What contains the address after a device's last starts there: devices do not overlap.
+                // A device that contains the address after another's last starts there: devices do not overlap.
                 emu_type == EmulatedDeviceType::GPPTRedistributor
             });
             next == Ok(true)

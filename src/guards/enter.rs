@@ -4,7 +4,7 @@ use ax_errno::AxResult;
 
 use crate::{fair_lock::FairLock, serialized::Serialized, sync::Arc};
 
-/// Who may be in a device during an access.
+/// Which accesses may be in a device at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Occupancy {
     /// One vCPU: the access reaches state that the device does not synchronise, or reads a register
@@ -16,12 +16,11 @@ pub(crate) enum Occupancy {
 
 /// Where a device is, and how it is entered.
 pub(crate) trait Enter {
-    /// What is there.
+    /// The device.
     type Device;
 
-    /// Does `work` in the device, with no vCPU in it meanwhile that enters it
-    /// [`Alone`](Occupancy::Alone) too, if this one does. `decide` says that, and what else `work`
-    /// needs to know; it sees nothing of the device.
+    /// Calls `work` with the device. If this access enters [`Alone`](Occupancy::Alone), no other access that does is in
+    /// the device at the same time. `decide` returns the occupancy and the arguments of `work`, without the device.
     ///
     /// # Errors
     ///

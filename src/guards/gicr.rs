@@ -33,7 +33,7 @@ pub(crate) struct Gicr<L> {
     pub(crate) last: Last,
 }
 
-/// What a guard must know of the host's LPIs.
+/// The host's LPIs, as far as a guard needs them.
 pub(crate) trait Lpis: Send + Sync + 'static {
     /// The interrupts that the host's LPI configuration table has a byte for; none where there is
     /// no table.
@@ -60,7 +60,7 @@ const PROCESSOR_SLEEP: usize = 1 << 1;
 /// farther, not 128.
 const VLPIS: usize = 1 << 1;
 
-/// What says more of virtual LPIs, and is zero where there are none: GICR_TYPER.Dirty, RVPEID, VSGI.
+/// Further fields on virtual LPIs, which are zero without them: GICR_TYPER.Dirty, RVPEID, VSGI.
 const OF_VLPIS: usize = 1 << 2 | 1 << 7 | 1 << 26;
 
 /// GICR_TYPER.Last.

@@ -16,10 +16,10 @@ use super::enter::{
 };
 use crate::bus::BusRange;
 
-/// Decides what an access does to a device of type `D`, and who may be in the device meanwhile.
+/// Decides on the effect of an access to a device of type `D`, and which accesses may be in the device at the same
+/// time.
 ///
-/// What a guard looks up in a device that it has entered [`Alone`] still holds when it passes the
-/// access on.
+/// A value that a guard reads in a device that it has entered [`Alone`] is unchanged when the guard forwards the access.
 pub(crate) trait Guard<R: BusRange, D>: Send + Sync + 'static {
     /// Answers a read of the device at `place`.
     fn read(
@@ -109,7 +109,7 @@ impl<P, G> fmt::Debug for Guarded<P, G> {
     }
 }
 
-/// What becomes of an access to a register.
+/// A guard's verdict on an access to a register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// The device has it, as it is.
@@ -130,7 +130,7 @@ pub(crate) enum Verdict {
 }
 
 impl Verdict {
-    /// Who may be in the device during a read.
+    /// Which accesses may be in the device during a read.
     #[inline]
     const fn of_read(self) -> Occupancy {
         match self {
@@ -139,7 +139,7 @@ impl Verdict {
         }
     }
 
-    /// Who may be in the device during a write.
+    /// Which accesses may be in the device during a write.
     #[inline]
     const fn of_write(self) -> Occupancy {
         match self {
@@ -153,13 +153,13 @@ impl Verdict {
 /// The registers of a device, as its guard knows them. Pure: it sees nothing of the device, so that
 /// it is asked before the device is entered.
 pub(crate) trait Registers: Send + Sync + 'static {
-    /// What becomes of a read at `offset` from the device's first address.
+    /// The verdict on a read at `offset` from the device's first address.
     fn read(&self, offset: usize, width: AccessWidth) -> Verdict;
 
-    /// What becomes of a write of `value`, which the width can carry.
+    /// The verdict on a write of `value`, which the width can carry.
     fn write(&self, offset: usize, width: AccessWidth, value: usize) -> Verdict;
 
-    /// What the guest sees where the device has `whole`, in a register whose read is
+    /// The value for the guest where the device has `whole`, in a register whose read is
     /// [`Shown`](Verdict::Shown).
     fn shown(&self, whole: usize) -> usize {
         whole
@@ -186,7 +186,7 @@ impl<F: Registers> Filter<F> {
         offset.is_multiple_of(width.size()).then_some(offset)
     }
 
-    /// What an access is of, in a register of eight bytes.
+    /// The part of a register of eight bytes that an access is for.
     fn part(&self, addr: GuestPhysAddr, width: AccessWidth) -> Part {
         let upper = addr.as_usize().wrapping_sub(self.base.as_usize()) & 4;
         Part {

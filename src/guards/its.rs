@@ -21,7 +21,7 @@ use super::{
 };
 use crate::fair_lock::FairLock;
 
-/// What has the host's ITS execute commands, and waits until it has.
+/// Makes the host's ITS execute commands, and waits until it has.
 pub(crate) trait Engine: Send + 'static {
     /// Executes the commands from byte `from` to byte `to` of those that lie at the physical address
     /// `queue`, of a page.
@@ -235,7 +235,7 @@ struct Run {
     queue: usize,
     from: usize,
     to: usize,
-    /// What GITS_CREADR is then.
+    /// GITS_CREADR afterwards.
     read: usize,
 }
 
@@ -290,7 +290,7 @@ impl Queue {
     }
 }
 
-/// What an access sees of a register of eight bytes.
+/// The value of an access to a register of eight bytes.
 const fn part(whole: usize, offset: usize, width: AccessWidth) -> usize {
     match width {
         Qword => whole,

@@ -34,7 +34,7 @@
 //!
 //! - Its handler reaches the cell. `VGicD`'s, `assigned_irqs` (`vgicd.rs:42`), is read at
 //!   `vgicd.rs:256` and written by `assign_irq` alone (`vgicd.rs:74`), which axvm calls before the guest
-//!   runs; whoever calls it later races with the guest, lock or no lock, for that is a call of the bare
+//!   runs; a later call races with the guest, with or without a lock, since it is a call of the bare
 //!   device.
 //! - The guard reads the register in order to write it back, or another access's guard does. Of two
 //!   such writes at once one would be lost.
@@ -82,8 +82,8 @@
 //! that knows of the stride, from `redistributor-stride` in its device tree, needs a region for each
 //! of these.) An entry that [`AxVmDevices::new`](crate::AxVmDevices::new) leaves out does not count.
 //! Whether one is the last is found out when the registry is built, and stays so: removing or moving a
-//! redistributor later changes no other's register, which guests read once. Who takes the end of a
-//! series away leaves a guest that walks it afterwards to [`Unmapped`](crate::Unmapped).
+//! redistributor later changes no other's register, which guests read once. After the end of a
+//! series is removed, a guest that walks the series meets [`Unmapped`](crate::Unmapped).
 //!
 //! # GICv2 distributor: `arm_vgic::Vgic`
 //!

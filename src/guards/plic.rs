@@ -75,7 +75,7 @@ impl Registers for Contexts {
     }
 }
 
-/// What a guard must know of a PLIC.
+/// A PLIC, as far as a guard needs it.
 pub trait Plic: BaseDeviceOps<GuestPhysAddrRange> {
     /// Whether the source is claimed and not completed.
     fn is_active(&self, source: usize) -> bool;

@@ -58,8 +58,7 @@ impl Series {
         Ok(last)
     }
 
-    /// Tells each whether it is the last, where `starts` says whether a redistributor starts at an
-    /// address.
+    /// Sets for each whether it is the last. `starts` returns whether a redistributor starts at an address.
     pub(crate) fn close(&self, starts: impl Fn(usize) -> bool) {
         for (end, last) in &self.0 {
             last.set(!starts(*end));

@@ -26,7 +26,7 @@ impl<T> Mutex<T> {
 /// In no particular order: models of the order have one waiter.
 pub(crate) use Mutex as FairMutex;
 
-/// What wakes the thread that waits for a lock. Time does not pass: a waiter that nobody wakes waits
+/// Wakes the thread that waits for a lock. Time does not pass: a waiter that no thread wakes waits
 /// for ever, which ends the model, unless the model rings for it. (loom's own condition variable gives
 /// its threads' tokens for parking away.)
 #[derive(Debug)]

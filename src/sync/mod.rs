@@ -8,7 +8,7 @@
     expect(clippy::disallowed_types, reason = "this is where they are named")
 )]
 
-/// What counts devices. Their type is part of the API, and so never loom's.
+/// The counter of devices. Its type is part of the API, and so never loom's.
 pub(crate) type Arc<T> = alloc::sync::Arc<T>;
 
 #[cfg(loom)]

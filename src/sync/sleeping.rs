@@ -11,7 +11,7 @@ pub(crate) type FairMutex<T> = parking_lot::FairMutex<T>;
 /// The longest that a waiter sleeps before it looks again by itself.
 const NAP: Duration = Duration::from_millis(1);
 
-/// What wakes the thread that waits for a lock.
+/// Wakes the thread that waits for a lock.
 #[derive(Debug)]
 pub(crate) struct Bell {
     mutex: parking_lot::Mutex<()>,

@@ -1,9 +1,9 @@
-//! Waiting on bare metal: a waiter looks again and again.
+//! Waiting on bare metal: a waiter spins.
 
 /// A mutex that contexts get in the order in which they come.
 pub(crate) type FairMutex<T> = spin::mutex::TicketMutex<T>;
 
-/// Nobody sleeps, so there is nothing to wake.
+/// No context sleeps, so there is nothing to wake.
 #[derive(Debug)]
 pub(crate) struct Bell;
 
@@ -25,7 +25,7 @@ impl Bell {
     pub(crate) fn ring(&self) {}
 }
 
-/// The identity of the running context: what the embedder has told. There are no threads.
+/// The identity of the running context, which the embedder gives. There are no threads.
 #[inline]
 pub(crate) fn running_context(told: impl FnOnce() -> usize) -> usize {
     told()

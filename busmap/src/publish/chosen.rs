@@ -22,7 +22,7 @@ mod kind {
 
 /// The cell itself.
 pub(super) use self::kind::Cell;
-/// What a cell has replaced, which may outlive it.
+/// The snapshots that a cell has replaced. The list may outlive the cell.
 pub(crate) use self::kind::RetireList;
 /// A snapshot, with a count of the holder's own.
 pub(super) use self::kind::Shared;

@@ -19,7 +19,7 @@ pub(crate) struct Hold<T> {
     version: u64,
     /// The cell's.
     latest: Version,
-    /// What is there when it is parked.
+    /// The value while it is parked.
     nothing: Shared<T>,
 }
 
@@ -44,8 +44,8 @@ impl<T> Hold<T> {
         self.latest.is(&cell.version)
     }
 
-    /// Whether the snapshot is the cell's current one, by the cell itself: it may be replaced before
-    /// the version tells of that.
+    /// Whether the snapshot is the cell's current one, according to the cell itself: it may be replaced before the
+    /// version shows that.
     pub(crate) fn is_current(&self, cell: &SnapshotCell<T>) -> bool {
         ptr::eq(&*cell.load(), self.snapshot())
     }
@@ -94,7 +94,7 @@ impl<T> Hold<T> {
         mem::replace(&mut self.snapshot, snapshot)
     }
 
-    /// Lets go of the snapshot.
+    /// Drops the snapshot.
     pub(crate) fn park(&mut self) {
         self.version = NEVER;
         self.snapshot = self.nothing.clone();

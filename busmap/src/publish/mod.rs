@@ -13,7 +13,7 @@
 //!
 //! - A load that happens after a publication gives that snapshot or a newer one. Publications have
 //!   one total order.
-//! - Loading a snapshot, and letting go of one, never frees it: the retire list holds a count until
+//! - Loading and dropping a snapshot never frees it: the retire list holds a count until
 //!   a writer finds itself the last holder. So a `T` is dropped on a writer's thread, or with the
 //!   cell.
 //! - Nothing of the cell is held while a `T` is dropped, so that its destructor may use the cell.

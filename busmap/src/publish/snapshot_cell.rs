@@ -72,12 +72,12 @@ impl<T> SnapshotCell<T> {
         self.version.complete();
     }
 
-    /// Frees the retired snapshots that nobody holds, on this thread.
+    /// Frees the retired snapshots that no thread holds, on this thread.
     pub(crate) fn reclaim(&self) {
         self.retired().sweep();
     }
 
-    /// What was replaced.
+    /// The replaced snapshots.
     pub(crate) fn retired(&self) -> &Arc<RetireList<T>> {
         self.cell.retired()
     }
@@ -158,7 +158,7 @@ mod tests {
         assert!(guards.iter().map(|guard| **guard).eq(0..GUARDS - 1));
     }
 
-    /// Tells which thread dropped it.
+    /// Records which thread dropped it.
     struct Tells<'a>(&'a Mutex<Vec<ThreadId>>);
 
     impl Drop for Tells<'_> {

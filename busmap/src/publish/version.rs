@@ -52,7 +52,7 @@ impl Version {
     /// The version.
     ///
     /// `Relaxed`: a version is only compared. Versions only grow, and have one order (read-read
-    /// coherence): a thread that was told of a publication reads its version here, or a later one.
+    /// coherence): a thread that learns of a publication reads its version here, or a later one.
     #[inline]
     pub(super) fn latest(&self) -> u64 {
         self.0.load(Ordering::Relaxed)

@@ -10,13 +10,13 @@
 //!   vCPUs access others, also from inside a device.
 //! - What is registered has a [`DeviceId`](crate::DeviceId), by which the methods of
 //!   [`Registry`](crate::Registry) move it, or give it more ranges.
-//! - What is removed is a [`Removed`](crate::Removed), which tells when the last vCPU has left the
+//! - A removal returns a [`Removed`](crate::Removed), which reports when the last vCPU has left the
 //!   device.
 //! - A vCPU may have a handle of its own, a [`Vcpu`](crate::Vcpu), with the same four accesses.
 //! - What was refused names the device in its way, and an access that was not made says why.
 //!
 //! An access is of any number of bytes, and is passed on whole: whether a device takes it is the
-//! device's business. A read that is not made leaves the buffer as it was.
+//! device's responsibility. A read that is not made leaves the buffer as it was.
 //!
 //! # Examples
 //!

@@ -10,7 +10,7 @@ std::thread_local! {
     static WRITES: Cell<usize> = const { Cell::new(0) };
 }
 
-/// How many writes, read-modify-writes and `SeqCst` fences of the crate's `run` comes to.
+/// The number of the crate's writes, read-modify-writes and `SeqCst` fences in `run`.
 pub(crate) fn writes(run: impl FnOnce()) -> usize {
     let before = WRITES.get();
     run();

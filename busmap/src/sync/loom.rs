@@ -18,7 +18,7 @@ pub(crate) fn reader_fence() {
     fence(Ordering::SeqCst);
 }
 
-/// What runs at a step, and how many steps are left until then.
+/// The code that runs at a step, and the number of steps until then.
 type Interrupt = (usize, Box<dyn FnOnce()>);
 
 loom::thread_local! {
@@ -48,7 +48,7 @@ pub(crate) fn interrupt_never() {
     drop(INTERRUPT.with(|interrupt| interrupt.borrow_mut().take()));
 }
 
-/// Has `handler` run on this thread at the step after `skipped` others.
+/// Runs `handler` on this thread at the step after `skipped` others.
 #[cfg(test)]
 pub(crate) fn interrupt_after(skipped: usize, handler: impl FnOnce() + 'static) {
     INTERRUPT.with(|interrupt| *interrupt.borrow_mut() = Some((skipped, Box::new(handler))));

@@ -8,7 +8,7 @@
     expect(clippy::disallowed_types, reason = "this is where they are named")
 )]
 
-/// What counts devices. Their type is part of the API, and so never loom's.
+/// The counter of devices. Its type is part of the API, and so never loom's.
 pub(crate) type Arc<T> = alloc::sync::Arc<T>;
 /// See [`Arc`].
 pub(crate) type Weak<T> = alloc::sync::Weak<T>;
@@ -19,7 +19,7 @@ pub(crate) type Weak<T> = alloc::sync::Weak<T>;
 #[derive(Debug)]
 pub(crate) struct Unique(core::sync::atomic::AtomicU64);
 
-/// Tells registries apart.
+/// Distinguishes registries.
 pub(crate) static UNIQUE: Unique = Unique(core::sync::atomic::AtomicU64::new(1));
 
 impl Unique {

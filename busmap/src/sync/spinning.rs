@@ -1,4 +1,4 @@
-//! Waiting on bare metal: a waiter looks again and again.
+//! Waiting on bare metal: a waiter spins.
 
 use core::num::NonZero;
 
@@ -29,7 +29,7 @@ impl<T> Monitor<T> {
     }
 }
 
-/// The identity of the running context: what the front end has told. There are no threads.
+/// The identity of the running context, which the front end gives. There are no threads.
 pub(crate) fn running_context(
     told: impl FnOnce() -> Option<NonZero<usize>>,
 ) -> Option<NonZero<usize>> {

@@ -15,11 +15,11 @@
 //! | 10,240 more | 256 | 46,080 more | 4.4, 9.7, 103 µs | 0 bytes; 0.8, 5.5, 6 µs |
 //! | 10,000 more | 1 | 0 more | 4.3, 4.8, 138 µs | 0 bytes; 0.7, 0.8, 55 µs |
 //!
-//! That a device is quiescent once every table which lists it is freed rests on one guarantee of
+//! That a device is quiescent once every table which lists it is freed relies on one guarantee of
 //! arc-swap's: what `swap` and `compare_and_swap` give back is an owned `Arc`, of which each guard on
-//! it that is still out has a count. It follows from their being safe: whoever has the `Arc` may call
+//! it that is still out has a count. It follows from their safety: the owner of the `Arc` may call
 //! `Arc::get_mut`, which finds the guards by their counts alone. So a table that [`ArcRetireList`] finds
-//! held by nobody else is behind no guard, and by the list's own invariant will not be again.
+//! without another count is behind no guard, and by the list's own invariant will not be again.
 #![cfg_attr(
     not(test),
     expect(clippy::disallowed_types, reason = "this is where arc-swap is named")
@@ -71,7 +71,7 @@ impl<T> ArcSwapCell<T> {
         self.current.load_full()
     }
 
-    /// Publishes `next` if `expected` is still current; tells whether it was.
+    /// Publishes `next` if `expected` is still current; returns whether it was.
     pub(super) fn publish(&self, expected: &ArcSwapGuard<T>, next: Arc<T>) -> bool {
         // The guard rules out that another snapshot has the expected one's address.
         let previous = self.current.compare_and_swap(&*expected.0, next);
@@ -88,7 +88,7 @@ impl<T> ArcSwapCell<T> {
         self.retired.push(self.current.swap(next));
     }
 
-    /// What was replaced.
+    /// The replaced snapshots.
     pub(super) fn retired(&self) -> &Arc<ArcRetireList<T>> {
         &self.retired
     }

@@ -1,4 +1,4 @@
-//! [`ArcRetireList`]: replaced snapshots, until nobody holds them.
+//! [`ArcRetireList`]: replaced snapshots, until no thread holds them.
 
 use crate::{
     stack::{Chain, Node, Stack},
@@ -23,15 +23,15 @@ impl<T> ArcRetireList<T> {
         self.0.push(Node::new(snapshot));
     }
 
-    /// Frees every snapshot on the list that nobody else holds, on this thread.
+    /// Frees every snapshot on the list without another count, on this thread.
     ///
-    /// What is held is back on the list before anything is dropped, so destructors may push and
-    /// sweep, and one that unwinds loses nothing.
+    /// Held snapshots are back on the list before anything is dropped. So destructors may push and sweep, and one that
+    /// unwinds loses nothing.
     pub(crate) fn sweep(&self) {
         let (mut free, mut held) = (Chain::EMPTY, Chain::EMPTY);
         for mut node in self.0.take() {
-            // By *Retired*, who finds the last count in hand keeps it. `get_mut` acquires what the
-            // other holders released when they let go.
+            // By *Retired*, a thread that finds itself with the last count keeps it. `get_mut` acquires what the
+            // other holders released when they dropped their counts.
             if Arc::get_mut(&mut node.value).is_some() {
                 free.push(node);
             } else {

@@ -17,7 +17,7 @@ pub(crate) const SLOTS: usize = match () {
 /// A published snapshot behind a counted pointer `P`. See the [module](super).
 pub(crate) struct SlotCell<P: Counted, const N: usize = SLOTS> {
     current: AtomicPtr<P::Target>,
-    /// What was replaced, and the slots, which a sweep looks at also when the cell is gone.
+    /// The replaced snapshots, and the slots, which a sweep inspects even after the cell is dropped.
     retired: Arc<SlotRetireList<P, N>>,
     /// The cell has references, and shares what they point to between threads.
     owns: PhantomData<P>,
@@ -42,7 +42,7 @@ impl<P: Counted, const N: usize> SlotCell<P, N> {
         }
     }
 
-    /// Loads with this slot, if it is free and the snapshot is not replaced meanwhile.
+    /// Loads with this slot, if it is free and the snapshot is not replaced before the slot notes it.
     #[inline]
     fn load_with<'c>(&self, slot: &'c Slot<P::Target>) -> Option<SlotGuard<'c, P>> {
         step();
@@ -92,7 +92,7 @@ impl<P: Counted, const N: usize> SlotCell<P, N> {
             .current
             .load(ordering!(Acquire, "load-counted" => Relaxed));
         step();
-        // SAFETY: `ptr` is from `into_raw` by *One truth*. It is not freed meanwhile: it was current
+        // SAFETY: `ptr` is from `into_raw` by *One truth*. It is not freed before: it was current
         // when it was read, past the gate, and by *Gated* it waits for the pass.
         unsafe { P::count(ptr) };
         step();
@@ -116,7 +116,7 @@ impl<P: Counted, const N: usize> SlotCell<P, N> {
         unsafe { P::from_raw(ptr) }
     }
 
-    /// Publishes `next` if `expected` is still current; tells whether it was.
+    /// Publishes `next` if `expected` is still current; returns whether it was.
     pub(crate) fn publish(&self, expected: &SlotGuard<'_, P>, next: P) -> bool {
         let next = next.into_raw();
         // While the guard lives no other snapshot has its address: what is equal is the same.
@@ -148,7 +148,7 @@ impl<P: Counted, const N: usize> SlotCell<P, N> {
         self.retired.push(unsafe { P::from_raw(old) });
     }
 
-    /// What was replaced.
+    /// The replaced snapshots.
     pub(crate) fn retired(&self) -> &Arc<SlotRetireList<P, N>> {
         &self.retired
     }
@@ -156,7 +156,7 @@ impl<P: Counted, const N: usize> SlotCell<P, N> {
 
 impl<P: Counted, const N: usize> Drop for SlotCell<P, N> {
     fn drop(&mut self) {
-        // Whoever has the cell to itself comes after all its users: `Relaxed`.
+        // The only owner of the cell comes after all its users: `Relaxed`.
         let current = self.current.load(Ordering::Relaxed);
         // SAFETY: by *Counted* the reference is the cell's, which gives it up here for good.
         drop(unsafe { P::from_raw(current) });
@@ -241,7 +241,7 @@ mod object_code {
         cell.load()
     }
 
-    /// As vCPUs let go.
+    /// As vCPUs drop their guards.
     #[unsafe(no_mangle)]
     fn busmap_drop(guard: SlotGuard<'_, CountedBox<usize>>) {
         drop(guard);

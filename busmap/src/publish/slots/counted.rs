@@ -10,11 +10,11 @@ use crate::sync::{Arc, AtomicUsize, Ordering, ordering};
 ///
 /// # Safety
 ///
-/// What `into_raw` gives stays valid, and at the same address, until all its references are given
-/// up: the one that `into_raw` took, and one for each `count`. Counting is atomic. Who finds itself
+/// The value behind `into_raw` stays valid, and at the same address, until all its references are released: the one
+/// that `into_raw` took, and one for each `count`. Counting is atomic. The thread that finds itself
 /// the last holder by `is_last` comes after all that the others did before they gave up theirs.
 pub(crate) unsafe trait Counted: Sized {
-    /// What is pointed to.
+    /// The value that the pointer leads to.
     type Target;
 
     /// The pointer, and a reference with it. Not null.
@@ -32,14 +32,14 @@ pub(crate) unsafe trait Counted: Sized {
     ///
     /// # Safety
     ///
-    /// The pointer came from [`into_raw`](Self::into_raw), and somebody holds a reference meanwhile.
+    /// The pointer came from [`into_raw`](Self::into_raw), and a reference exists throughout the call.
     unsafe fn count(ptr: *mut Self::Target);
 
     /// Gives up a reference that is not the last.
     ///
     /// # Safety
     ///
-    /// As for [`from_raw`](Self::from_raw), and somebody else holds a reference meanwhile.
+    /// As for [`from_raw`](Self::from_raw), and another reference exists throughout the call.
     unsafe fn give_up(ptr: *mut Self::Target);
 
     /// The pointer, as [`into_raw`](Self::into_raw) gives it.
@@ -60,7 +60,7 @@ pub(crate) struct CountedBox<T> {
     owns: PhantomData<Held<T>>,
 }
 
-// SAFETY: a snapshot is shared and freed by whoever holds it, as with `Arc`.
+// SAFETY: a snapshot is shared and freed by any of its holders, as with `Arc`.
 unsafe impl<T> Send for CountedBox<T> where Arc<T>: Send {}
 // SAFETY: the same.
 unsafe impl<T> Sync for CountedBox<T> where Arc<T>: Sync {}
@@ -112,7 +112,7 @@ impl<T> Clone for CountedBox<T> {
 
 impl<T> Drop for CountedBox<T> {
     fn drop(&mut self) {
-        // Releases what was done with the value to the last holder, who acquires it here.
+        // Releases the uses of the value to the last holder, which acquires them here.
         let before = (self.held().references)
             .fetch_sub(1, ordering!(Release, "snapshot-drop-release" => Relaxed));
         if before == 1 {
@@ -143,7 +143,7 @@ unsafe impl<T> Counted for CountedBox<T> {
 
     unsafe fn count(ptr: *mut T) {
         let held: *mut Held<T> = ptr.cast();
-        // As `Arc` does: whoever counts has a reference already, or a slot, or is inside the gate, and
+        // As `Arc` does: the counting thread has a reference already, or a slot, or is inside the gate, and
         // gives that up later: `Relaxed`.
         // SAFETY: promised by the caller: the value is there.
         unsafe { &(*held).references }.fetch_add(1, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! [`SlotRetireList`]: replaced snapshots, until nobody holds them.
+//! [`SlotRetireList`]: replaced snapshots, until no thread holds them.
 
 use core::array;
 
@@ -46,10 +46,10 @@ impl<P: Counted, const N: usize> SlotRetireList<P, N> {
         }));
     }
 
-    /// Frees the snapshots on the list that nobody holds, on this thread.
+    /// Frees the snapshots on the list that no thread holds, on this thread.
     ///
-    /// What is held is back on the list before anything is dropped, so destructors may use the cell,
-    /// and one that unwinds loses nothing.
+    /// Held snapshots are back on the list before anything is dropped. So destructors may use the cell, and one that
+    /// unwinds loses nothing.
     pub(crate) fn sweep(&self) {
         // First the entries, then the fence, then the gate and the slots: what these show holds of
         // every entry.

@@ -23,7 +23,7 @@ impl<T> Slot<T> {
     /// seen taken is passed over, right or not: `Relaxed`.
     #[inline]
     pub(super) fn claim(&self, ptr: *mut T) -> bool {
-        // INVARIANT (Owned): of those who find the slot free, one exchanges.
+        // INVARIANT (Owned): of the threads that find the slot free, one exchanges.
         self.0.load(Ordering::Relaxed).is_null()
             && (self.0)
                 .compare_exchange(
@@ -43,12 +43,12 @@ impl<T> Slot<T> {
     /// what it reads.
     #[inline]
     pub(super) fn clear(&self) {
-        // INVARIANT (Owned): nobody else writes to a slot that is not free, so a store will do.
+        // INVARIANT (Owned): no other thread writes to a slot that is not free, so a store suffices.
         let order = ordering!(Release, "slot-clear" => Relaxed);
         self.0.store(ptr::null_mut(), order);
     }
 
-    /// What is noted. Acquires what those released who had the slot before.
+    /// The noted pointer. Acquires the releases of the slot's earlier owners.
     pub(super) fn noted(&self) -> *mut T {
         self.0.load(ordering!(Acquire, "slot-noted" => Relaxed))
     }
