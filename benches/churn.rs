@@ -1,8 +1,8 @@
 //! What threads that come and go cost a writer, and what memory they leave behind, on the chosen cell.
 //!
-//! Each row: so many threads were alive at once, each dispatched and went to sleep; in waves of that
-//! many, so many came in all. Meanwhile a writer hot-adds. Prints the time of a hot-add, and what was
-//! allocated and is still there when the threads and the registries are gone.
+//! Each row: the number of threads that are alive at once, each of which dispatches and sleeps, and the number of
+//! threads in all, in waves. At the same time a writer hot-adds. Prints the time of a hot-add, and the memory that is
+//! still allocated when the threads and the registries are gone.
 
 use std::{alloc::System, env, sync::Barrier, thread, time::Instant};
 
@@ -25,7 +25,7 @@ fn live() -> isize {
 /// The devices of a registry before and after the hot-adds that are timed.
 const DEVICES: std::ops::Range<usize> = 8..24;
 
-/// What they own.
+/// The spans that they own.
 fn spans() -> Vec<Span> {
     GuestPhysAddrRange::plain().spans(DEVICES.end)
 }

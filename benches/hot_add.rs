@@ -12,13 +12,13 @@ use benches::{Bus, ChangeVisitor, Changeable, Nothing, changeable, scenario};
 use busmap::Span;
 use criterion::{Criterion, criterion_group, criterion_main};
 
-/// One in so many devices is added before the registry is made anew.
+/// One device in this many is added before the registry is made again.
 const GROWTH: usize = 16;
 
 struct Timed<'c> {
     criterion: &'c mut Criterion,
     devices: usize,
-    /// What those and the new ones own.
+    /// The spans of those and of the new ones.
     spans: Vec<Span>,
     /// How many bytes the first hot-add allocated: that of this crate, which is visited first.
     bytes: Option<u64>,
@@ -39,7 +39,7 @@ impl ChangeVisitor for Timed<'_> {
     }
 }
 
-/// The time of `n` hot-adds to about so many devices, a few to each of some registries.
+/// The time of `n` hot-adds to about this number of devices, a few to each of some registries.
 fn adds<T: Changeable>(spans: &[Span], devices: usize, n: u64) -> Duration {
     let mut left = n as usize;
     let mut time = Duration::ZERO;

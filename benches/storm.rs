@@ -65,7 +65,7 @@ fn in_order() {
     std::sync::atomic::fence(Ordering::SeqCst);
 }
 
-/// What happened in all rounds of one kind.
+/// The results of all rounds of one kind.
 struct Weather {
     dispatches: Times,
     adds: Times,

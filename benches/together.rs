@@ -21,7 +21,7 @@ use benches::guarded::{Embedded, at, distributor};
 /// Accesses of a vCPU in a round: few enough that most rounds are not interrupted.
 const ACCESSES: u32 = 20_000;
 
-/// What is asked of two vCPUs that are let in together.
+/// The accesses of two vCPUs that start together.
 const ENOUGH: f64 = 1.8;
 
 /// Where the vCPUs of a round wait until all are there.

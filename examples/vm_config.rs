@@ -4,9 +4,9 @@
 //! cargo run --example vm_config examples/configs/mixed.toml
 //! ```
 //!
-//! A guest with an ITS can corrupt its host, so there is an option for who trusts it:
+//! A guest with an ITS can corrupt its host, so there is an option to trust it:
 //! `--trust-guest-its`. What the crate does not build itself comes from factories, here one for
-//! consoles. An entry of a type that nobody builds, such as a disk, or an interrupt controller of
+//! consoles. An entry of a type that has no factory, such as a disk, or an interrupt controller of
 //! another architecture, is left out with a warning. On aarch64 and riscv64 the crate builds interrupt
 //! controllers, which call their hypervisor; the tests' stands in for it.
 

@@ -29,7 +29,7 @@ const DEVICES: usize = 0xd_0000;
 /// How long a step may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What the guest does, step by step: it reads four bytes at an offset from [`DEVICES`] until they have a value,
+/// The guest's program, step by step: it reads four bytes at an offset from [`DEVICES`] until they have a value,
 /// and prints a line. Addresses that no device owns read as ones.
 const STEPS: [(u16, u32, &str); 4] = [
     // Three bytes on one page, one on the next: KVM makes two exits of it.
@@ -281,7 +281,7 @@ mod kvm {
                         let data = ptr::from_mut(data);
                         let width = item_width(&mut self.vcpu);
                         // SAFETY: the bytes are in the pages that the vCPU shares with the kernel. Until
-                        // it runs again nobody else uses them.
+                        // it runs again no other thread uses them.
                         devices.read_repeated(Port(port), width, unsafe { &mut *data })
                     }
                     Ok(VcpuExit::IoOut(port, data)) => {
@@ -292,7 +292,7 @@ mod kvm {
                     }
                     Ok(VcpuExit::Hlt) => return Ok(()),
                     Ok(exit) => return Err(format!("the guest ended with {exit:?}").into()),
-                    // A signal, by which another thread has the vCPU let go of removed devices.
+                    // A signal: another thread waits until the vCPU drops removed devices.
                     Err(error) if error.errno() == EINTR => {
                         devices.refresh();
                         Ok(())

@@ -28,7 +28,7 @@ impl<R: Bus> Access<R> {
         Self { device, addr }
     }
 
-    /// What a read must give.
+    /// The value that a read must return.
     pub fn reads_as(self) -> usize {
         self.device.map_or(R::FLOATING, R::value)
     }
@@ -139,7 +139,7 @@ fn to_none<R: Bus>(unused: &[Span], rng: &mut SmallRng) -> Vec<Access<R>> {
     (0..ACCESSES).map(|_| access()).collect()
 }
 
-/// What is unused near the ends of devices, as far as an access fits into it.
+/// The unused addresses near the ends of devices, where an access fits.
 fn gaps<R: Bus>(spans: &[Span]) -> Vec<Span> {
     let mut spans = spans.to_vec();
     spans.sort_unstable_by_key(|span| span.first());

@@ -25,7 +25,7 @@ pub trait Bus: DeviceAddrRange<Addr: Send + Sync> + Copy + Debug + Send + Sync +
     const ACCESS: u64;
     /// The highest address that is accessed.
     const LAST: u64;
-    /// What a read gives where there is no device.
+    /// The value of a read where there is no device.
     const FLOATING: usize;
     /// How many different values devices read as.
     const VALUES: usize;
@@ -52,7 +52,7 @@ pub trait Bus: DeviceAddrRange<Addr: Send + Sync> + Copy + Debug + Send + Sync +
     /// If the bus does not have them.
     fn range(span: Span) -> Self;
 
-    /// What a device reads as, by its number.
+    /// The value of a device, by its number.
     fn value(device: usize) -> usize {
         1 + device % Self::VALUES
     }

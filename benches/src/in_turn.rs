@@ -5,9 +5,8 @@ use std::time::Instant;
 /// Accesses in a batch: few enough that most batches are not interrupted.
 const BATCH: u32 = 500;
 
-/// The nanoseconds of an access of each of `N`, of which `access` makes one that is told by its
-/// number. They take turns for so many batches, and the best batch of each counts: it is the one that
-/// nothing has disturbed.
+/// The nanoseconds of an access of each of `N` kinds; `access` makes one of the kind with a number. The kinds take
+/// turns for `batches` batches, and the best batch of each counts, since nothing has disturbed it.
 pub fn in_turn<const N: usize>(batches: u32, access: impl Fn(usize)) -> [f64; N] {
     let batch = |i| {
         let start = Instant::now();

@@ -18,7 +18,7 @@ use rand::{SeedableRng, rngs::SmallRng};
 /// The environment variable with the seed of the random ranges.
 pub const SEED: &str = "LAYOUT_SEED";
 
-/// Places so many devices. The random numbers are the same each time.
+/// Places this number of devices. The random numbers are the same each time.
 type Place = fn(usize, &mut SmallRng) -> Vec<Span>;
 
 /// A way to place any number of devices on a bus.
@@ -57,7 +57,7 @@ impl Layout {
         }
     }
 
-    /// What each of `n` devices owns.
+    /// The span of each of `n` devices.
     pub fn spans(&self, n: usize) -> Vec<Span> {
         (self.place)(n, &mut SmallRng::seed_from_u64(self.seed))
     }

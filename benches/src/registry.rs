@@ -21,7 +21,7 @@ pub trait Registry<R: Bus>: Sync + Sized {
     /// Whether an access that no device owns can be made: 0.4.10 panics.
     const MISSES: bool = true;
 
-    /// What a vCPU dispatches through.
+    /// A vCPU's way to dispatch.
     type Vcpu<'r>: Vcpu<R>
     where
         Self: 'r;
@@ -29,7 +29,7 @@ pub trait Registry<R: Bus>: Sync + Sized {
     /// A registry of devices that own these spans.
     fn with(spans: &[Span]) -> Self;
 
-    /// What the calling thread, a vCPU's, dispatches through.
+    /// The way of the calling thread, a vCPU's.
     fn vcpu(&self) -> Self::Vcpu<'_>;
 }
 
@@ -39,9 +39,9 @@ pub trait Changeable: Registry<GuestPhysAddrRange> {
     fn add(&self, device: Nothing<GuestPhysAddrRange>);
 }
 
-/// What a vCPU dispatches through.
+/// A vCPU's way to dispatch.
 pub trait Vcpu<R: Bus> {
-    /// What an access is aimed at.
+    /// The target of an access.
     type Target: Copy;
 
     /// Aims at an access's target, before anything is timed.

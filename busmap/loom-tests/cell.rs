@@ -1,5 +1,5 @@
-//! The slot cell: what is loaded was published and is not freed; who frees is never a reader; and
-//! in the end everything is freed.
+//! The slot cell: a loaded snapshot was published and is not freed; a reader never frees; and in the end everything is
+//! freed.
 
 use std::sync::Arc;
 
@@ -297,7 +297,7 @@ fn a_guard_that_is_sent_to_another_thread() {
         cell.replace(pool.snapshot(1).expect("a node is free"));
         cell.retired().sweep();
         reader.join().expect("the reader panicked");
-        // SAFETY: it came from a box, and nobody uses the cell any more.
+        // SAFETY: it came from a box, and no thread uses the cell any more.
         drop(unsafe { Box::from_raw(owner) });
         pool.assert_all_free();
     });
@@ -326,7 +326,7 @@ fn a_slot_that_another_reader_has_next() {
 #[cfg(not(loom))]
 use std::sync::Arc as SharedCell;
 
-/// Of loom's, so that it sees who comes last.
+/// Of loom's, so that it sees which thread is the last.
 #[cfg(loom)]
 use loom::sync::Arc as SharedCell;
 

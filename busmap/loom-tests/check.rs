@@ -11,7 +11,7 @@ pub(super) use std::thread;
 pub(super) enum Bound {
     /// Every execution.
     Unbounded,
-    /// Every execution with at most so many preemptions.
+    /// Every execution with at most this number of preemptions.
     Preemptions(usize),
 }
 

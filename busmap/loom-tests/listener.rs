@@ -10,12 +10,12 @@ use crate::{
 
 type Devices = Registry<Ports<()>>;
 
-/// Writes down which ports it was told of, and holds them against the registry.
+/// Records the ports of the differences that it gets, and compares them with the registry.
 struct Scribe {
     devices: OnceLock<Weak<Devices>>,
     /// How many changes are between `before` and the end of `after`.
     inside: AtomicUsize,
-    /// Which were told before. Watched: turns alone order what is done here.
+    /// The ports of the calls of `before`. Watched: only turns order the accesses to it.
     told: Watched,
     /// The ports whose addition is over. Plain bookkeeping of the model, which loom need not see.
     added: Mutex<Vec<u64>>,
@@ -32,7 +32,7 @@ impl Scribe {
         }
     }
 
-    /// Checks that the registry has the ports that were told, and no others.
+    /// Checks that the registry has the recorded ports, and no others.
     fn check(&self) {
         let Some(devices) = self.devices.get().and_then(Weak::upgrade) else {
             return;
@@ -89,7 +89,7 @@ fn has(devices: &Devices, port: u64) -> bool {
     devices.dispatch::<Port, _>(port, 0, |_| ()).is_ok()
 }
 
-/// Neither is told, nor published, from when the other is told before until it is told after.
+/// Neither change is reported or published between the calls of `before` and `after` for the other.
 #[test]
 fn two_changes_are_made_one_at_a_time() {
     check("listener, add, add", 1_000, Preemptions(5), || {

@@ -1,5 +1,5 @@
-//! Snapshots for the models of the cell: two nodes, used again and again, so that addresses come
-//! back as they do from an allocator; counted by atomics that loom sees.
+//! Snapshots for the models of the cell: two nodes, used repeatedly, so that addresses
+//! recur as those of an allocator do; counted by atomics that loom sees.
 
 use super::watched::Watched;
 use crate::{
@@ -26,7 +26,7 @@ impl Node {
         }
     }
 
-    /// What the snapshot holds: never poison.
+    /// The value of the snapshot: never poison.
     pub(super) fn read(&self) -> usize {
         let content = self.content.read();
         assert_ne!(content, POISON, "a guarded snapshot was freed");

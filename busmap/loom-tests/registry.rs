@@ -168,7 +168,7 @@ fn a_dispatch_against_the_sweep_of_a_second_writer() {
     });
 }
 
-/// What `read` gives, if need be once more after the withdrawn devices were put back.
+/// The result of `read`, which is repeated if the withdrawn devices had to be put back.
 fn restored(
     devices: &Devices,
     withdrawn: &[Withdrawn<Ports<Reads>>],
@@ -210,7 +210,7 @@ fn the_first_uses_after_a_withdrawal() {
     });
 }
 
-/// A handle may hold the tables that stand in meanwhile, and others put the devices back.
+/// A handle may hold the tables that stand in, while other threads put the devices back.
 #[test]
 fn a_handles_first_uses_after_a_withdrawal() {
     check("handles, withdraw", 1_000, Preemptions(3), || {
@@ -314,7 +314,7 @@ fn a_vcpus_handle_against_a_hot_add() {
     });
 }
 
-/// A handle that lets go of tables while they are replaced and swept.
+/// A handle that drops tables while they are replaced and swept.
 #[test]
 fn a_handle_that_refreshes_and_parks() {
     check("refresh, park, add", 1_000, Preemptions(3), || {

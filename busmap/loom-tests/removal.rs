@@ -25,10 +25,10 @@ trait Handle: Send + Sync {
     fn write(&self, value: u64);
 }
 
-/// What a device's memory holds when nobody may be inside it any more.
+/// The memory of a device that no vCPU may be inside any more.
 const POISON: usize = usize::MAX;
 
-/// Reads as what is in its memory, which is watched: who overwrites it must come after every handler.
+/// Reads as its memory, which is watched: overwriting it must come after every handler.
 struct Host {
     memory: Watched,
     /// Plain bookkeeping of the model, which loom need not see.
@@ -103,14 +103,14 @@ fn read_by(vcpu: &mut Vcpu<Arc<Devices>>, port: u64) -> Result<usize, Miss> {
     vcpu.dispatch::<Port, _>(Direction::Read, port, 0, |hit| hit.handler().read())
 }
 
-/// Overwrites the memory of a device in which nobody can be any more.
+/// Overwrites the memory of a device that no vCPU can be inside any more.
 fn poison_if_quiescent(device: &Host, removed: &Removed<Ports<dyn Handle>>) {
     if removed.is_quiescent() {
         device.memory.write(POISON);
     }
 }
 
-/// What a dispatch to a device gives that is being removed.
+/// The result of a dispatch to a device that is being removed.
 fn answered_or_missed(read: Result<usize, Miss>) {
     assert!(matches!(read, Ok(1) | Err(Miss::Nobody)));
 }
@@ -160,7 +160,7 @@ fn a_removal_against_a_vcpus_handle() {
     });
 }
 
-/// What is dropped early goes with the last table that lists it, and once.
+/// A device whose `Removed` is dropped early is dropped with the last table that lists it, and once.
 #[test]
 fn a_removal_that_nobody_waits_for() {
     check("remove, drop, dispatch", 8_000, Unbounded, || {
@@ -205,8 +205,8 @@ fn with_one_that_moves() -> Arc<Devices> {
     devices
 }
 
-/// Whoever looks at the old port first finds the device at one of the two; at the new one first, not
-/// at both.
+/// A reader of the old port and then the new one finds the device at one of the two; in the other order, not at
+/// both.
 #[test]
 fn a_move_from_a_handler() {
     check(

@@ -94,7 +94,7 @@ fn the_last_holder_frees() {
     });
 }
 
-/// Who finds that it is the last holder has the value to itself.
+/// A thread that finds that it is the last holder has the value to itself.
 #[test]
 fn the_last_holder_is_alone() {
     check("snapshot, is_last", 3, Unbounded, || {

@@ -36,12 +36,12 @@ impl Watched {
     }
 
     pub(super) fn read(&self) -> usize {
-        // SAFETY: what is modelled promises that nobody writes meanwhile.
+        // SAFETY: the modelled code guarantees that no thread writes at the same time.
         self.0.with(|value| unsafe { *value })
     }
 
     pub(super) fn write(&self, new: usize) {
-        // SAFETY: what is modelled promises that nobody else is here meanwhile.
+        // SAFETY: the modelled code guarantees that no other thread is here at the same time.
         self.0.with_mut(|value| unsafe { *value = new });
     }
 }

@@ -32,7 +32,7 @@ pub struct Input {
     factories: u16,
 }
 
-/// Whether entries that nobody builds are refused, a bit of [`Input::factories`].
+/// Whether entries without a factory are refused, a bit of [`Input::factories`].
 const STRICT: u16 = 1 << 15;
 
 /// An entry of the configuration.
@@ -51,7 +51,7 @@ struct Entry {
 enum Number {
     Small(u8),
     Pages(u8),
-    /// So many GiB.
+    /// This number of GiB.
     Large(u8),
     /// So far below the end of the address space.
     Below(u8),
@@ -120,7 +120,7 @@ pub fn run(input: &Input) {
     check_lenient(&configs);
 }
 
-/// What a factory has recorded: the devices' ids, until one was refused, and the devices made.
+/// The record of a factory: the devices' ids, until one was refused, and the devices made.
 type Recorded = (Vec<DeviceId>, Vec<Arc<Known>>);
 
 /// The ranges that the factory of an entry records, on their buses: one on the bus that the IRQ
@@ -287,7 +287,7 @@ impl Machine {
         Ok(())
     }
 
-    /// An overlap, with the name of who owns what is wanted.
+    /// An overlap, with the owner's name.
     fn named(&self, refusal: Refusal) -> ConfigFault {
         match (refusal, &self.ivc) {
             (

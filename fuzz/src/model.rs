@@ -53,10 +53,10 @@ pub(crate) enum Step {
     Move(On, DeviceId, Ends),
 }
 
-/// What is in the place of a device: another one's number, and its range.
+/// The replacement of a device: another one's number, and its range.
 pub(crate) type Replacements = BTreeMap<DeviceId, (usize, Result<Ends, Refusal>)>;
 
-/// Who owns what: by first address, on each bus; and the IVC range, which no MMIO device owns.
+/// The owners of addresses: by first address, on each bus; and the IVC range, which no MMIO device owns.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Model([BTreeMap<usize, Owner>; 3], Option<Ends>);
 

@@ -9,7 +9,7 @@ use axaddrspace::{
 use axdevice::{BusId, DeviceBound, ThreadSafe};
 use support::Bus;
 
-/// A bus, told at run time.
+/// A bus, known at run time.
 #[derive(Arbitrary, Clone, Copy, Debug, PartialEq)]
 pub(crate) enum On {
     Mmio,
@@ -50,7 +50,7 @@ impl On {
 /// A device on the bus with range type `R`.
 pub(crate) type Dev<R> = <ThreadSafe as DeviceBound>::Dev<R>;
 
-/// A bus, told at compile time.
+/// A bus, known at compile time.
 pub(crate) trait OnBus: Bus {
     const ON: On;
 

@@ -10,7 +10,7 @@ impl Cursor {
         Self(first)
     }
 
-    /// Leaves so many addresses unused.
+    /// Leaves this number of addresses unused.
     pub(crate) fn skip(&mut self, gap: u64) -> &mut Self {
         self.0 += gap;
         self
@@ -26,7 +26,7 @@ impl Cursor {
     ///
     /// # Panics
     ///
-    /// If there are not so many, or none are asked for.
+    /// If there are fewer, or `len` is zero.
     pub(crate) fn take(&mut self, len: u64) -> Span {
         let span = Span::with_length(self.0, len).expect("a device has addresses");
         self.0 += len;

@@ -6,7 +6,7 @@ use busmap::Span;
 
 use crate::layout::cursor::{Cursor, evenly};
 
-/// What is always there: `hw/arm/virt.c`.
+/// The devices that are always there: `hw/arm/virt.c`.
 const FIXED: [(u64, u64); 9] = [
     // GIC distributor, ITS, redistributors.
     (0x800_0000, 0x1_0000),

@@ -22,7 +22,7 @@ impl Epoch {
     #[inline]
     fn load<'g>(&self, guard: &'g Guard) -> (Shared<'g, Table>, &'g Table) {
         let table = self.0.load(Ordering::Acquire, guard);
-        // SAFETY: by the invariant the pointer is not null, and whoever replaces its table leaves
+        // SAFETY: by the invariant the pointer is not null, and a thread that replaces its table leaves
         // the old one to the collector, which does not free it before `guard` is gone.
         (table, unsafe { table.deref() })
     }
@@ -31,7 +31,7 @@ impl Epoch {
 impl Drop for Epoch {
     fn drop(&mut self) {
         let table = std::mem::take(&mut self.0);
-        // SAFETY: by the invariant nobody has freed the current table, and by `&mut self` nobody
+        // SAFETY: by the invariant the current table is not freed, and by `&mut self` no thread
         // uses it.
         drop(unsafe { table.into_owned() });
     }

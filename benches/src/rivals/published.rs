@@ -11,7 +11,7 @@ use crate::{
     registry::{Changeable, Registry, Search},
 };
 
-/// The published 0.4.10, which nobody can change while vCPUs use it.
+/// The published 0.4.10, which cannot be changed while vCPUs use it.
 ///
 /// # Invariants
 ///

@@ -1,5 +1,5 @@
 //! A `BTreeMap` in a `RwLock`, and a `Mutex` around each device: how the buses of cloud-hypervisor
-//! and crosvm are made. A device is called after the tree's lock is let go of.
+//! and crosvm are made. A device is called after the tree's lock is released.
 
 use std::{
     collections::BTreeMap,

@@ -12,7 +12,7 @@ use crate::{
     doorbells::Bells,
 };
 
-/// An event for each vCPU's doorbell. A write of four bytes with the vCPU's value rings it: by the value KVM tells a
+/// An event for each vCPU's doorbell. A write of four bytes with the vCPU's value rings it: by the value KVM distinguishes a
 /// write from a read even where it does not decode the instruction.
 pub(crate) struct Ioeventfds {
     machine: Arc<VmFd>,

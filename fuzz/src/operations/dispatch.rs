@@ -16,7 +16,7 @@ use crate::{on::OnBus, recorder::answer};
 /// The most bytes that are handed over.
 const LONGEST: usize = 16;
 
-/// What an access should come to.
+/// The expected result of an access.
 struct Expected {
     result: AxResult<usize>,
     call: Option<Call>,
@@ -50,7 +50,7 @@ impl Session {
         }
     }
 
-    /// What an access should come to, unless it should panic.
+    /// The expected result of an access, unless it should panic.
     fn expected<R: OnBus>(
         &self,
         at: usize,
@@ -175,7 +175,7 @@ impl Session {
         assert_eq!(self.journal.take(), called);
     }
 
-    /// Has `write` take bytes by these accesses, unless one should panic, and checks it.
+    /// Writes bytes by these accesses, unless one should panic, and checks `write`.
     fn check_writes<R: OnBus>(
         &mut self,
         by: By,

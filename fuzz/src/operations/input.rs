@@ -54,7 +54,7 @@ pub(crate) enum Op {
     KeepSnapshot,
     Refresh(u8),
     Park(u8),
-    /// Waits for one of the removed devices, at so many looks.
+    /// Waits for one of the removed devices, with this number of checks.
     Wait(u8, u8),
     Alloc(Size),
     /// From an offset into the IVC range, in pages and bytes.
@@ -84,7 +84,7 @@ pub(crate) enum Ending {
 #[derive(Arbitrary, Clone, Copy, Debug)]
 pub(crate) struct Which(pub(crate) u8);
 
-/// Who makes an access: the registry itself, or a vCPU's handle.
+/// The way of an access: through the registry itself, or a vCPU's handle.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 pub(crate) enum By {
     Registry,
@@ -97,7 +97,7 @@ pub(crate) enum Access {
     Write(Width, usize),
     ReadBytes(u8),
     WriteBytes(u8, u128),
-    /// So many bytes of items of a width.
+    /// This number of bytes, in items of a width.
     ReadRepeated(Width, u8),
     WriteRepeated(Width, u8, u128),
 }
@@ -111,7 +111,7 @@ impl From<Width> for AccessWidth {
     }
 }
 
-/// What follows a replacement by `iter_mut_*`, and has the devices put back.
+/// The operation after a replacement by `iter_mut_*`, which puts the devices back.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 pub(crate) enum FirstUse {
     Access(By, On, Place, Access),
@@ -160,7 +160,7 @@ pub(crate) enum Size {
     Any(usize),
 }
 
-/// A few bytes beyond a page, seldom.
+/// A few bytes, rarely more than a page.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 pub(crate) struct Odd(u8);
 

@@ -37,9 +37,9 @@ pub(crate) struct Session {
     pub(crate) made: Vec<Made>,
     /// Every id that was given, in that order.
     pub(crate) ids: Vec<DeviceId>,
-    /// What was removed and is not yet waited for, with the devices' numbers.
+    /// The removed devices that were not waited for yet, with their numbers.
     pub(crate) removed: Vec<(usize, Removed<ThreadSafe>)>,
-    /// What `iter_*` has lent, and what the last round of `iter_mut_*` has put aside.
+    /// The devices that `iter_*` has lent, and those that the last round of `iter_mut_*` has put aside.
     pub(crate) kept: BTreeSet<usize>,
     snapshot: Option<(Snapshot<ThreadSafe>, Rc<Model>)>,
     pages: Pages,
@@ -86,7 +86,7 @@ impl Vcpu {
 }
 
 /// Checks what a handle has counted, in which no device is left out. That of one is in `others` only
-/// if 64 were added since the handle was made, and in `removed` only if so many were removed.
+/// if 64 were added since the handle was made, and in `removed` only if that many were removed.
 fn check_profile(vcpu: &Vcpu, profile: &Profile) {
     let mut counted = profile.others.total() + profile.removed.total();
     for of in &profile.devices {
@@ -306,7 +306,7 @@ impl Session {
         assert!(expected.next().is_none());
     }
 
-    /// Checks what is listed, and that those devices live that somebody may still use, and no others.
+    /// Checks the list, and that those devices live that may still be used, and no others.
     pub(crate) fn check(&self) {
         lists(&self.devices.snapshot(), &self.model);
         self.visit::<GuestPhysAddrRange>();

@@ -105,7 +105,7 @@ fn plic(guest: &mut Guest) {
     keep(guest, threshold(context), level);
     keep(guest, priority(source), level + 1);
     keep(guest, enable(context, source), 0);
-    // What is not enabled is not claimed.
+    // An interrupt that is not enabled is not claimed.
     let at = At::Mmio(claim(context));
     guest.read_and_check(at, Width::Dword, 0, 0);
     keep(guest, enable(context, source), 1 << (source % 32));

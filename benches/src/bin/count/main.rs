@@ -22,7 +22,7 @@ fn counted<A: Copy>(addrs: &[A], n: usize, access: &mut impl FnMut(A)) {
     }
 }
 
-/// Where so many devices lie, and how accesses spread over them.
+/// The places of the devices, and the distribution of accesses over them.
 #[derive(Clone, Copy)]
 struct Setting {
     layout: Layout,
@@ -63,10 +63,10 @@ impl Setting {
     }
 }
 
-/// What is counted.
+/// A scenario whose instructions are counted.
 struct Scenario {
     name: String,
-    /// Makes so many accesses.
+    /// Makes this number of accesses.
     run: Box<dyn Fn(usize)>,
 }
 

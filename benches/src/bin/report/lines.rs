@@ -7,7 +7,7 @@ use plotters::{coord::combinators::LogScalable, prelude::*};
 
 const SIZE: (u32, u32) = (960, 540);
 
-/// What is drawn.
+/// A line of a plot.
 pub(crate) struct Line {
     pub(crate) label: String,
     pub(crate) bold: bool,
@@ -17,7 +17,7 @@ pub(crate) struct Line {
     pub(crate) points: Vec<(f64, f64)>,
 }
 
-/// What it is drawn over.
+/// The horizontal axis.
 pub(crate) struct Axes {
     pub(crate) title: String,
     pub(crate) x: &'static str,

@@ -17,7 +17,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::results::Results;
 
-/// What stands around the tables in the README.
+/// The markers around the tables in the README.
 const MARKERS: [&str; 2] = ["<!-- The report begins. -->", "<!-- The report ends. -->"];
 
 fn main() -> Result<()> {

@@ -11,7 +11,7 @@ use crate::{
     results::{Contestant, DISPATCHER, PLAIN_RIVAL, PUBLISHED, Results, SLOTS},
 };
 
-/// What a time is divided by.
+/// The divisor of a time.
 #[derive(Clone, Copy)]
 enum Over {
     /// The direct call's.

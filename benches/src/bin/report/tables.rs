@@ -47,7 +47,7 @@ pub(crate) fn all(results: &Results, ceilings: &str) -> String {
     .concat()
 }
 
-/// What all of this was measured on, as Linux tells it.
+/// The machine of all measurements, according to Linux.
 fn machine(results: &Results) -> String {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let cpus = read("/proc/cpuinfo");
