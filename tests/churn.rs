@@ -30,10 +30,10 @@ const THREADS: usize = 10_000;
 /// How many of them there are at once.
 const ALIVE: usize = 8;
 
-/// How many devices are added meanwhile.
+/// The number of devices that are added at the same time.
 const DEVICES: usize = THREADS / ALIVE;
 
-/// What may be left, in bytes: what the test harness does meanwhile, and on arc-swap's cell a node of
+/// The bytes that may be left: of the test harness, and on arc-swap's cell a node of
 /// at most 256 bytes for each thread that was there at once; the writer and the main thread are, too.
 /// Twice as many are allowed, for a node that a writer looks at is not given to the next thread.
 const LEFT: isize = match () {
@@ -56,7 +56,7 @@ fn churn(devices: &SharedVmDevices, rounds: Sender<()>) {
         rounds.send(()).unwrap();
         thread::scope(|scope| {
             let visit = || {
-                // The newest device may come meanwhile; any other answers.
+                // The newest device may be added now; any other answers.
                 let newest = devices.snapshot().port().count() as u16;
                 let ports = [0, newest.saturating_sub(1), newest];
                 let reads = ports.map(|at| devices.handle_port_read(Port(at), AccessWidth::Byte));

@@ -22,7 +22,7 @@ use axdevice::{Dispatcher, SharedVmDevices, Unmapped};
 use axdevice_base::BaseDeviceOps;
 use support::{Access, Bus, Sets, device, size_emulated};
 
-/// What a thread has done with the heap.
+/// The allocations of a thread.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Heap {
     allocated: usize,
@@ -41,7 +41,7 @@ thread_local! {
     };
 }
 
-/// What this thread has done so far.
+/// The allocations of this thread so far.
 fn heap() -> Heap {
     HEAP.get()
 }

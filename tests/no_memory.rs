@@ -72,7 +72,7 @@ unsafe impl GlobalAlloc for Failing {
 #[global_allocator]
 static ALLOCATOR: Failing = Failing;
 
-/// Makes `change` again and again, the n-th time with the n-th large allocation failing, until one
+/// Repeats `change`, the n-th time with the n-th large allocation failing, until one
 /// succeeds. Asserts that before each failed; gives how many did.
 fn until_it_succeeds(
     mut change: impl FnMut() -> Result<(), Refusal>,
@@ -234,7 +234,7 @@ fn what_iter_mut_lent_waits_until_there_is_memory() {
     let heir = eight(first(DEVICES));
     *devices.iter_mut_port_dev().nth(7).unwrap() = heir.clone();
     let remove = || devices.remove(ids[9]).map(drop);
-    // What is put back, and then the removal.
+    // The devices that are put back, and then the removal.
     let failed = until_it_succeeds(remove, || ());
     assert!(failed > 5, "{failed}");
     assert!(devices.find_port_dev(Port(first(DEVICES))).is_some());
@@ -243,7 +243,7 @@ fn what_iter_mut_lent_waits_until_there_is_memory() {
     assert_eq!(devices.snapshot().port().count(), DEVICES - 1);
 }
 
-/// Counts what it is told.
+/// Counts its calls.
 #[derive(Default)]
 struct Counts {
     before: AtomicUsize,

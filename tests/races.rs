@@ -38,15 +38,15 @@ const GITS_BASER1: usize = ITS + 0x108;
 /// An SPI.
 const INTERRUPT: usize = 40;
 
-/// What the vCPUs share.
+/// The state that the vCPUs share.
 struct Guest {
     devices: AxVmDevices,
-    /// Whether they find a device and call that, or have the registry do it.
+    /// Whether they find a device and call that, or dispatch through the registry.
     bare: bool,
 }
 
 // SAFETY: behind the registry, what reaches the same state of a device that is not `Sync` is kept
-// apart, and nobody calls the devices otherwise once there are vCPUs. Bare, this is the lie that the
+// apart, and no thread calls the devices otherwise once there are vCPUs. Bare, this is the lie that the
 // tests are about.
 unsafe impl Sync for Guest {}
 

@@ -197,7 +197,7 @@ fn a_bar_that_is_switched_off_and_on_keeps_its_id() {
     assert_eq!(devices.find::<Mmio>(BAR.0).map(|(id, _)| id), Some(id));
     assert!(command(&devices, 0) && !command(&devices, 0), "twice off");
     assert_eq!(bar(&devices, 0), Err(Miss::Nobody));
-    // Meanwhile the addresses are free for others.
+    // The addresses are free for others now.
     let other = devices
         .add::<Mmio>(reads_as(9), span(BAR.1, BAR.1 + 1))
         .unwrap();
@@ -294,7 +294,7 @@ fn a_device_that_removes_itself() {
         };
         let removed = devices.remove(id).unwrap();
         assert!(!removed.is_quiescent(), "this very access is inside");
-        // Nobody waits for it: that would be for ever.
+        // No thread waits for it: that would be for ever.
         let removed = removed.wait(3).expect_err("this very access is inside");
         drop(removed);
         count.fetch_add(1, SeqCst)
@@ -341,7 +341,7 @@ fn of_many_that_want_one_span_one_gets_it() {
 }
 
 /// Each thread adds, moves and removes in its own hundred ports, and finds its changes made; vCPUs
-/// find nobody else's devices there.
+/// find no other device there.
 #[test]
 fn adders_movers_and_removers_at_once() {
     const CHANGERS: u64 = 3;
@@ -444,7 +444,7 @@ impl Random {
     }
 }
 
-/// What each device owns: the registry as a list, and a batch as one edit after the other.
+/// The spans of each device: the registry as a list, and a batch as one edit after the other.
 #[derive(Clone, Default)]
 struct Naive(BTreeMap<DeviceId, Vec<(BusId, Span)>>);
 

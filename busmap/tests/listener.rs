@@ -1,4 +1,4 @@
-//! The listener: what it is told, when, and what it may refuse.
+//! The listener: its calls, their order, and what it may refuse.
 
 mod common;
 
@@ -51,14 +51,14 @@ impl Handlers for Local {
 
 assert_not_impl_any!(Registry<Local>: Send, Sync);
 
-/// What a listener was called with.
+/// The argument of a call of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Told {
     Before(Difference),
     After(Difference),
 }
 
-/// Writes down what it is told, with a list of all mappings that it keeps by it.
+/// Records its calls, and keeps a list of all mappings by them.
 #[derive(Default)]
 struct Scribe {
     told: Mutex<Vec<Told>>,
@@ -100,7 +100,7 @@ impl Scribe {
         mem::take(&mut self.told.lock().unwrap())
     }
 
-    /// The one difference that was told since, before and after.
+    /// The one difference since, as `before` and `after` got it.
     fn difference(&self) -> (Vec<Mapping>, Vec<Mapping>) {
         match &self.told()[..] {
             [Told::Before(before), Told::After(after)] => {
@@ -416,7 +416,7 @@ fn a_change_from_inside_the_listener_is_refused() {
     assert_eq!(read(&devices, 0x91), Ok(9));
 }
 
-/// Stops in `before` when it is told of port 1, until it may go on.
+/// Stops in `before` when it gets port 1, until it may go on.
 fn stops() -> (Arc<Devices>, Receiver<()>, Sender<()>) {
     let (stopped, has_stopped) = channel();
     let (go_on, may_go_on) = channel();
@@ -501,7 +501,7 @@ fn a_listener_that_panics_leaves_the_registry_usable() {
     assert_eq!(read(&devices, 2), Ok(2), "it was not published");
     assert!(!unwinds(3));
     assert_eq!(read(&devices, 3), Ok(3));
-    // What is between them and the next change is over, on other threads too.
+    // Accesses between them and the next change are over, on other threads too.
     thread::scope(|scope| {
         let change = || devices.add::<Port>(reads_as(4), span(4, 4)).is_ok();
         assert!(scope.spawn(change).join().unwrap());
@@ -641,7 +641,7 @@ fn of_devices_that_are_withdrawn_and_put_back_the_difference_is_told() {
     let unmapped = vec![on::<Port>(one, 0, 7), on::<Port>(two, 8, 15)];
     assert_eq!(scribe.difference(), (unmapped, vec![on::<Mmio>(one, 0, 7)]));
     scribe.agrees_with(&devices);
-    // Who comes second puts nothing back, and tells nothing.
+    // The second call puts nothing back, and reports nothing.
     devices.restore(&withdrawn).unwrap();
     assert_eq!(scribe.told(), []);
 }

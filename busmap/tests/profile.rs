@@ -1,4 +1,4 @@
-//! What handles count: accesses by device, exactly, whatever becomes of the devices meanwhile, and the
+//! Counts of handles: accesses by device, exactly, whatever happens to the devices, and the
 //! addresses that were missed.
 
 mod common;

@@ -1,4 +1,4 @@
-//! Removal: when a device is quiescent, and who gets it.
+//! Removal: when a device is quiescent, and which owner gets it.
 
 mod common;
 
@@ -121,7 +121,7 @@ fn what_is_removed_by_a_batch_comes_in_the_order_of_the_removals() {
     assert_eq!(read(&devices, 1), Ok(1));
 }
 
-/// A device that knows whether anybody may be inside it, and counts its drops.
+/// A device that knows whether a vCPU may be inside it, and counts its drops.
 struct Guarded {
     over: AtomicBool,
     drops: Arc<AtomicU64>,
@@ -151,7 +151,7 @@ impl Guarded {
     }
 }
 
-/// Hot-unplug under vCPUs, with and without handles: nobody is inside a device that is quiescent, and
+/// Hot-unplug under vCPUs, with and without handles: no vCPU is inside a device that is quiescent, and
 /// in the end each was dropped once.
 #[test]
 fn nobody_is_inside_a_quiescent_device() {
@@ -171,7 +171,7 @@ fn nobody_is_inside_a_quiescent_device() {
             thread::yield_now();
             let removed = devices.remove(id).unwrap();
             match n % 3 {
-                // Nobody waits: it goes when it goes.
+                // No thread waits for it.
                 0 => drop(removed),
                 1 => {
                     let device = removed.wait_timeout(LONG).expect("the vCPUs leave");

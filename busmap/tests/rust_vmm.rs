@@ -20,7 +20,7 @@ use busmap::{
     },
 };
 
-/// What a device was called with: the base, the offset, and the bytes of a write or the length of a
+/// The arguments of a call of a device: the base, the offset, and the bytes of a write or the length of a
 /// read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Call {

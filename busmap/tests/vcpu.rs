@@ -1,4 +1,4 @@
-//! A vCPU's own handle: it finds what the registry finds, and is seldom behind it.
+//! A vCPU's own handle: it finds the same devices as the registry, and is rarely behind it.
 
 mod common;
 
@@ -191,7 +191,7 @@ fn a_handle_finds_what_the_registry_finds() {
     assert!(cfg!(miri) || hits > 0);
 }
 
-/// Who learns of a change by any synchronisation finds it by its handle.
+/// A vCPU that learns of a change by any synchronisation sees it through its handle.
 #[test]
 fn a_handle_knows_of_the_changes_that_it_was_told_of() {
     let devices = Arc::new(Devices::new());
@@ -205,7 +205,7 @@ fn a_handle_knows_of_the_changes_that_it_was_told_of() {
         let now = moves.load(Acquire);
         match found {
             Ok(value) => assert_eq!(value, 1),
-            // The next move may be made before the vCPU is told of it.
+            // The next move may be made before the vCPU learns of it.
             Err(_) => assert!(
                 now > told || read(&devices, told).is_err(),
                 "the device is missed where it was moved to"

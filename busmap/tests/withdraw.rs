@@ -54,7 +54,7 @@ fn the_first_to_miss_them_restores_them() {
     assert_eq!(ids, [1, 2, 3, 4]);
 }
 
-/// Who comes second restores nothing: what was changed since stays.
+/// A second call restores nothing: later changes stay.
 #[test]
 fn many_threads_miss_them_at_once() {
     for _ in 0..rounds(300) {

@@ -52,7 +52,7 @@ ARCHITECTURES = {
 # How many accesses the sweeps make that leave nothing out: at each eighth offset a read and a write of each of four widths.
 WHOLE = {'GICv2': 0x1_0000, 'GICD': 0x1_0000, 'GICR 0 and 1': 2 * 0x2_0000, 'PLIC': 0x21_0000}
 
-# What the sabotaged crate does wrong, by the number that it knows it by, where, and what is seen of it.
+# The faults of the sabotaged crate by number, with the machine and the text that shows each.
 EVERYWHERE = ('aarch64', 'riscv64')
 SABOTAGES = {
     1: ('a wrong value', EVERYWHERE, r'says "(GICv2 CTLR|PLIC priority)'),

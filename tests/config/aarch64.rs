@@ -45,7 +45,7 @@ fn its() -> EmulatedDeviceConfig {
     entry(GPPTITS, ITS, ITS_LENGTH, &[machine::ITS])
 }
 
-/// What comes of these entries for a guest that is trusted with an ITS.
+/// The result of these entries for a guest that is trusted with an ITS.
 fn trusted(entries: &[EmulatedDeviceConfig]) -> Result<AxVmDevices, ConfigError> {
     let builder = AxVmDevices::builder().config(config(entries));
     builder.trust_guest_its(true).build()

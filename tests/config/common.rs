@@ -52,7 +52,7 @@ pub(crate) struct Shared<'r>(pub(crate) &'r AxVmDevices);
 
 // SAFETY: the tests reach the devices that are not `Sync` through `handle_*` alone while there are
 // several vCPUs. It keeps those apart that reach the same state of such a device; of `VGicD` only
-// `assign_irq` writes it, which no vCPU calls. And nobody takes the registry apart.
+// `assign_irq` writes it, which no vCPU calls. And no thread takes the registry apart.
 #[cfg(any(target_arch = "aarch64", target_arch = "riscv64"))]
 unsafe impl Sync for Shared<'_> {}
 
@@ -63,7 +63,7 @@ impl Shared<'_> {
     }
 }
 
-/// Has two vCPUs, each a thread, do `work` at the same time. Each is told which it is, 0 or 1.
+/// Runs `work` on two vCPUs, each a thread, at the same time, with the vCPU's number, 0 or 1.
 #[cfg(any(target_arch = "aarch64", target_arch = "riscv64"))]
 pub(crate) fn on_two_vcpus(devices: &AxVmDevices, work: impl Fn(&AxVmDevices, usize) + Sync) {
     let (shared, work, start) = (&Shared(devices), &work, &Barrier::new(2));

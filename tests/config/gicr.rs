@@ -345,7 +345,7 @@ fn writes_are_made_at_the_same_time_but_for_what_is_written_back() {
 }
 
 /// Has two vCPUs write a register of one redistributor, which holds `before`. Gives what it holds
-/// then; meanwhile the two are never in the device together.
+/// then; the two are never in the device together.
 fn in_turn(
     devices: &AxVmDevices,
     offset: usize,

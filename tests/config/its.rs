@@ -173,7 +173,7 @@ fn commands_go_to_the_host_s_queue_in_order() {
             assert_eq!(command(before + i * COMMAND), *expected);
         }
     }
-    // What is mapped is enabled.
+    // Mapped interrupts are enabled.
     for (lpi, enabled) in [(0x3f, 0), (0x40, 1), (0x41, 1), (0x42, 0)] {
         assert_eq!(properties(FIRST_LPI + lpi), enabled, "{lpi:#x}");
     }

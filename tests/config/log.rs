@@ -22,7 +22,7 @@ impl log::Log for Log {
     fn flush(&self) {}
 }
 
-/// What this thread logs while it does `work`.
+/// The log of this thread during `work`.
 pub(crate) fn logged(work: impl FnOnce()) -> Vec<String> {
     static LOGGER: Once = Once::new();
     LOGGER.call_once(|| {

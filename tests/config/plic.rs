@@ -62,7 +62,7 @@ impl Plic {
         write(&self.devices, self.base + offset, Dword, value);
     }
 
-    /// What the host's has there.
+    /// The value of the host's there.
     fn host(&self, offset: usize) -> usize {
         host::get(self.base + offset, Dword)
     }
@@ -141,7 +141,7 @@ fn enables_and_thresholds_are_the_host_s_for_each_context() {
         assert_eq!(plic.host(offset), context + 1);
         assert_eq!(plic.read(offset), context + 1);
     }
-    // Nobody has written another's.
+    // No context has written another's.
     let enables = (0..4).map(|context| plic.host(ENABLE + ENABLE_STRIDE * context));
     assert!(enables.eq((0..4).map(|context| 0x8000_0001 + context * 0x100)));
 }
@@ -172,7 +172,7 @@ fn an_interrupt_is_raised_claimed_and_completed() {
     }
     assert_eq!(plic.read(claim), 0, "no interrupt");
 
-    // One that is being served waits for its completion, which the host's PLIC is told.
+    // One that is being served waits for its completion, which the guard forwards to the host's PLIC.
     plic.inject(9);
     assert_eq!(plic.read(claim), 0);
     plic.write(claim, 9);

@@ -1,4 +1,4 @@
-//! Runs the examples. Cargo builds them before it runs all tests; for these alone it is told to, by
+//! Runs the examples. Cargo builds them before it runs all tests; for these alone, run
 //! `cargo build --examples`.
 
 mod vm_config;
@@ -24,7 +24,7 @@ fn program(example: &str) -> PathBuf {
     program
 }
 
-/// What runs programs for this target, if cargo was told: an emulator and its arguments.
+/// The runner of programs for this target, if cargo has one: an emulator and its arguments.
 fn runner() -> Vec<String> {
     let target = match env::consts::ARCH {
         "riscv64" => "RISCV64GC",

@@ -303,7 +303,7 @@ impl Drop for HostIts {
     }
 }
 
-/// What the ITS reads and writes while it is swept: all else of its host stays as it was.
+/// The accesses of the ITS while it is swept: all else of its host stays as it was.
 const HOST_ITS_REGISTERS: [usize; 3] = [0x0, 0x88, 0x90];
 
 fn sweep_its() {
@@ -450,7 +450,7 @@ fn gicv2_case<const N: usize>(accesses: [(usize, AccessWidth, Option<usize>); N]
     case(machine(false, &[gicv2()]), GICD, accesses, spilled)
 }
 
-/// An access to a distributor; the host's registers `watched` are none of its business.
+/// An access to a distributor; the host's registers `watched` must not change.
 fn gicd_case(offset: usize, width: AccessWidth, value: Option<usize>, watched: usize) -> Case {
     let host = host_gicd();
     let devices = machine(false, &[gicd(3 * GICD_LENGTH)]);

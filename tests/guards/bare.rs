@@ -17,7 +17,7 @@ pub(crate) struct Case {
     pub(crate) devices: AxVmDevices,
     /// Made in this order; without a value, a read.
     pub(crate) accesses: Vec<(usize, AccessWidth, Option<usize>)>,
-    /// Whether something has happened to the host that is none of the guest's business.
+    /// Whether something has happened to the host that no guest may cause.
     pub(crate) harm: Box<dyn Fn() -> bool>,
 }
 
@@ -33,7 +33,7 @@ pub(crate) struct Row {
 /// How long a child may compute before it is taken to hang, in seconds.
 const PATIENCE: libc::time_t = 3;
 
-/// What a child exits with, if it does: this and two bits.
+/// The exit status of a child that exits: this and two bits.
 const EXIT: i32 = 64;
 const PANICKED: i32 = 1;
 const HARMED: i32 = 2;
@@ -60,7 +60,7 @@ pub(crate) fn check(rows: &[Row]) {
     assert!(!differs, "the table in src/guards/mod.rs differs");
 }
 
-/// What the accesses do, on the guarded device or the bare one.
+/// The effects of the accesses, on the guarded device or the bare one.
 fn in_child(row: &Row, guarded: bool) -> String {
     // SAFETY: the child is this thread alone. It allocates, which glibc allows after a fork, takes no
     // lock that another thread could have held, and ends in `_exit` without running destructors.

@@ -157,7 +157,7 @@ fn two_vcpus() {
     from_two_vcpus(&devices, host, length, &rows(), &[7, 1023, 1024]);
 }
 
-/// An access to a PLIC; the host's registers `watched` are none of its business.
+/// An access to a PLIC; the host's registers `watched` must not change.
 fn case(offset: usize, width: AccessWidth, value: Option<usize>, watched: usize) -> Case {
     let host = host::registers(LENGTH);
     let devices = machine(host);

@@ -29,25 +29,25 @@ pub(crate) type Bare = Arc<dyn BaseDeviceOps<GuestPhysAddrRange>>;
 /// Some registers, and how a guest may access them.
 pub(crate) struct Row {
     pub(crate) offsets: Range<usize>,
-    /// What it may be read in.
+    /// The widths of its reads.
     pub(crate) read: &'static [AccessWidth],
     pub(crate) write: Write,
-    /// What it may be written in.
+    /// The widths of its writes.
     pub(crate) written: &'static [AccessWidth],
 }
 
-/// What a write may do.
+/// The possible effects of a write.
 #[derive(Clone, Copy)]
 pub(crate) enum Write {
-    /// What the device does.
+    /// The effect of the device.
     Pass,
-    /// What the device does with another value, which depends on what the register holds.
+    /// The effect of the device with another value, which depends on the register.
     #[cfg_attr(
         target_arch = "riscv64",
         expect(dead_code, reason = "the PLIC has no such register")
     )]
     As(fn(usize, usize) -> usize),
-    /// What the device does, of values for which this holds of the bare twin.
+    /// The effect of the device, for values for which this is true of the bare twin.
     If(fn(&Twin, usize) -> bool),
 }
 
@@ -120,7 +120,7 @@ pub(crate) struct Twins<'a> {
 }
 
 impl Twins<'_> {
-    /// Makes every access. Of reserved offsets that are far from any register, only each so many.
+    /// Makes every access. Of reserved offsets that are far from any register, only one in `far`.
     pub(crate) fn sweep(&self, far: usize) {
         let _watched = watch();
         let mut accesses = 0;
@@ -181,7 +181,7 @@ impl Twins<'_> {
         rows.find(|row| aligned && row.offsets.contains(&offset))
     }
 
-    /// What a read should give: of the upper half of a long register, that half.
+    /// The expected value of a read: of the upper half of a long register, that half.
     fn read(&self, offset: usize, width: AccessWidth) -> usize {
         match self.is_half(offset, width) {
             true => self.bare.read(offset & !7, Qword) >> (offset % 8 * 8) & mask(Dword),
@@ -227,7 +227,7 @@ impl Twins<'_> {
 struct Shared<'r, B: DeviceBound>(&'r VmDevices<B>);
 
 // SAFETY: a registry of devices that are not `Sync` is reached through `handle_*` alone, which keeps
-// those accesses apart that reach the same state of a device; nobody takes it apart meanwhile.
+// those accesses apart that reach the same state of a device; no thread takes it apart before.
 unsafe impl<B: DeviceBound> Sync for Shared<'_, B> {}
 
 impl<B: DeviceBound> Shared<'_, B> {
@@ -326,7 +326,7 @@ pub(crate) const fn mask(width: AccessWidth) -> usize {
 static STEPS: AtomicU64 = AtomicU64::new(0);
 static SWEEPS: AtomicU64 = AtomicU64::new(0);
 
-/// Tells the watchdog that an access has returned.
+/// Reports to the watchdog that an access has returned.
 pub(crate) fn step() {
     STEPS.fetch_add(1, Relaxed);
 }

@@ -218,7 +218,7 @@ fn serial_devices_come_and_go_while_vcpus_print() {
             let device = removed.wait_timeout(Duration::from_secs(60));
             drop(device.expect("the vCPUs leave it"));
             drop(Arc::into_inner(serial).expect("nobody else has it"));
-            // Its printer is gone, so that this comes to an end.
+            // Its printer is gone, so that this ends.
             total += 1 + printed.iter().count();
         }
         drop(stop);

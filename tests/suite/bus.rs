@@ -30,7 +30,7 @@ assert_not_impl_any!(Device<Unbound>: Send, Sync);
 assert_impl_all!(Batch<'static, ThreadSafe>: Send);
 assert_not_impl_any!(Batch<'static, Unbound>: Send, Sync);
 
-// Whoever waits for a removed device may be another than who removed it.
+// Another thread may wait for a removed device than the one that removed it.
 assert_impl_all!(Removed<ThreadSafe>: Send, Sync, Debug, Error);
 assert_not_impl_any!(Removed<Unbound>: Send, Sync);
 assert_impl_all!(Removed<Unbound>: Debug, Error);

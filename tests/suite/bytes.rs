@@ -1,4 +1,4 @@
-//! Accesses as KVM hands them over: which accesses so many bytes are, in which order the bytes are, and
+//! Accesses as KVM hands them over: the accesses for a number of bytes, in which order the bytes are, and
 //! that a buffer that is read into never keeps what it held.
 
 use std::{cell::Cell, rc::Rc};
@@ -11,7 +11,7 @@ use support::{
     pieces,
 };
 
-/// What the buffer holds before: neither zeros nor ones.
+/// The contents of the buffer before: neither zeros nor ones.
 const OLD: u8 = 0xa5;
 
 /// Reads `length` bytes into a buffer full of [`OLD`].
@@ -21,7 +21,7 @@ fn read<R: Bus>(devices: &AxVmDevices, at: usize, length: usize) -> (AxResult, V
     (result, data)
 }
 
-/// What an undriven bus puts into a buffer.
+/// The bytes of an undriven bus.
 fn floats<R: Bus>(length: usize) -> Vec<u8> {
     vec![floating::<R>(WIDTHS[0]) as u8; length]
 }
@@ -94,7 +94,7 @@ impl Vm {
         }
     }
 
-    /// What these accesses should give, fill a buffer of `length` bytes with, and call.
+    /// The expected result of these accesses, the bytes in a buffer of `length` bytes, and the calls.
     fn expected<R: Bus>(
         &self,
         accesses: Option<Vec<Piece>>,

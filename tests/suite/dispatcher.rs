@@ -269,7 +269,7 @@ impl Deref for Fickle<'_> {
     }
 }
 
-/// What a handle is made of is any code. Whichever registry it goes by, none of its devices is gone.
+/// Any code may implement the target of a handle. Whichever registry it uses, none of its devices is gone.
 #[test]
 fn a_pointer_that_leads_elsewhere_does_no_harm() {
     let registries = [shared_registry(), shared_registry()];

@@ -66,7 +66,7 @@ fn a_device_is_replaced_by_one_with_another_range<R: Bus>() {
     replace::<R>(&mut devices, 0, 2, (0x40, 0x41));
     assert_eq!(owner::<R>(&devices, 0x41), Some(2));
     assert_eq!(owner::<R>(&devices, 0x10), None);
-    // What is free again can be taken, by an addition and by a replacement.
+    // A range that is free again can be taken, by an addition and by a replacement.
     let added = R::add(&devices, Recorder::silent(3, 0x10, 0x17));
     assert!(added.is_ok());
     replace::<R>(&mut devices, 1, 4, (0x18, 0x1f));
@@ -223,7 +223,7 @@ fn a_device_with_two_ranges_keeps_both_and_another_in_its_place_neither<R: Bus>(
     replace::<R>(&mut devices, 1, 3, (0x20, 0x2f));
     let owners = [0x10, 0x20, 0x40].map(|at| owner::<R>(&devices, at));
     assert_eq!(owners, [Some(0), Some(3), Some(0)]);
-    // What would overlap the second range puts it back.
+    // A device that would overlap the second range puts it back.
     replace::<R>(&mut devices, 1, 4, (0x48, 0x57));
     let owners = [0x10, 0x20, 0x48].map(|at| owner::<R>(&devices, at));
     assert_eq!(owners, [Some(0), Some(3), Some(0)]);

@@ -17,7 +17,7 @@ use crate::common::cases;
 const PAGE: usize = 0x1000;
 const BASE: usize = 0x7000_0000;
 
-/// So many pages are nowhere. 0.4.10 doubles the size, which must not overflow.
+/// No memory has this many pages. 0.4.10 doubles the size, which must not overflow.
 const HUGE: usize = usize::MAX / 2 / PAGE;
 
 /// The model: whether each page is taken.
@@ -58,9 +58,9 @@ impl Pages {
 
 #[derive(Clone, Debug)]
 enum Op {
-    /// So many pages and bytes.
+    /// A number of pages and bytes.
     Alloc(usize, usize),
-    /// One of the allocations that were made, without so many pages at either end.
+    /// One of the allocations that were made, without this number of pages at either end.
     ReleaseOne(usize, usize, usize),
     /// Whatever.
     Release(usize, usize),
@@ -84,7 +84,7 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// An entry that sets so many pages aside.
+/// An entry that sets this number of pages aside.
 fn entry(count: usize) -> EmulatedDeviceConfig {
     EmulatedDeviceConfig {
         name: "ivc".into(),
@@ -148,7 +148,7 @@ impl Trio {
             Op::Alloc(count, odd) => self.alloc(count, odd),
             Op::ReleaseOne(..) if self.made.is_empty() => Ok(()),
             Op::ReleaseOne(which, front, back) => {
-                // What was released before, or in part, may be released again: that is refused.
+                // A channel that was released before, or in part, may be released again: that is refused.
                 let (addr, size) = self.made[which % self.made.len()];
                 let size = size.saturating_sub((front + back) * PAGE);
                 self.release(addr + front * PAGE, size)
@@ -277,7 +277,7 @@ fn what_lies_beside_the_ivc_range_or_on_another_bus_is_a_device_s() {
                port     0x0..=0xffff #4\n";
     assert_eq!(devices.snapshot().to_string(), map);
     assert_eq!(devices.snapshot().mmio().count(), 2);
-    // Nobody answers there.
+    // No device answers there.
     let read = Mmio::read(&devices, BASE, AccessWidth::Byte);
     assert_eq!(read, Err(AxError::NotFound));
     assert!(devices.find_mmio_dev(BASE.into()).is_none());

@@ -1,4 +1,4 @@
-//! The listener of a registry: every change of this crate's API is told to it, and can be refused by it.
+//! The listener of a registry: it gets every change of this crate's API, and can refuse it.
 
 use std::{
     mem,
@@ -19,7 +19,7 @@ use axvmconfig::{EmulatedDeviceConfig, EmulatedDeviceType::Console};
 use static_assertions::{assert_impl_all, assert_not_impl_any};
 use support::{Access, Bus, Recorder, device, read_of, registry, shared_registry, size};
 
-// A listener changes nothing of who may share a registry.
+// A registry with a listener can be shared as one without.
 assert_impl_all!(SharedVmDevices: Send, Sync);
 assert_not_impl_any!(AxVmDevices: Send, Sync);
 assert_impl_all!(dyn Listener: Send, Sync);
@@ -27,7 +27,7 @@ assert_impl_all!(dyn Listener: Send, Sync);
 const BYTE: AccessWidth = AccessWidth::Byte;
 const VETO: Veto = Veto::new("no doorbell is left").with_code(28);
 
-/// Writes down each difference, once it was told before and after.
+/// Records each difference, once `before` and `after` got it.
 #[derive(Default)]
 struct Scribe {
     announced: Mutex<Option<Difference>>,
@@ -52,7 +52,7 @@ impl Listener for Scribe {
     }
 }
 
-/// What one difference unmaps and maps.
+/// The spans that one difference unmaps and maps.
 type Told = (Vec<Mapping>, Vec<Mapping>);
 
 impl Scribe {
@@ -140,7 +140,7 @@ fn iter_mut_is_told_at_the_first_use<R: Bus>() {
     let id = R::add(&devices, Recorder::silent(1, 0x10, 0x1f)).unwrap();
     let other = R::add(&devices, Recorder::silent(2, 0x20, 0x2f)).unwrap();
     scribe.told();
-    // Another device in the same place: who answers, but not where.
+    // Another device in the same place: another device answers, at the same place.
     *R::all_mut(&mut devices)[1] = Recorder::silent(3, 0x20, 0x2f);
     assert_eq!(R::read(&devices, 0x20, BYTE), read_of::<R>(3, 0x20));
     assert_eq!(scribe.told(), []);
@@ -160,14 +160,14 @@ fn iter_mut_is_told_at_the_first_use<R: Bus>() {
     assert_eq!(scribe.told(), [(vec![on::<R>(other, 0x20, 0x2f)], vec![])]);
 }
 
-/// Looks into its registry, and tries to change it, each time that it is told.
+/// Looks into its registry, and tries to change it, in each call.
 #[derive(Default)]
 struct Meddler {
     devices: Mutex<Weak<SharedVmDevices>>,
     met: Mutex<Vec<Met>>,
 }
 
-/// What became of a change, and whether there was a device at either of two places.
+/// The result of a change, and whether there was a device at either of two places.
 type Met = (Result<(), Refusal>, Vec<bool>);
 
 impl Meddler {
@@ -208,7 +208,7 @@ fn a_listener_sees_the_registry_before_and_after_and_does_not_change_it<R: Bus>(
         met,
         [(refused, vec![true, false]), (refused, vec![false, true])]
     );
-    // What `iter_mut_*` has lent: before they are put back, nothing is found from inside.
+    // The devices that `iter_mut_*` has lent: before they are put back, nothing is found from inside.
     *meddler.devices.lock().unwrap() = Weak::new();
     let alone = Arc::get_mut(&mut devices).expect("nobody else has it");
     *R::all_mut(alone)[0] = Recorder::silent(2, 0x10, 0x1f);
@@ -221,7 +221,7 @@ fn a_listener_sees_the_registry_before_and_after_and_does_not_change_it<R: Bus>(
     );
 }
 
-/// A guest may move its device while another change is being made: it waits, and is told in its turn.
+/// A guest may move its device while another change is being made: it waits, and is reported in its turn.
 fn devices_that_move_themselves_on_many_threads_take_turns<R: Bus>() {
     const THREADS: usize = 4;
     const MOVES: usize = size(200, 3);

@@ -240,7 +240,7 @@ fn a_device_is_not_quiescent_while_a_vcpu_is_inside() {
     });
 }
 
-/// Each vCPU lets go when it is kicked out of its guest, and not before.
+/// Each vCPU drops its tables when it is kicked out of its guest, and not before.
 #[test]
 fn waiting_ends_when_every_vcpu_was_kicked() {
     const VCPUS: usize = 3;

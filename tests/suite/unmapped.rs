@@ -10,7 +10,7 @@ use support::{Bus, Journal, Recorder, WIDTHS, extent, floating};
 const HOLE: usize = 0x100;
 const LAST: usize = 0x1f;
 
-/// What became of an access.
+/// The result of an access.
 #[derive(Debug, PartialEq)]
 enum Outcome {
     Gave(AxResult<usize>),
@@ -27,7 +27,7 @@ fn outcome(access: impl FnOnce() -> AxResult<usize>) -> Outcome {
     }
 }
 
-/// What a miss gives: a read, or a write if it is `Ok`. It is a `direction` of what is `at` an address.
+/// The result of a miss: of a read, or of a write if it is `Ok`. It is a `direction` of what is `at` an address.
 fn expected<R: Bus>(
     policy: Unmapped,
     crosses: bool,

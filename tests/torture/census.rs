@@ -29,7 +29,7 @@ thread_local! {
     static READS_ONLY: Cell<bool> = const { Cell::new(false) };
 }
 
-/// What this thread drops from now on is a mistake.
+/// This thread must drop no device from now on.
 pub(crate) fn only_reads() {
     READS_ONLY.set(true);
 }
@@ -71,7 +71,7 @@ impl Census {
         self.born.load(Acquire) - self.dead.load(Acquire)
     }
 
-    /// Leaves a removed device to [`bury_left`](Self::bury_left): for who cannot wait. Of every third
+    /// Leaves a removed device to [`bury_left`](Self::bury_left): for a thread that cannot wait. Of every third
     /// nothing is kept, so that it goes with the last table that lists it.
     pub(crate) fn leave(&self, removed: Removed<ThreadSafe>) {
         if !self.left.fetch_add(1, Relaxed).is_multiple_of(3) {
@@ -79,7 +79,7 @@ impl Census {
         }
     }
 
-    /// Poisons what was left and is quiescent by now; tells how many are not.
+    /// Poisons the devices that were left and are quiescent by now; returns how many are not.
     pub(crate) fn bury_left(&self) -> usize {
         // Not under the lock: a sweep drops devices.
         let mut leaving = mem::take(&mut *self.leaving.lock().unwrap());
@@ -116,11 +116,11 @@ impl Census {
     }
 }
 
-/// What a living device's marks hold.
+/// The marks of a living device.
 const ALIVE: u64 = 0xa11e_a11e_a11e_a11e;
 const POISON: u64 = 0xdead_dead_dead_dead;
 
-/// What a device does in an access besides: it gets the address, and what is written in a write.
+/// A device's own action in an access, with the address and the value of a write.
 type Act = dyn Fn(usize, Option<usize>) + Send + Sync;
 
 /// A device whose state is a [`Victim`].
@@ -131,7 +131,7 @@ pub(crate) type Doomed =
 pub(crate) struct Victim {
     first: usize,
     length: usize,
-    /// What it reads as.
+    /// The value of a read.
     generation: usize,
     mark: AtomicU64,
     /// The same without atomics, so that tools see a race where nothing orders an access before the

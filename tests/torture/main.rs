@@ -1,5 +1,5 @@
 //! Long, hard use of the registry under many threads: devices come, move and go as fast as they can
-//! while vCPUs access them, and none is ever called when nobody should be inside it.
+//! while vCPUs access them, and none is ever called when no vCPU should be inside it.
 //!
 //! Each test takes a second or two; with `AXDEVICE_TORTURE_SECONDS` it takes as long as that says
 //! (`.ci/torture.sh`). `census` and `budget` are what the tests share; every other module is one way

@@ -23,16 +23,16 @@ use crate::{
 
 const LENGTH: usize = 0x10;
 
-/// How many places there are. Every device may come to any of them.
+/// The number of places. Every device may move to any of them.
 const PLACES: usize = 6;
 
 /// The two devices, and what they do to each other.
 struct Duel {
     devices: Weak<SharedVmDevices>,
     census: Arc<Census>,
-    /// Who is registered on either side, if anybody is.
+    /// The device that is registered on either side, if any.
     sides: [Mutex<Option<DeviceId>>; 2],
-    /// What a handler holds while it changes the registry.
+    /// The lock that a handler holds while it changes the registry.
     locks: [Mutex<()>; 2],
     blows: AtomicUsize,
     moves: AtomicUsize,
@@ -68,7 +68,7 @@ impl Duel {
         }
     }
 
-    /// What the handler on this side does: it moves or removes the other, which may be inside its own.
+    /// The action of the handler on this side: it moves or removes the other, which may be inside its own.
     fn strike(self: &Arc<Self>, side: usize) {
         let _inside = self.locks[side].lock().unwrap();
         let devices = self.devices.upgrade().expect("the test has it");

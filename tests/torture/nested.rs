@@ -27,11 +27,11 @@ const LENGTH: usize = 0x10;
 /// The addresses of one vCPU: two ranges for every level.
 const LANE: usize = 4 * DEPTH * LENGTH;
 
-/// What the devices of a test share.
+/// The state that the devices of a test share.
 struct Mine {
     devices: Weak<SharedVmDevices>,
     census: Arc<Census>,
-    /// Whether nobody else accesses devices, so that a device is quiescent once its access is over.
+    /// Whether no other vCPU accesses devices, so that a device is quiescent once its access is over.
     alone: bool,
     deepest: AtomicUsize,
 }
@@ -60,7 +60,7 @@ impl Mine {
         id
     }
 
-    /// What a device does in an access: it maps the next, accesses that, and has it unmapped, by
+    /// A device's action in an access: it maps the next, accesses that, and unmaps it, by
     /// itself if that did not do it.
     fn dig(self: &Arc<Self>, lane: usize, level: usize, own: DeviceId) {
         self.deepest.fetch_max(level, Relaxed);

@@ -24,8 +24,8 @@ use crate::{
 const PLACES: usize = 8;
 const LENGTH: usize = 0x10;
 
-/// What was published about a place. The numbers of its changes: after an odd one a device is there,
-/// of which the number is the generation; after an even one nobody is.
+/// The publications about a place. The numbers of its changes: after an odd one a device is there,
+/// of which the number is the generation; after an even one none is.
 #[derive(Default)]
 struct Place {
     begun: AtomicUsize,

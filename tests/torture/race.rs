@@ -21,10 +21,10 @@ const LENGTH: usize = 0x10;
 const HERE: usize = 0x1000;
 const THERE: usize = 0x2000;
 
-/// Who has the addresses right beside either range.
+/// The devices at the addresses right beside either range.
 const NEIGHBOURS: [usize; 4] = [HERE - LENGTH, HERE + LENGTH, THERE - LENGTH, THERE + LENGTH];
 
-/// What the wanderer reads as; its neighbours are above, its rivals below.
+/// The value of the wanderer; its neighbours are above, its rivals below.
 const WANDERER: usize = 1_000;
 
 fn span(first: usize, length: usize) -> Span {
@@ -57,7 +57,7 @@ fn wander(devices: &SharedVmDevices, wanderer: DeviceId, failed: impl Fn() -> bo
     }
 }
 
-/// Tries to add a rival where the wanderer was; removes it again. Tells whether it got in.
+/// Tries to add a rival where the wanderer was; removes it again. Returns whether it got in.
 fn rival(
     devices: &SharedVmDevices,
     wanderer: DeviceId,

@@ -1,4 +1,4 @@
-//! A device is removed and another takes its range at once, again and again.
+//! A device is removed and another takes its range at once, repeatedly.
 
 use std::{
     sync::{
@@ -26,9 +26,9 @@ const LENGTH: usize = 0x100;
 /// How the range changes hands.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum By {
-    /// Removed, then added: in between nobody has it.
+    /// Removed, then added: in between no device has it.
     Two,
-    /// In one update: somebody always has it.
+    /// In one update: a device always has it.
     One,
 }
 

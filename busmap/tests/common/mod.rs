@@ -36,12 +36,12 @@ pub(crate) fn reads_as(value: u64) -> Device<Fns> {
         .on::<Mmio>(handler)
 }
 
-/// What a byte at a port reads as.
+/// The value of a byte at a port.
 pub(crate) fn read(devices: &Devices, port: u64) -> Result<u64, Miss> {
     devices.dispatch::<Port, _>(port, 0, |hit| hit.handler()(port - hit.span().first()))
 }
 
-/// How many rounds of so many to make: few where every step is slow.
+/// The number of rounds to make of `n`: few where every step is slow.
 pub(crate) const fn rounds(n: u64) -> u64 {
     match option_env!("BUSMAP_FEW_ROUNDS") {
         _ if cfg!(miri) => n.div_ceil(1_000),

@@ -25,7 +25,7 @@ pub fn hot_add(
     devices(vm).add_mmio_dev(device)
 }
 
-/// Prints who owns which addresses.
+/// Prints the owners of addresses.
 pub fn memory_map(vm: &AxVM) -> String {
     let mut map = String::new();
     write!(map, "{}", devices(vm).snapshot()).expect("a String takes everything");

@@ -13,7 +13,7 @@ use support::{Bus, Recorder, answer, device_of, owners, read_of, registry, span}
 const BYTE: AccessWidth = AccessWidth::Byte;
 const QWORD: AccessWidth = AccessWidth::Qword;
 
-/// What `for_each_*` visits, by address, which is what a snapshot lists.
+/// The devices that `for_each_*` visits, by address, which are those that a snapshot lists.
 fn visited<R: Bus>(devices: &AxVmDevices) -> Vec<(DeviceId, R)> {
     let mut visited = Vec::new();
     R::for_each(devices, |id, range, _| visited.push((id, range)));
@@ -48,7 +48,7 @@ fn an_unmapped_device_keeps_its_registration_and_its_id<R: Bus>() {
         assert!(visited::<R>(&devices).contains(&(id, sixteen(first))));
         assert_eq!(devices.unmap(id, sixteen::<R>(first)), Ok(()));
     }
-    // Meanwhile its range is free, and may be taken.
+    // Its range is free, and may be taken.
     let heir = R::add(&devices, Recorder::silent(3, 0x1f, 0x1f)).unwrap();
     let overlap = Refusal::Overlap {
         bus: R::BUS,

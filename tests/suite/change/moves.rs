@@ -1,4 +1,4 @@
-//! Moves: a device gets another range, in one step, whoever is inside it.
+//! Moves: a device gets another range, in one step, even with vCPUs inside it.
 
 use std::sync::{Arc, OnceLock};
 
@@ -190,7 +190,7 @@ fn a_device_does_not_change_its_bus() {
     assert_eq!(devices.snapshot().to_string(), moved);
 }
 
-/// Until it has let go of the old tables, a vCPU may call a moved device with the old addresses; so
+/// Until it has dropped the old tables, a vCPU may call a moved device with the old addresses; so
 /// does a handler that is inside it while it moves.
 #[test]
 fn a_vcpu_inside_a_device_that_moves_stays_inside() {
@@ -227,7 +227,7 @@ fn a_move_may_be_the_first_use_after_iter_mut() {
     );
     let byte = devices.handle_port_read(Port(0x21), BYTE);
     assert_eq!(byte, read_of::<PortRange>(1, 0x21));
-    // What stays in its place keeps the range that it was moved to.
+    // A device that stays in its place keeps the range that it was moved to.
     assert_eq!(devices.iter_mut_port_dev().count(), 1);
     assert!(devices.handle_port_read(Port(0x21), BYTE).is_ok());
     assert!(devices.handle_port_read(Port(8), BYTE).is_err());

@@ -146,7 +146,7 @@ fn threads_that_reprogram_a_device_leave_it_where_it_says<R: Bus>() {
     // Each to ranges of its own, some of which overlap those of the others.
     let program = |thread: usize, step: usize| {
         *range.lock().unwrap() = sixteen(0x10 + thread * 8 + step % 3 * 0x40);
-        // However often the others have moved it meanwhile.
+        // However often the others have moved it before.
         while devices.reindex(id) == Err(Refusal::Restless { id, bus: R::BUS }) {}
     };
     thread::scope(|scope| {

@@ -56,7 +56,7 @@ fn removing_may_be_the_first_use_after_iter_mut<R: Bus>() {
         Arc::ptr_eq(&given, &(heir.clone() as _)),
         "the place's device"
     );
-    // What `iter_mut_*` put back does not come back again.
+    // A device that `iter_mut_*` put back is not put back again.
     assert_eq!(R::all_mut(&mut devices).len(), 1);
     assert_eq!(R::all(&devices).len(), 1);
     assert_eq!(Arc::strong_count(&heir), 2, "given, and the test's");

@@ -433,7 +433,7 @@ fn an_update_in_an_update_is_published_first() {
     assert!(devices.handle_port_read(Port(8), BYTE).is_err());
 }
 
-/// A device on all three buses comes, moves and goes; whoever looks sees it whole or not at all.
+/// A device on all three buses comes, moves and goes; every lookup sees it whole or not at all.
 #[test]
 fn all_buses_change_in_one_publication() {
     const ROUNDS: usize = size(600, 6);

@@ -1,4 +1,4 @@
-//! Who frees what, and when: tables only writers, devices whoever holds them last.
+//! Which thread frees what, and when: tables only writers, devices their last holder.
 
 use std::{
     sync::{

@@ -1,4 +1,4 @@
-//! A shared registry under many threads: changes that are seen by all who learn of them, changes
+//! A shared registry under many threads: changes that are seen by all threads that learn of them, changes
 //! that race, and dispatches that do not mind.
 
 use std::{
@@ -70,7 +70,7 @@ fn whoever_learns_of_a_device_finds_it() {
                     reached(devices, known - 1);
                     reached(devices, pick);
                     assert!(devices.find_mmio_dev(place(pick).into()).is_some());
-                    // What is not there yet, or is, but never another device.
+                    // The device, or none yet, but never another one.
                     let at = place((known + 1) % DEVICES) + 8;
                     let read = devices.handle_mmio_read(at.into(), QWORD);
                     assert!(read.is_err() || read == Ok(answer((known + 1) % DEVICES, at)));
@@ -129,7 +129,7 @@ fn of_two_that_overlap_exactly_one_is_refused() {
             let recorder = Recorder::silent(side, first(side), first(side) + 0xf);
             start.wait();
             let refusal = devices.add_mmio_dev(recorder).err()?.refusal();
-            // Whoever is refused learns that the other is there.
+            // The thread that is refused learns that the other device is there.
             let at = first(1 - side);
             let read = devices.handle_mmio_read(at.into(), QWORD);
             assert_eq!(read, Ok(answer(1 - side, at)));
@@ -217,7 +217,7 @@ fn dispatches_nested_deeper_than_any_slots() {
     const DEPTH: u16 = size(40, 17) as u16;
     let devices = Arc::new(shared_registry());
     let registry = Arc::downgrade(&devices);
-    // At the bottom each vCPU waits for the others, and for a device that is added meanwhile.
+    // At the bottom each vCPU waits for the others, and for a device that is added.
     let (bottom, added) = (Barrier::new(VCPUS + 1), Barrier::new(VCPUS + 1));
     let barriers = Arc::new((bottom, added));
     let at_bottom = barriers.clone();

@@ -35,7 +35,7 @@ impl Access {
 /// A device made of its state and of two closures, which get the state: one gives the range, the other
 /// handles an access. A write drops the value that the second gives.
 ///
-/// What the device does when it is dropped is up to its state, such as an [`OnDrop`].
+/// The state decides what the device does when it is dropped, such as an [`OnDrop`].
 pub struct Device<S, G, F> {
     state: S,
     range: G,

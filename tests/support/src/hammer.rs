@@ -16,7 +16,7 @@ fn vcpus() -> usize {
     size(8 * cores, 3)
 }
 
-/// Calls `access` on each vCPU again and again for `time`; under Miri, whose clock is no measure, five
+/// Repeats `access` on each vCPU for `time`; under Miri, whose clock is no measure, five
 /// times. Gives the number of accesses that each vCPU made after all had started: a vCPU that is alone is
 /// hundreds of times as fast.
 ///

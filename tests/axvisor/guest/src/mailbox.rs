@@ -5,7 +5,7 @@ use crate::{
     arch::{self, MAILBOX},
 };
 
-/// What is to be sabotaged in the hypervisor, a number, or zero.
+/// The number of the hypervisor's sabotage, or zero.
 const SABOTAGE: usize = MAILBOX;
 
 /// Whether the sweeps leave nothing out.

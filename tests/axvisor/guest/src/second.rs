@@ -4,7 +4,7 @@ use core::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use crate::arch;
 
-/// What both vCPUs do, given which of them does it: the number of wrong values.
+/// The task of both vCPUs, which gets the vCPU's number and returns the number of wrong values.
 pub(crate) type Task = fn(vcpu: usize) -> usize;
 
 /// No task's address.
@@ -16,7 +16,7 @@ static TASK: AtomicUsize = AtomicUsize::new(0);
 /// How many tasks it has begun.
 static BEGUN: AtomicUsize = AtomicUsize::new(0);
 
-/// What its last task gave.
+/// The result of its last task.
 static RESULT: AtomicUsize = AtomicUsize::new(0);
 
 /// Does `task` on both vCPUs at once. Gives how many values were wrong on either.

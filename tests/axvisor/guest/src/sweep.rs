@@ -6,7 +6,7 @@ use crate::{Width, arch, mailbox};
 
 const STEP: usize = 8;
 
-/// One in so many offsets is visited where there are no registers, unless all are to be.
+/// One in this many offsets is visited where there are no registers, unless all are to be.
 const RESERVED: usize = 257;
 
 /// Visits the device at `base`, whose registers are at `registers`, and writes what `value` says at an offset. Gives how

@@ -13,7 +13,7 @@ pub use real::*;
 /// Where guests write; no device is there. `../guest/src/mailbox.rs` has it too.
 const SABOTEUR: usize = 0x7f00_0000;
 
-/// What is done wrong. `SABOTAGES` in `../run.py` has the numbers, and what sees it.
+/// The fault. `SABOTAGES` in `../run.py` has the numbers, and the texts that show each.
 static WRONG: AtomicUsize = AtomicUsize::new(0);
 
 const VALUE: usize = 1;

@@ -21,18 +21,18 @@ pub(super) fn is_taken<R: Bus>(ranges: &[R]) -> bool {
 }
 
 /// Whether the access lies wholly in its owner's range. 0.4.10 hands it to the owner of its first
-/// byte; ours to nobody, so the oracle is not asked. System register accesses have no extent.
+/// byte; ours to no device, so the oracle is not asked. System register accesses have no extent.
 pub(super) fn is_whole<R: Bus>(range: R, at: usize, width: AccessWidth) -> bool {
     let last = at.checked_add(extent::<R>(width) - 1);
     last.is_some_and(|last| last <= R::HIGHEST && range.contains(R::at(last)))
 }
 
-/// What of a value passes the bus. 0.4.10 passes all of it, both ways; ours masks it to the width of
+/// The part of a value that passes the bus. 0.4.10 passes all of it, both ways; ours masks it to the width of
 /// the access, except on the system register bus, which has none.
 pub(super) fn passed<R: Bus>(value: usize, width: AccessWidth) -> usize {
     carried::<R>(value, width)
 }
 
-/// What a miss gives with ours, under the policy that is chosen here. 0.4.10 panics, so that it is
+/// The result of a miss with ours, under the policy that is chosen here. 0.4.10 panics, so that it is
 /// asked by `find_*`, which must find nothing.
 pub(super) const MISSED: AxError = AxError::NotFound;

@@ -37,7 +37,7 @@ struct Trio {
     devices: usize,
     /// The ids of what was removed, from among which the unknown ones are taken.
     gone: Vec<DeviceId>,
-    /// What was replaced since the last use.
+    /// The replacements since the last use.
     pending: Vec<Deferred>,
 }
 
@@ -242,7 +242,7 @@ impl Trio {
         Ok(())
     }
 
-    /// What a step means on its bus.
+    /// The meaning of a step on its bus.
     fn change<R: Published>(&mut self, step: Step) -> Change<R> {
         match step {
             Step::Add(_, extent) => {
@@ -439,7 +439,7 @@ struct Deferred {
     oracle: Box<dyn FnOnce(&mut axdevice_0_4_10::AxVmDevices)>,
 }
 
-/// What an update is to come to.
+/// The expected result of an update.
 struct Planned {
     model: Model,
     removed: Vec<DeviceId>,

@@ -11,7 +11,7 @@ use std::{
 /// Where vCPUs meet now, or zero. So that other accesses need no lock.
 static PLACE: AtomicUsize = AtomicUsize::new(0);
 
-/// What happens there.
+/// The state of the meeting.
 static MEETING: Mutex<Option<Arc<Gathering>>> = Mutex::new(None);
 
 struct Gathering {
@@ -22,7 +22,7 @@ struct Gathering {
 
 #[derive(Clone, Copy, PartialEq)]
 enum Stage {
-    /// Nobody has come.
+    /// No vCPU is there.
     Empty,
     /// The first waits.
     Waiting,

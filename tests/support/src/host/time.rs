@@ -35,7 +35,7 @@ pub fn deadlines() -> Vec<Duration> {
     deadlines
 }
 
-/// Lets time pass. Whatever timers expire meanwhile are called at its end.
+/// Lets time pass. Timers that expire are called at its end.
 pub fn pass(time: Duration) {
     let nanos = u64::try_from(time.as_nanos()).expect("less than 584 years");
     let now = Duration::from_nanos(NOW.fetch_add(nanos, Ordering::Relaxed) + nanos);

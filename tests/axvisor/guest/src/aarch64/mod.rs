@@ -77,7 +77,7 @@ unsafe extern "C" {
 }
 
 pub(crate) fn run() {
-    // The first VM is on the physical CPU number 0: on others interrupts come to it as FIQs, which Axvisor does not stand.
+    // The first VM is on the physical CPU number 0: on others it gets interrupts as FIQs, on which Axvisor panics.
     match mrs!("MPIDR_EL1") & 0xff {
         0 => emulated::run(),
         _ => passthrough::run(),

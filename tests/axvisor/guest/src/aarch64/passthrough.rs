@@ -24,7 +24,7 @@ const GICR_WAKER: usize = 0x14;
 const GICR_PROPBASER: usize = 0x70;
 const GICR_ISENABLER0: usize = 0x1_0100;
 
-/// What a thread pointer of the guest's points to: memory that the host has at the same address.
+/// The target of the guest's thread pointer: memory that the host has at the same address.
 const POINTED: usize = MAILBOX + 0x100;
 
 pub(super) fn run() {

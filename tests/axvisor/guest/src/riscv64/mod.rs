@@ -80,7 +80,7 @@ fn registers() {
     );
 }
 
-/// What is written is a source that is not active, where it is completed.
+/// Where a source is completed, the sweep writes one that is not active.
 fn sweeps() {
     let registers = [0..0x3000, 0x20_0000..0x20_9000];
     let count = sweep(PLIC, LENGTH, &registers, |_| 10);
