@@ -79,7 +79,10 @@ impl Index {
     pub(crate) fn nearest(&self, addr: u64) -> usize {
         // An address below the base gets a high number, which no leaf has.
         let leaf = addr.wrapping_sub(self.base) >> (self.shift & 63);
-        let Some(&below) = self.below.get(leaf as usize) else {
+        let Some(&below) = usize::try_from(leaf)
+            .ok()
+            .and_then(|leaf| self.below.get(leaf))
+        else {
             hint::cold_path();
             return self.nearest_outside(addr);
         };
@@ -214,11 +217,12 @@ impl Index {
             rank += 1;
         }
         below.resize(last + 1, rank);
+        let reach = most.next_power_of_two();
+        reserve(&mut self.firsts, reach)?;
+        // INVARIANT (Sorted): as many follow before there are leaves. (Reach): as many as start in any leaf.
+        self.firsts.resize(self.len + reach, u64::MAX);
+        self.reach = reach;
         self.below = below;
-        // INVARIANT (Reach): as many as start in any leaf. (Sorted): as many follow.
-        self.reach = most.next_power_of_two();
-        reserve(&mut self.firsts, self.reach)?;
-        self.firsts.resize(self.len + self.reach, u64::MAX);
         Ok(())
     }
 }
