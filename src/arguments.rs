@@ -28,10 +28,10 @@ const ITS_LENGTH: usize = 0x2_0000;
 /// context 0, at 0x20_0004 (RISC-V PLIC specification 1.0.0, "Memory Map"), one context too many.
 const PLIC_LENGTH: usize = 0x20_0005;
 
-/// How far apart two PLIC contexts' registers are (the same).
+/// The stride of the PLIC contexts' registers (same specification).
 const PLIC_CONTEXT_STRIDE: usize = 0x1000;
 
-/// Where all that this crate builds of an entry's range is.
+/// The bus of every device that this crate builds from an entry.
 const MMIO: BusId = BusId::Mmio;
 
 /// Checks that `[base_gpa, base_gpa + length)` is a range, and not empty.
@@ -99,7 +99,7 @@ pub(crate) fn redistributors(
             .filter(|&end| end <= ARM_PHYSICAL_END)
             .ok_or(NoSuchCpu { pcpu_id })?;
     }
-    // Nothing here can wrap: the last one does not.
+    // No base can wrap, since that of the last redistributor does not.
     Ok((0..cpu_num).map(move |i| Redistributor {
         base: base + i * stride,
         pcpu_id: pcpu_id + i,
@@ -110,7 +110,7 @@ pub(crate) fn redistributors(
 pub(crate) fn host_gits_base(config: &EmulatedDeviceConfig) -> Result<usize, ConfigFault> {
     let base = argument(config, 0, "host_gits_base")?;
     check_range(config)?;
-    // The device reaches every register of the host's, and what the guest's range is longer.
+    // The device accesses the host's registers at every offset of the guest's range, however long it is.
     let end = base.checked_add(config.length.max(ITS_LENGTH));
     end.filter(|&end| end <= ARM_PHYSICAL_END)
         .ok_or(DoesNotFit {
@@ -119,7 +119,7 @@ pub(crate) fn host_gits_base(config: &EmulatedDeviceConfig) -> Result<usize, Con
     Ok(base)
 }
 
-/// How many contexts a PPPT global entry asks for.
+/// Returns the number of contexts of a PPPT global entry.
 pub(crate) fn plic_contexts(config: &EmulatedDeviceConfig) -> Result<usize, ConfigFault> {
     let context_num = argument(config, 0, "context_num")?;
     check_range(config)?;

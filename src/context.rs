@@ -1,4 +1,4 @@
-//! Which context runs: a thread, or what an embedder on bare metal says.
+//! The identity of the running context: a thread, or on bare metal a context that the embedder identifies.
 
 use core::num::NonZero;
 
@@ -16,8 +16,8 @@ pub(crate) const UNKNOWN: usize = 1;
 /// The embedder's function that identifies contexts.
 static CONTEXT_ID: Once<fn() -> usize> = Once::new();
 
-/// Sets the function that gives the identity of the running context on bare metal, for all
-/// registries, once.
+/// Sets, once for all registries, the function that returns the identity of the running context on
+/// bare metal.
 ///
 /// A [`Serialized`](crate::Serialized) device needs it to tell an access that must wait for another
 /// context from one that would wait for itself, which is an error. Without it such an access waits
@@ -73,7 +73,7 @@ pub(crate) fn identity() -> Option<NonZero<usize>> {
     }
 }
 
-/// The identity that the embedder gives.
+/// Returns the identity that the embedder's function returns.
 #[inline]
 fn told() -> usize {
     match CONTEXT_ID.get() {

@@ -1,4 +1,4 @@
-//! [`FairLock`]: a lock that contexts get in the order in which they come.
+//! [`FairLock`]: a lock that contexts acquire in order of arrival.
 
 use core::{
     cell::UnsafeCell,
@@ -19,13 +19,13 @@ const FREE: usize = 0;
 /// `holder` where no context is inside, and the first waiter is the next.
 const RESERVED: usize = 2;
 
-/// A lock that a context waits for as long as another one is inside.
+/// A mutual-exclusion lock with a FIFO queue of waiters.
 ///
-/// Contexts get in in the order in which they come; only one that comes just as another begins to
-/// wait may get in before that. On hosted targets a waiter sleeps. A context that is inside already
-/// gets an error at once, where [`context`] distinguishes contexts.
+/// Contexts enter in order of arrival, except that a context that arrives just as another begins to
+/// wait may enter before it. On hosted targets a waiter sleeps. A context that is already inside
+/// gets an error immediately, where [`context`] distinguishes contexts.
 ///
-/// To enter and leave costs one read-modify-write while no context waits. Those that wait queue up,
+/// Entering and leaving cost one read-modify-write while no context waits. Waiters form a queue,
 /// and only the first of them watches the lock.
 ///
 /// # Invariants
@@ -68,7 +68,7 @@ impl<T> FairLock<T> {
         }
     }
 
-    /// Enters, alone, once those that came before have left.
+    /// Enters once all earlier contexts have left; no other context is inside at the same time.
     ///
     /// # Errors
     ///
@@ -134,7 +134,7 @@ impl<T> FairLock<T> {
         }
     }
 
-    /// Lets the time pass after which the first waiter looks by itself.
+    /// Advances the time to the point at which the first waiter checks the lock without a ring.
     #[cfg(test)]
     pub(crate) fn nap_ends(&self) {
         self.bell.ring();
@@ -146,7 +146,7 @@ impl<T> FairLock<T> {
         self.waiting.load(Relaxed)
     }
 
-    /// Enters if that takes no wait.
+    /// Enters if the lock is free.
     #[cfg(test)]
     pub(crate) fn try_enter(&self) -> Option<Entered<'_, T>> {
         self.take(FREE)
@@ -161,7 +161,7 @@ impl<T> FairLock<T> {
     }
 }
 
-/// The inside of a [`FairLock`]: the context that has it is alone there until it drops it.
+/// The guard of a [`FairLock`]: the context that holds it has exclusive access until it drops it.
 ///
 /// # Invariants
 ///

@@ -76,7 +76,7 @@ where
 }
 
 /// A GICv3 redistributor at `base`, of two frames of 64 KiB, the last of its series, for a guest that is not trusted
-/// with LPIs. `lpis` are the interrupts of the host's LPI configuration table, none if it has none.
+/// with LPIs. `lpis` are the interrupts of the host's LPI configuration table; empty if the host has no table.
 pub fn gicr<B: DeviceBound, D>(device: D, base: GuestPhysAddr, lpis: Range<usize>) -> Device<B>
 where
     D: BaseDeviceOps<GuestPhysAddrRange> + Send,

@@ -32,14 +32,14 @@ pub(crate) struct Ivc {
 /// One range of guest physical memory, from which channels are allocated.
 ///
 /// Each page is a bit of a bitmap that is made at start-up, so that nothing is allocated under the
-/// lock. The lock is this allocator's own, on a cache line of its own; a dispatch does not know it.
+/// lock. The allocator has its own lock, on its own cache line; a dispatch does not take it.
 pub(crate) struct IvcChannels {
     base: usize,
     pages: CachePadded<Mutex<Bitmap>>,
 }
 
 impl IvcChannels {
-    /// The range `[base, base + length)`, all free; `None` if there is no memory for the bitmap.
+    /// Returns an allocator of `[base, base + length)`, all free; `None` if there is no memory for the bitmap.
     ///
     /// The caller has checked that the range does not wrap and is of whole pages.
     pub(crate) fn new(base: usize, length: usize) -> Option<Self> {
@@ -49,7 +49,7 @@ impl IvcChannels {
         })
     }
 
-    /// Allocates `size` bytes of the smallest free piece that holds them, the lowest of equals.
+    /// Allocates `size` bytes in the smallest free run that holds them; of equal runs, in the lowest.
     pub(crate) fn alloc(&self, size: usize) -> AxResult<GuestPhysAddr> {
         let count = pages(size)
             .filter(|&n| n > 0)
@@ -92,7 +92,7 @@ impl fmt::Debug for IvcChannels {
     }
 }
 
-/// `bytes` as a whole number of pages.
+/// Converts `bytes` to a whole number of pages.
 pub(crate) const fn pages(bytes: usize) -> Option<usize> {
     if bytes.is_multiple_of(PAGE) {
         Some(bytes / PAGE)
@@ -101,7 +101,7 @@ pub(crate) const fn pages(bytes: usize) -> Option<usize> {
     }
 }
 
-/// Which pages are taken. Pure data.
+/// A bitmap of the allocated pages.
 ///
 /// # Invariants
 ///
@@ -114,7 +114,7 @@ struct Bitmap {
 const BITS: usize = u64::BITS as usize;
 
 impl Bitmap {
-    /// `len` free pages, or `None` if there is no memory for them.
+    /// Returns a bitmap of `len` free pages, or `None` if there is no memory for it.
     fn new(len: usize) -> Option<Self> {
         let count = len.div_ceil(BITS);
         let mut words = Vec::new();
@@ -126,14 +126,14 @@ impl Bitmap {
         Some(bitmap)
     }
 
-    /// Where `count` pages are free: the start of the smallest run that holds them.
+    /// Returns the start of the smallest free run that holds `count` pages.
     fn find(&self, count: usize) -> Option<usize> {
         let runs = self.free_runs().filter(|&(_, length)| length >= count);
         runs.min_by_key(|&(_, length)| length)
             .map(|(first, _)| first)
     }
 
-    /// Whether `count` pages from `first` on are there, and every one of them is taken.
+    /// Whether `count` pages from `first` on are in the bitmap and all taken.
     fn are_taken(&self, first: usize, count: usize) -> bool {
         let end = first.checked_add(count).filter(|&end| end <= self.len);
         end.is_some_and(|end| self.next(first, false) >= end)
@@ -149,7 +149,7 @@ impl Bitmap {
         (first..first + count).for_each(|page| self.words[page / BITS] &= !bit(page));
     }
 
-    /// The free runs from the lowest up: first page and length.
+    /// Iterates over the free runs in ascending order: first page and length.
     fn free_runs(&self) -> impl Iterator<Item = (usize, usize)> {
         let mut from = 0;
         iter::from_fn(move || {

@@ -33,7 +33,7 @@ impl<D: ?Sized> Mount<D> {
         Self { device, handler }
     }
 
-    /// The registration of it.
+    /// Returns the registration of the device.
     pub(crate) fn registered<R, B>(self, name: Option<Arc<str>>) -> busmap::Device<B::Handlers>
     where
         R: BusRange,
@@ -62,14 +62,14 @@ where
     Mount::of(B::pick(|| [bare, guarded], || [device, handler]))
 }
 
-/// A built-in device that is not `Sync`, and its guard. A dispatch enters it by one vCPU at a time; but
-/// in a registry of [`Unbound`](crate::Unbound) devices only where the guard says so.
+/// A built-in device that is not `Sync`, and its guard. One vCPU at a time may be in the device; in a
+/// registry of [`Unbound`](crate::Unbound) devices, only for the accesses for which the guard requires it.
 pub(crate) fn serialized<B: DeviceBound, R: BusRange, T, G>(device: T, guard: G) -> Mount<B::Dev<R>>
 where
     T: BaseDeviceOps<R> + Send,
     G: Guard<R, T>,
 {
-    // Of the two closures one is called.
+    // Only one of the two closures is called.
     let parts = core::cell::Cell::new(Some((device, guard)));
     let parts = || parts.take().expect("one is called, once");
     Mount::of(B::pick(

@@ -9,23 +9,23 @@ use axvmconfig::EmulatedDeviceType;
 
 use crate::{bus::BusRange, fair_lock::FairLock};
 
-/// Makes a device that is `Send` but not `Sync` one that any vCPU may call, behind a lock of its own.
+/// Wraps a device that is `Send` but not `Sync` in a lock of its own, so that any vCPU may call it.
 ///
-/// The lock is held while the device handles an access, and no longer: neither when it returns an
-/// error nor when it unwinds.
+/// The lock is held only while the device handles an access; it is released also when the device
+/// returns an error or unwinds.
 ///
 /// # Waiting
 ///
-/// While one vCPU is inside the device, accesses of others wait, as long as that takes, and get in
-/// in the order in which they came. On hosted targets they sleep; on bare metal they spin.
+/// While one vCPU is inside the device, accesses of others wait without a time limit, and enter
+/// in order of arrival. On hosted targets they sleep; on bare metal they spin.
 ///
-/// Two serialized devices whose handlers access each other can wait for each other for ever, once two
-/// vCPUs are in one each, as with any two locks. Give such devices an order.
+/// Two serialized devices whose handlers access each other can deadlock when two vCPUs
+/// are in one each, as with any two locks. Access such devices in a fixed order.
 ///
 /// # Errors
 ///
-/// [`ResourceBusy`](ax_errno::AxError::ResourceBusy), at once, if the same thread is inside the
-/// device already: its handler reached it again, directly or through other devices. On bare metal
+/// [`ResourceBusy`](ax_errno::AxError::ResourceBusy), immediately, if the same thread is already
+/// inside the device: its handler reached it again, directly or through other devices. On bare metal
 /// this is found where [`set_context_id`](crate::set_context_id) says which context runs; without it
 /// such an access waits for itself for ever, as with any spinlock. No access fails because another
 /// vCPU is inside.
@@ -90,7 +90,7 @@ impl<D> Serialized<D> {
         }
     }
 
-    /// Calls `work` with the device, without any vCPU in it: for an embedder that sets up a device from
+    /// Calls `work` with the device while no vCPU is in it: for an embedder that sets up a device from
     /// [`find_mmio_dev`](crate::VmDevices::find_mmio_dev).
     ///
     /// # Errors
@@ -113,12 +113,12 @@ impl<D> Serialized<D> {
         self.device.enter().map(|device| work(&device))
     }
 
-    /// The device. The exclusive borrow excludes all other accesses.
+    /// Returns the device. The exclusive borrow excludes all other accesses.
     pub fn get_mut(&mut self) -> &mut D {
         self.device.get_mut()
     }
 
-    /// The device, out of its lock.
+    /// Returns the device without its lock.
     pub fn into_inner(self) -> D {
         self.device.into_inner()
     }

@@ -1,4 +1,4 @@
-//! [`Unmapped`]: what an access does that no device answers.
+//! [`Unmapped`]: the policy for an access that no device answers.
 
 /// The policy for an access that no device answers: to an address without an owner, or past the end of the device in
 /// which it starts.
@@ -8,10 +8,10 @@ pub enum Unmapped {
     /// the guest can bring the host down. An access past a device's end, for which 0.4.10 did not panic, is
     /// [`InvalidInput`](ax_errno::AxError::InvalidInput).
     Panic,
-    /// Gives [`NotFound`](ax_errno::AxError::NotFound).
+    /// Returns [`NotFound`](ax_errno::AxError::NotFound).
     Error,
-    /// Reads as an undriven bus does, all ones of the access's width (system registers: zero), and
-    /// drops what is written.
+    /// Reads as an undriven bus does: all ones of the access's width (system registers: zero). Writes
+    /// are ignored.
     Float,
 }
 

@@ -53,7 +53,7 @@ enum Number {
     Pages(u8),
     /// This number of GiB.
     Large(u8),
-    /// So far below the end of the address space.
+    /// This distance below the end of the address space.
     Below(u8),
     Any(usize),
 }

@@ -1,4 +1,4 @@
-//! What the fuzz targets do: each runs the crate on an input and holds every result against a model.
+//! The fuzz targets: each runs the crate on an input and compares every result with a model.
 
 pub mod config;
 mod model;

@@ -19,7 +19,7 @@ pub(crate) enum On {
 
 pub(crate) const BUSES: [On; 3] = [On::Mmio, On::SysReg, On::Port];
 
-/// Has `$body` done with `$R` as the range type of a bus.
+/// Evaluates `$body` with `$R` as the range type of a bus.
 macro_rules! on_bus {
     ($on:expr, $R:ident => $body:expr) => {
         match $on {

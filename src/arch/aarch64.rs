@@ -39,14 +39,14 @@ use crate::{
 
 /// See the [module](super).
 pub(crate) struct Platform {
-    /// Whether the guest may have the host's hardware read and write the memory that it names.
+    /// Whether the guest may make the host's hardware read and write the memory that it names.
     trusted: bool,
     redistributors: Series,
 }
 
 impl Platform {
-    /// For a guest that is trusted to have the host's hardware read and write the memory that it
-    /// names, or is not.
+    /// Creates the devices' platform; `trusted` is whether the guest may make the host's hardware read
+    /// and write the memory that it names.
     pub(crate) fn new(trusted: bool) -> Self {
         Self {
             trusted,
@@ -56,7 +56,7 @@ impl Platform {
 
     /// Records the devices of a configuration entry, which will be added to `registry`.
     ///
-    /// Gives `false`, and records nothing, if this architecture has no device for the entry's type.
+    /// Returns `false`, and records nothing, if this architecture has no device for the entry's type.
     pub(crate) fn build<B: DeviceBound>(
         &mut self,
         config: &EmulatedDeviceConfig,
@@ -100,7 +100,7 @@ impl Platform {
                 if !self.trusted {
                     return Err(ConfigFault::UntrustedIts);
                 }
-                // Making the device programs the host's ITS: not before it is sure to be added.
+                // Creating the device programs the host's ITS, so it is created only once it is sure to be added.
                 let range = GuestPhysAddrRange::from_start_size(base.into(), length);
                 check_free::<B>(registry, range)?;
                 let base = base.into();

@@ -18,7 +18,7 @@ pub(crate) use self::riscv64::Platform;
 #[cfg(target_arch = "aarch64")]
 pub(crate) use self::{aarch64::Platform, timer::virtual_timer};
 
-/// Says that there is no virtual timer to record.
+/// Reports that there is no virtual timer to record.
 #[cfg(not(target_arch = "aarch64"))]
 pub(crate) fn virtual_timer<B: crate::bus::DeviceBound>(
     _batch: &mut crate::batch::Batch<'_, B>,

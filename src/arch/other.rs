@@ -1,4 +1,4 @@
-//! An architecture of which the crate builds no devices.
+//! An architecture for which the crate builds no devices.
 
 use axvmconfig::EmulatedDeviceConfig;
 use busmap::Registry;
@@ -9,12 +9,12 @@ use crate::{batch::Batch, bus::DeviceBound, config::ConfigFault};
 pub(crate) struct Platform;
 
 impl Platform {
-    /// Trusted or not, the guest gets nothing here.
+    /// The trust has no effect here: the crate builds no devices.
     pub(crate) fn new(_trusted: bool) -> Self {
         Self
     }
 
-    /// Gives `false`: there is no device for any type of entry.
+    /// Returns `false`: there is no device for any type of entry.
     pub(crate) fn build<B: DeviceBound>(
         &mut self,
         _config: &EmulatedDeviceConfig,

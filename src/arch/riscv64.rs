@@ -17,14 +17,14 @@ use crate::{
 pub(crate) struct Platform;
 
 impl Platform {
-    /// There is no device for which trust is needed.
+    /// The trust has no effect here: no device needs it.
     pub(crate) fn new(_trusted: bool) -> Self {
         Self
     }
 
     /// Records the devices of a configuration entry, which will be added to `registry`.
     ///
-    /// Gives `false`, and records nothing, if this architecture has no device for the entry's type.
+    /// Returns `false`, and records nothing, if this architecture has no device for the entry's type.
     pub(crate) fn build<B: DeviceBound>(
         &mut self,
         config: &EmulatedDeviceConfig,

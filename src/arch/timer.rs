@@ -28,12 +28,12 @@ pub(crate) fn virtual_timer<B: DeviceBound>(batch: &mut Batch<'_, B>) -> Result<
     Ok(())
 }
 
-/// Guards CNTP_TVAL_EL0, which the device by itself takes badly: it panics on a read, and adds what is
-/// written, all 64 bits of it, to the time.
+/// Guards CNTP_TVAL_EL0, which the device does not handle correctly: it panics on a read, and adds all
+/// 64 bits of a written value to the time.
 struct TimerValue;
 
 impl Guard<SysRegAddrRange, SysCntpTvalEl0> for TimerValue {
-    /// Gives zero: while the timer is off the value is UNKNOWN, and CNTP_CTL_EL0 says that it is.
+    /// Returns zero: while the timer is off the value is UNKNOWN, and CNTP_CTL_EL0 reads as off.
     fn read(
         &self,
         _: &impl Enter<Device = SysCntpTvalEl0>,
@@ -43,8 +43,8 @@ impl Guard<SysRegAddrRange, SysCntpTvalEl0> for TimerValue {
         Ok(0)
     }
 
-    /// Passes the signed value in the lower 32 bits on, the others being RES0. One below zero is a
-    /// time that has passed, so that the timer expires at once.
+    /// Forwards the signed value in the lower 32 bits; the others are RES0. A negative value is a time
+    /// in the past, so that the timer expires immediately.
     fn write(
         &self,
         device: &impl Enter<Device = SysCntpTvalEl0>,

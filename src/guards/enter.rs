@@ -10,7 +10,7 @@ pub(crate) enum Occupancy {
     /// One vCPU: the access reaches state that the device does not synchronise, or reads a register
     /// in order to write it back.
     Alone,
-    /// Any number of vCPUs, each with an access that stands the others.
+    /// Any number of vCPUs, each with an access that is safe beside the others.
     Shared,
 }
 
@@ -85,7 +85,7 @@ impl<D> Enter for Locked<D> {
     }
 }
 
-/// One vCPU at a time, whatever the access: so a device that is not `Sync` is shared in safe code.
+/// One vCPU at a time for every access, so that safe code can share a device that is not `Sync`.
 impl<D> Enter for Arc<Serialized<D>> {
     type Device = D;
 
@@ -96,7 +96,7 @@ impl<D> Enter for Arc<Serialized<D>> {
         work: impl FnOnce(&D, V) -> AxResult<T>,
     ) -> AxResult<T> {
         let device = self.device.enter()?;
-        // Not before, or all that was decided would have to be kept while this waits.
+        // Decided inside the lock, so that the decision need not be kept while this waits.
         let (_, decided) = decide();
         work(&device, decided)
     }
@@ -133,7 +133,7 @@ mod tests {
 
     const WIDTH: AccessWidth = AccessWidth::Dword;
 
-    /// Enters what dispatches to it again.
+    /// Enters a device whose handler dispatches to it again.
     #[derive(Default)]
     struct Reenters(OnceLock<Weak<Handler>>);
 

@@ -13,7 +13,7 @@ use super::{
     },
 };
 
-/// Lets through what the device masks by the interrupts that are the guest's.
+/// Forwards the registers that the device masks to the guest's own interrupts.
 ///
 /// vCPUs are in the device together. Its one cell, `assigned_irqs` (`vgicd.rs:42`), is written by
 /// `assign_irq` (`vgicd.rs:74`) before the guest runs, and only read since (`vgicd.rs:256`). A write

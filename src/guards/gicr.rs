@@ -17,18 +17,18 @@ use super::{
     series::Last,
 };
 
-/// Lets through what concerns the physical CPU's private interrupts, and of LPIs what is allowed.
+/// Forwards accesses to the physical CPU's private interrupts, and the permitted accesses to LPIs.
 ///
 /// vCPUs are in the device together, but for GICR_PROPBASER: the device's one cell, `regs`
 /// (`vgicr.rs:51`), is read at `vgicr.rs:130` and written at `vgicr.rs:183`, and nowhere else. The table
 /// of LPIs has a lock of its own (`vgicr.rs:316`); every other access is one access of the host's
 /// register.
 pub(crate) struct Gicr<L> {
-    /// Whether the guest may have the host's hardware deal with LPIs: its pending table is at a
+    /// Whether the guest may make the host's hardware handle LPIs: its pending table is at a
     /// physical address that the guest chooses, and the hardware writes there.
     pub(crate) trusted: bool,
     pub(crate) lpis: L,
-    /// How many bytes the guest has of it.
+    /// The length of the guest's range, in bytes.
     pub(crate) length: usize,
     pub(crate) last: Last,
 }

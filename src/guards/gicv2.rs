@@ -12,8 +12,8 @@ use super::{
     },
 };
 
-/// Lets everything through but GICD_ISENABLER16 to GICD_ISENABLER31, of interrupts that the device
-/// does not have and whose state it looks for nevertheless.
+/// Forwards everything except GICD_ISENABLER16 to GICD_ISENABLER31: the device does not have these
+/// interrupts, but looks up their state.
 ///
 /// The device repeats its registers every 4 KiB, and reaches no host. It is `Sync`: all its state is
 /// behind a lock of its own (`vgic.rs:25`).

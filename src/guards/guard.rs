@@ -1,6 +1,6 @@
-//! [`Guarded`]: what a dispatch calls in place of a device that does not stand every access.
+//! [`Guarded`]: the device that a dispatch calls in place of one that does not handle every access safely.
 //!
-//! A guard belongs to the entry of the table, as a lock does. What `find_*` and `iter_*` give is the
+//! A guard belongs to the entry of the table, as a lock does. `find_*` and `iter_*` return the
 //! device without it.
 
 use core::fmt;
@@ -39,7 +39,7 @@ pub(crate) trait Guard<R: BusRange, D>: Send + Sync + 'static {
     ) -> AxResult;
 }
 
-/// Lets everything through, one vCPU at a time where the device has a lock.
+/// Forwards everything, one vCPU at a time where the device has a lock.
 impl<R: BusRange, D: BaseDeviceOps<R>> Guard<R, D> for () {
     #[inline]
     fn read(
@@ -112,12 +112,12 @@ impl<P, G> fmt::Debug for Guarded<P, G> {
 /// A guard's verdict on an access to a register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// The device has it, as it is.
+    /// The access is forwarded unchanged.
     Pass(Occupancy),
     /// A read gives zero, a write does nothing: so the architectures define what is reserved, and
     /// allow it of an access that a register does not support.
     Nothing,
-    /// A write is of this value.
+    /// A write is forwarded with this value.
     As(usize),
     /// A write leaves these bits as they read. It is alone: a write between the two would be lost.
     /// So must be every other write of the register that changes one of these bits.
@@ -166,7 +166,7 @@ pub(crate) trait Registers: Send + Sync + 'static {
     }
 }
 
-/// Does with each access what its [`Registers`] say.
+/// Applies the verdicts of its [`Registers`] to each access.
 pub(crate) struct Filter<F> {
     base: GuestPhysAddr,
     registers: F,
@@ -349,7 +349,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// Gives one verdict on every access.
+    /// Returns the same verdict on every access.
     struct Always(Verdict);
 
     impl Registers for Always {

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::fair_lock::FairLock;
 
-/// Makes the host's ITS execute commands, and waits until it has.
+/// Makes the host's ITS execute commands, and waits for their completion.
 pub(crate) trait Engine: Send + 'static {
     /// Executes the commands from byte `from` to byte `to` of those that lie at the physical address
     /// `queue`, of a page.
@@ -205,7 +205,7 @@ impl<E: Engine> State<E> {
         }
     }
 
-    /// Executes what there is to execute.
+    /// Executes all pending commands.
     fn run(&mut self) -> AxResult {
         if !self.enabled {
             return Ok(());

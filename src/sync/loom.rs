@@ -23,7 +23,7 @@ impl<T> Mutex<T> {
     }
 }
 
-/// In no particular order: models of the order have one waiter.
+/// A mutex without a defined order of acquisition: models of the order have one waiter.
 pub(crate) use Mutex as FairMutex;
 
 /// Wakes the thread that waits for a lock. Time does not pass: a waiter that no thread wakes waits
@@ -58,7 +58,7 @@ loom::thread_local! {
     static HERE: Box<u64> = Box::new(0);
 }
 
-/// See the other one.
+/// The identity of the running context: an address that no other thread has while this one lives.
 pub(crate) fn running_context(_told: impl FnOnce() -> usize) -> usize {
     HERE.with(|here| core::ptr::from_ref(&**here).addr())
 }

@@ -1,8 +1,7 @@
 //! The synchronisation primitives that the crate uses: core's, or [loom](https://docs.rs/loom)'s
 //! under `cfg(loom)`. No other folder names them: `clippy.toml` disallows it.
 //!
-//! The types are aliases, not re-exports, which the lint would take for what they stand for wherever
-//! they are used.
+//! The types are aliases, since the lint would report every use of a re-export.
 #![cfg_attr(
     not(test),
     expect(clippy::disallowed_types, reason = "this is where they are named")
@@ -30,7 +29,7 @@ pub(crate) use self::sleeping::*;
 pub(crate) use self::spinning::*;
 
 /// Whether the crate is to be this mutant of itself, which a model must notice: `.ci/mutants.sh`.
-/// There is none but under `cfg(loom)` and `cfg(mutants)`, where `AXDEVICE_MUTANT` in the environment
+/// Mutants exist only under `cfg(loom)` and `cfg(mutants)`, where `AXDEVICE_MUTANT` in the environment
 /// names one.
 #[cfg(not(any(loom, mutants)))]
 #[inline(always)]
@@ -46,7 +45,7 @@ pub(crate) fn mutant(name: &str) -> bool {
     CHOSEN.as_deref() == Some(name)
 }
 
-/// An ordering, which the mutant of that name weakens.
+/// Returns an ordering, which the mutant of that name weakens.
 macro_rules! ordering {
     ($strong:ident $(, $name:literal => $weak:ident)+) => {
         $(if $crate::sync::mutant($name) {

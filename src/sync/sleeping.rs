@@ -5,10 +5,10 @@ use core::time::Duration;
 use crossbeam_utils::Backoff;
 use parking_lot::Condvar;
 
-/// A mutex that threads get in the order in which they come. A waiter sleeps.
+/// A mutex that threads acquire in order of arrival. A waiter sleeps.
 pub(crate) type FairMutex<T> = parking_lot::FairMutex<T>;
 
-/// The longest that a waiter sleeps before it looks again by itself.
+/// The longest time that a waiter sleeps before it checks the lock again without a ring.
 const NAP: Duration = Duration::from_millis(1);
 
 /// Wakes the thread that waits for a lock.
@@ -26,7 +26,7 @@ impl Bell {
         }
     }
 
-    /// Calls `take` until it gives something: a few times at once, then after each ring, and at
+    /// Calls `take` until it returns a value: a few times immediately, then after each ring, and at
     /// least once a millisecond.
     pub(crate) fn wait_for<T>(&self, mut take: impl FnMut() -> Option<T>) -> T {
         let backoff = Backoff::new();

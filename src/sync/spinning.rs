@@ -1,6 +1,6 @@
 //! Waiting on bare metal: a waiter spins.
 
-/// A mutex that contexts get in the order in which they come.
+/// A mutex that contexts acquire in order of arrival.
 pub(crate) type FairMutex<T> = spin::mutex::TicketMutex<T>;
 
 /// No context sleeps, so there is nothing to wake.
@@ -12,7 +12,7 @@ impl Bell {
         Self
     }
 
-    /// Calls `take` until it gives something.
+    /// Calls `take` until it returns a value.
     pub(crate) fn wait_for<T>(&self, mut take: impl FnMut() -> Option<T>) -> T {
         loop {
             if let Some(taken) = take() {

@@ -20,7 +20,7 @@ const LONGEST: usize = 16;
 struct Expected {
     result: AxResult<usize>,
     call: Option<Call>,
-    /// Whose call that is.
+    /// The device that is called.
     owner: Option<DeviceId>,
 }
 
@@ -144,7 +144,7 @@ impl Session {
         self.check_access::<R>(by, expected, result.map(|()| 0));
     }
 
-    /// Has `read` fill a buffer by these accesses, unless one should panic, and checks it.
+    /// Calls `read` to fill a buffer by these accesses, unless one should panic, and checks it.
     fn check_reads<R: OnBus>(
         &mut self,
         by: By,

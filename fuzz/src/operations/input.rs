@@ -1,4 +1,4 @@
-//! What is done to the registry, as the fuzzer writes it.
+//! The operations on the registry, as the fuzzer generates them.
 
 use arbitrary::Arbitrary;
 use axaddrspace::device::AccessWidth;

@@ -1,7 +1,7 @@
-//! Sequences of the registry's operations, each result held against a model: a `BTreeMap` for each bus.
+//! Sequences of the registry's operations, each result compared with a model: a `BTreeMap` for each bus.
 //!
 //! Addresses are few, so that ranges collide, and lie at both ends of a bus, in its middle and about a
-//! page's end. All is done on one thread: what threads do to each other is for the models under loom.
+//! page's end. Everything runs on one thread; the models under loom cover concurrency.
 
 mod change;
 mod dispatch;
@@ -12,7 +12,7 @@ mod session;
 pub use self::input::Input;
 use self::session::Session;
 
-/// Does what the input says.
+/// Runs the operations of the input.
 pub fn run(input: Input) {
     let mut session = Session::new(&input);
     for op in input.ops {

@@ -181,7 +181,7 @@ impl Session {
         }
     }
 
-    /// Lets everybody go, in this order or that; then every device is gone, and went once.
+    /// Drops the registry and the removed devices in the given order, and checks that each device is dropped once.
     pub(crate) fn end(mut self, registry_first: bool) {
         self.check();
         self.check_snapshot();
