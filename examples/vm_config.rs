@@ -5,7 +5,7 @@
 //! ```
 //!
 //! A guest with an ITS can corrupt its host, so there is an option to trust it:
-//! `--trust-guest-its`. What the crate does not build itself comes from factories, here one for
+//! `--trust-guest-its`. Factories build the devices that the crate does not, here
 //! consoles. An entry of a type that has no factory, such as a disk, or an interrupt controller of
 //! another architecture, is left out with a warning. On aarch64 and riscv64 the crate builds interrupt
 //! controllers, which call their hypervisor; the tests' stands in for it.
@@ -51,7 +51,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// The devices of the configuration in the file at `path` and its IVC range, a line each.
+/// Returns the devices of the configuration in the file at `path` and its IVC range, one per line.
 fn memory_map(path: &str, trust_guest_its: bool) -> Result<String, Box<dyn Error>> {
     let config: AxVMCrateConfig = toml::from_str(&fs::read_to_string(path)?)?;
     Ok(build(config, trust_guest_its)?.snapshot().to_string())

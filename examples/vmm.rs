@@ -1,7 +1,7 @@
 //! A small virtual machine monitor. Its guest prints through a UART and waits for devices, which the main thread
 //! adds, moves, swaps and removes while the guest runs.
 //!
-//! The guest runs on KVM. Where that cannot be had, or with `--no-kvm`, a thread makes the same accesses.
+//! The guest runs on KVM. Where KVM is not available, or with `--no-kvm`, a thread makes the same accesses.
 
 use std::{
     cell::RefCell,
@@ -26,7 +26,7 @@ const UART: u16 = 0x3f8;
 const PROGRESS: u16 = 0xf4;
 /// Guest physical address of the devices: in real mode a guest can reach it.
 const DEVICES: usize = 0xd_0000;
-/// How long a step may take.
+/// The time limit of a step.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The guest's program, step by step: it reads four bytes at an offset from [`DEVICES`] until they have a value,
@@ -60,14 +60,14 @@ fn main() -> Result<(), Failure> {
     devices.move_to(first, range(0x2000))?;
     next_step()?;
     let second = devices.add_mmio_dev(Arc::new(Sensor::new(0x3000, 43)))?;
-    // Both at one instant, or neither.
+    // Both changes take effect at the same time, or neither does.
     devices.update(|changes| {
         changes.move_to(first, range(0x3000))?;
         changes.move_to(second, range(0x2000))
     })?;
     next_step()?;
     print!("{}", devices.snapshot());
-    // Once this has waited, no vCPU is in the device, and what stands behind it may go.
+    // After this wait no vCPU is in the device, and its backing resources may be released.
     devices.remove(second)?.wait_timeout(PATIENCE)?;
     next_step()?;
     vcpu.join().expect("the vCPU's thread has not panicked")
@@ -107,7 +107,7 @@ fn stand_in(devices: &SharedVmDevices) {
     }
 }
 
-/// Says that a device failed. The guest goes on: what it was to read is filled as by an undriven bus.
+/// Reports that a device failed. The guest continues: a failed read returns the value of an undriven bus.
 fn goes_on(answered: AxResult) {
     if let Err(error) = answered {
         eprintln!("a device failed: {error}");
@@ -137,7 +137,7 @@ impl BaseDeviceOps<GuestPhysAddrRange> for Sensor {
         EmulatedDeviceType::Dummy
     }
 
-    /// Where it is at first. The registry knows where it is later.
+    /// The initial address. The registry knows the current one.
     fn address_range(&self) -> GuestPhysAddrRange {
         self.first
     }
@@ -151,7 +151,7 @@ impl BaseDeviceOps<GuestPhysAddrRange> for Sensor {
     }
 }
 
-/// A port that passes on what is written.
+/// A port that forwards the written values.
 struct Progress(mpsc::Sender<usize>);
 
 impl BaseDeviceOps<PortRange> for Progress {
@@ -266,7 +266,7 @@ mod kvm {
     }
 
     impl Guest {
-        /// Runs the guest until it halts. What it does to devices are exits, which the registry answers.
+        /// Runs the guest until it halts. Its device accesses cause exits, which the registry answers.
         pub(crate) fn run(&mut self, devices: &SharedVmDevices) -> Result<(), Failure> {
             let mut devices = devices.dispatcher();
             loop {
@@ -303,7 +303,7 @@ mod kvm {
         }
     }
 
-    /// How wide an item of a port exit is. String I/O has several in one buffer.
+    /// The width of an item of a port exit. String I/O has several in one buffer.
     fn item_width(vcpu: &mut VcpuFd) -> AccessWidth {
         // SAFETY: the union has integers there, of which the exit has set these.
         let size = unsafe { vcpu.get_kvm_run().__bindgen_anon_1.io.size };
@@ -343,7 +343,7 @@ mod kvm {
     }
 }
 
-/// There is a guest for x86_64 only.
+/// The guest exists for x86_64 only.
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
 mod kvm {
     use axdevice::SharedVmDevices;

@@ -1,4 +1,4 @@
-//! [`AxVmDeviceConfig`], and what can be wrong with it.
+//! [`AxVmDeviceConfig`] and its faults.
 
 use alloc::{string::String, vec::Vec};
 use core::{error::Error, fmt};
@@ -17,13 +17,13 @@ pub struct AxVmDeviceConfig {
 }
 
 impl AxVmDeviceConfig {
-    /// The configuration with these entries.
+    /// Returns the configuration with these entries.
     pub fn new(emu_configs: Vec<EmulatedDeviceConfig>) -> Self {
         Self { emu_configs }
     }
 
-    /// The entries that have the name of an earlier one: the place of each, and that of the first of
-    /// the name.
+    /// Iterates over the entries that have the name of an earlier one: the index of each, and that of
+    /// the first with the name.
     pub(crate) fn namesakes(&self) -> impl Iterator<Item = (usize, usize)> {
         let entries = self.emu_configs.iter().enumerate();
         entries.filter_map(|(index, entry)| {
@@ -34,11 +34,11 @@ impl AxVmDeviceConfig {
     }
 }
 
-/// An entry of the configuration that cannot be made, and why.
+/// An entry of the configuration that cannot be built, and the fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
-    /// The entry's place in [`AxVmDeviceConfig::emu_configs`], from 0. Of the virtual timer, which
-    /// has no entry, one past the last.
+    /// The entry's index in [`AxVmDeviceConfig::emu_configs`], from 0. For the virtual timer, which
+    /// has no entry, the number of entries.
     pub index: usize,
     /// The entry's name.
     pub name: String,
@@ -62,7 +62,7 @@ impl fmt::Display for ConfigError {
 
 impl Error for ConfigError {
     /// The [`Refusal`], if the registry refused a device for another reason than an overlap with a
-    /// device of the configuration, whose id means nothing to anyone.
+    /// device of the configuration, whose id the caller cannot use.
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match &self.fault {
             ConfigFault::Refused(refusal) => Some(refusal),
@@ -84,12 +84,12 @@ impl From<ConfigError> for AxError {
 pub enum ConfigFault {
     /// `cfg_list` is too short.
     MissingArgument {
-        /// The argument's place in `cfg_list`, from 0.
+        /// The argument's index in `cfg_list`, from 0.
         position: usize,
         /// The meaning of the argument.
         name: &'static str,
     },
-    /// The arguments lead past the end of the address space.
+    /// The arguments reach past the end of the address space.
     DoesNotFit {
         /// The resource.
         what: &'static str,
@@ -101,16 +101,16 @@ pub enum ConfigFault {
     },
     /// More redistributors than the architecture can number.
     TooManyRedistributors {
-        /// How many were asked for.
+        /// The number requested.
         cpu_num: usize,
-        /// How many there can be.
+        /// The maximum.
         at_most: usize,
     },
     /// The PLIC's range ends before its last context does.
     PlicTooSmall {
         /// The length that the entry gives, in bytes.
         length: usize,
-        /// The least that would do, in bytes.
+        /// The minimum, in bytes.
         at_least: usize,
     },
     /// An ITS, for a guest that is not [trusted](crate::VmDevicesBuilder::trust_guest_its) with one.
@@ -124,7 +124,7 @@ pub enum ConfigFault {
     IvcTooLong {
         /// The length that the entry gives, in bytes.
         length: usize,
-        /// The most that would do, in bytes.
+        /// The maximum, in bytes.
         at_most: usize,
     },
     /// There is an IVC range already: a registry has one.
@@ -139,7 +139,7 @@ pub enum ConfigFault {
     Unbuilt,
     /// Some of the addresses are another device's, or one of the two is the IVC range.
     Overlap {
-        /// On which bus.
+        /// The bus.
         bus: BusId,
         /// The span that the entry requests.
         wanted: Span,
@@ -148,15 +148,15 @@ pub enum ConfigFault {
         /// The owner's span, or the IVC range that the entry sets aside.
         owned: Span,
     },
-    /// The registry refused a device, for another reason. The device may be a factory's, which failed
-    /// with that.
+    /// The registry refused a device, for another reason. A factory may have recorded the device and
+    /// failed with this refusal.
     Refused(Refusal),
     /// A factory failed, for a reason of its own.
     Factory(AxError),
 }
 
 impl ConfigFault {
-    /// Whether 0.4.10 went on where it met this.
+    /// Whether 0.4.10 continued after this fault.
     pub(crate) const fn was_tolerated(&self) -> bool {
         match self {
             Self::Refused(

@@ -19,7 +19,8 @@ use crate::bus::BusRange;
 /// Decides on the effect of an access to a device of type `D`, and which accesses may be in the device at the same
 /// time.
 ///
-/// A value that a guard reads in a device that it has entered [`Alone`] is unchanged when the guard forwards the access.
+/// A value that a guard reads in a device that it has entered [`Alone`] is unchanged when the guard forwards the
+/// access.
 pub(crate) trait Guard<R: BusRange, D>: Send + Sync + 'static {
     /// Answers a read of the device at `place`.
     fn read(
@@ -263,7 +264,7 @@ struct Part {
 }
 
 impl Part {
-    /// Reads it, where the guest sees of the register what `shown` makes of it.
+    /// Reads the part from the register's value as `shown` returns it.
     #[cold]
     fn read<D>(&self, device: &D, shown: impl FnOnce(usize) -> usize) -> AxResult<usize>
     where
@@ -273,7 +274,7 @@ impl Part {
         Ok(whole >> self.shift & self.mask)
     }
 
-    /// Writes it, and the rest of the register as it reads.
+    /// Writes the part, and the rest of the register as it reads.
     #[cold]
     fn write<D>(&self, device: &D, val: usize) -> AxResult
     where

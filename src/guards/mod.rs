@@ -1,13 +1,13 @@
-//! What the built-in devices do on a guest's word, and what their guards do about it.
+//! The guards of the built-in devices: the accesses that each forwards, and the reasons.
 //!
 //! The crate builds interrupt controllers of `arm_vgic` 0.4.10 and
-//! `riscv_vplic` 0.4.12. They pass most registers on to the host's hardware, and take for granted a
-//! guest that means well: some accesses panic, some never return, some write to memory of the host.
+//! `riscv_vplic` 0.4.12. They forward most registers to the host's hardware, and trust the
+//! guest: some accesses panic, some never return, some write to memory of the host.
 //! So the registry puts a *guard* before each of them.
 //!
 //! # The rule
 //!
-//! A guard lets through an access to a register that the device handles soundly, in a width that the
+//! A guard forwards an access to a register that the device handles soundly, in a width that the
 //! architecture allows there, aligned, and with a value that is sound. Everything else in the
 //! device's range **reads as zero and ignores writes**, whatever [`Unmapped`](crate::Unmapped) says.
 //! That is what reserved registers of the GIC are (RES0: IHI 0069 and IHI 0048), and one of the
@@ -20,8 +20,8 @@
 //! `find_*`, `iter_*` and `snapshot` give the device without it, in every registry: by it
 //! Axvisor injects interrupts (a write of the PLIC's pending bits, which a guest's is not), and axvm
 //! downcasts to `VGicD`. In a [`SharedVmDevices`](crate::SharedVmDevices) that is
-//! [`Serialized`](crate::Serialized) where the device is not `Sync`. Guards look after devices that
-//! the crate builds from a configuration, not after those that are added.
+//! [`Serialized`](crate::Serialized) where the device is not `Sync`. Guards apply to devices that
+//! the crate builds from a configuration, not to those that are added.
 //!
 //! # vCPUs in one device
 //!
@@ -43,8 +43,8 @@
 //! in order with those of other CPUs, or has a lock of the device's own. These are plain spinlocks:
 //! `GICD_LOCK` (`vgicd.rs:342`), one for all distributors of the host, for writes of IGROUPR,
 //! IGRPMODR, ICFGR and IPRIORITYR; and that of the table of LPIs (`vgicr.rs:287`), for INVLPIR. An
-//! interrupt handler that makes such an access, having interrupted one on the same CPU, waits for
-//! itself for ever, as with 0.4.10.
+//! interrupt handler that makes such an access, having interrupted one on the same CPU, deadlocks,
+//! as with 0.4.10.
 //!
 //! `Gits` is always entered alone: its registers race, and commands would be submitted twice
 //! (`gits.rs:210` to `gits.rs:218`). `Vgic` and `VPlicGlobal` are `Sync`, have locks of their own
@@ -81,9 +81,9 @@
 //! fourth is the last; with a longer stride there is a hole after each, and each is the last. (A guest
 //! that knows of the stride, from `redistributor-stride` in its device tree, needs a region for each
 //! of these.) An entry that [`AxVmDevices::new`](crate::AxVmDevices::new) leaves out does not count.
-//! Whether one is the last is found out when the registry is built, and stays so: removing or moving a
+//! Whether one is the last is determined when the registry is built, and does not change: removing or moving a
 //! redistributor later changes no other's register, which guests read once. After the end of a
-//! series is removed, a guest that walks the series meets [`Unmapped`](crate::Unmapped).
+//! series is removed, [`Unmapped`](crate::Unmapped) answers a guest that walks the series.
 //!
 //! # GICv2 distributor: `arm_vgic::Vgic`
 //!

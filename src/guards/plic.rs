@@ -1,7 +1,7 @@
 //! The registers of `riscv_vplic::VPlicGlobal`, the PLIC.
 //!
-//! Offsets: RISC-V PLIC specification 1.0.0, "Memory Map". All registers have four bytes, and all
-//! else is reserved.
+//! Offsets: RISC-V PLIC specification 1.0.0, "Memory Map". All registers have four bytes;
+//! everything else is reserved.
 
 use ax_errno::AxResult;
 use axaddrspace::{
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::fair_lock::FairLock;
 
-/// How many contexts a PLIC can have.
+/// The maximum number of contexts of a PLIC.
 const MAX_CONTEXTS: usize = 15872;
 
 /// Sources are 1 to 1023.
@@ -31,7 +31,7 @@ const CONTROL: usize = 0x20_0000;
 const CONTROL_STRIDE: usize = 0x1000;
 const COMPLETE: usize = 4;
 
-/// Lets through the registers of the contexts that the device has.
+/// Forwards the registers of the contexts that the device has.
 struct Contexts(usize);
 
 impl Contexts {
@@ -68,14 +68,14 @@ impl Registers for Contexts {
     #[inline]
     fn write(&self, offset: usize, width: AccessWidth, _: usize) -> Verdict {
         match offset {
-            // Read only: the device takes a write for the hypervisor's, which injects so.
+            // Read only: a write to the device injects an interrupt, which only the hypervisor may do.
             0x1000..0x1080 => Nothing,
             _ => self.read(offset, width),
         }
     }
 }
 
-/// A PLIC, as far as a guard needs it.
+/// The part of a PLIC's interface that a guard needs.
 pub trait Plic: BaseDeviceOps<GuestPhysAddrRange> {
     /// Whether the source is claimed and not completed.
     fn is_active(&self, source: usize) -> bool;
@@ -83,9 +83,9 @@ pub trait Plic: BaseDeviceOps<GuestPhysAddrRange> {
 
 /// The guard of a PLIC.
 ///
-/// The device takes its own lock twice, and so waits for itself for ever, when a guest completes a
-/// source that is not active. So nothing else may complete one between a look at whether it is
-/// and the completion.
+/// The device takes its own lock twice, and so deadlocks, when a guest completes a source that is not
+/// active. So no other vCPU may complete a source between the check that it is active and the
+/// completion.
 pub(crate) struct PlicGuard {
     base: GuestPhysAddr,
     filter: Filter<Contexts>,
@@ -138,7 +138,7 @@ impl<D: Plic> Guard<GuestPhysAddrRange, D> for PlicGuard {
 }
 
 impl PlicGuard {
-    /// Not inlined: its lock would have every other write save registers.
+    /// Not inlined: otherwise its lock makes every other write save registers.
     #[inline(never)]
     fn complete<D: Plic>(
         &self,
@@ -148,7 +148,7 @@ impl PlicGuard {
         val: usize,
     ) -> AxResult {
         let _alone = self.completing.enter()?;
-        // The specification has the completion of anything else ignored.
+        // The specification requires that the completion of anything else is ignored.
         let is_active = |device: &D| Ok(device.is_active(val));
         if (1..SOURCES).contains(&val) && place.enter(Shared, is_active)? {
             self.filter.write(place, addr, width, val)

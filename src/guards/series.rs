@@ -5,8 +5,8 @@
 //! "GICR_TYPER"). A guest that looks for its own walks from the first to the one that says so.
 //!
 //! A redistributor is not the last if another one starts where it ends, from whichever entry of the
-//! configuration it comes. This is found out when all entries have been made, so that one that was
-//! left out does not count; it does not change when devices come and go later.
+//! configuration it comes. This is determined after all entries have been built, so that one that was
+//! left out does not count; it does not change when devices are added or removed later.
 
 #[cfg(any(all(test, not(loom)), target_arch = "aarch64"))]
 use alloc::vec::Vec;
@@ -23,7 +23,7 @@ use crate::sync::{Arc, AtomicBool, Ordering};
 pub(crate) struct Last(Arc<AtomicBool>);
 
 impl Last {
-    /// Of one that stands by itself.
+    /// The value for a redistributor that is alone in its series.
     pub(crate) fn alone() -> Self {
         Self(Arc::new(AtomicBool::new(true)))
     }
@@ -39,14 +39,14 @@ impl Last {
     }
 }
 
-/// The redistributors of a configuration: where each ends, exclusive, and what it says.
+/// The redistributors of a configuration: where each ends, exclusive, and its [`Last`].
 #[cfg(any(all(test, not(loom)), target_arch = "aarch64"))]
 #[derive(Debug, Default)]
 pub(crate) struct Series(Vec<(usize, Last)>);
 
 #[cfg(any(all(test, not(loom)), target_arch = "aarch64"))]
 impl Series {
-    /// A redistributor that ends at `end`.
+    /// Adds a redistributor that ends at `end`.
     ///
     /// # Errors
     ///
