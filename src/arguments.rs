@@ -110,7 +110,7 @@ pub(crate) fn redistributors(
 pub(crate) fn host_gits_base(config: &EmulatedDeviceConfig) -> Result<usize, ConfigFault> {
     let base = argument(config, 0, "host_gits_base")?;
     check_range(config)?;
-    // The device accesses the host's registers at every offset of the guest's range, however long it is.
+    // The device accesses all ITS_LENGTH bytes of the host's registers, and more if the guest's range is longer.
     let end = base.checked_add(config.length.max(ITS_LENGTH));
     end.filter(|&end| end <= ARM_PHYSICAL_END)
         .ok_or(DoesNotFit {

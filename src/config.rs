@@ -240,8 +240,8 @@ impl From<Refusal> for ConfigFault {
 }
 
 impl From<ConfigFault> for AxError {
-    /// `AlreadyExists` for an overlap and a second IVC range, `Unsupported` for a type that has no factory, the error of
-    /// a [`Refusal`] or of a factory, or `InvalidInput`.
+    /// `AlreadyExists` for an overlap and a second IVC range, `Unsupported` for a type that has no factory, the
+    /// error of a [`Refusal`] or of a factory, or `InvalidInput`.
     fn from(fault: ConfigFault) -> Self {
         match fault {
             ConfigFault::Overlap { .. } | ConfigFault::SecondIvc { .. } => Self::AlreadyExists,
