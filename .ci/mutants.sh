@@ -24,11 +24,11 @@ known() {
 catches() {
     local program=$1 mutant=$2 model=$3 status=0
     BUSMAP_MUTANT=$mutant AXDEVICE_MUTANT=$mutant \
-        timeout --foreground 300 "$program" --exact "loom_tests::$model" >/dev/null 2>&1 || status=$?
+        timeout --foreground 600 "$program" --exact "loom_tests::$model" >/dev/null 2>&1 || status=$?
     case $status in
         0) echo "$mutant: SURVIVED $model" ;;
         # To take long is not to be caught.
-        124) echo "$mutant: no end of $model within 300 s" ;;
+        124) echo "$mutant: no end of $model within 600 s" ;;
         *) echo "$mutant: caught by $model" && return ;;
     esac
     return 1
