@@ -110,6 +110,9 @@ def unpack(crate):
         output('cargo', 'info', '--quiet', 'axvisor@0.5.8', cwd=WORK)
     shutil.rmtree(SOURCE, ignore_errors=True)
     shutil.copytree(glob.glob(unpacked)[0], SOURCE)
+    # Its folder may be inside this workspace.
+    with open(f'{SOURCE}/Cargo.toml', 'a') as file:
+        file.write('\n[workspace]\n')
     lock = f'{SOURCE}/Cargo.lock'
     shutil.copy(lock, f'{WORK}/published.lock')
     if crate:
