@@ -1,8 +1,8 @@
-//! [`Accesses`]: how many accesses there were, by direction.
+//! [`Accesses`]: the number of accesses, by direction.
 
 use crate::direction::Direction;
 
-/// How many accesses there were, by direction.
+/// The number of accesses, by direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Accesses {
     /// Reads.
@@ -39,7 +39,7 @@ impl Accesses {
         self.writes = self.writes.wrapping_add(counted.writes);
     }
 
-    /// How many more there are than `before`.
+    /// The increase since `before`.
     #[inline(always)]
     pub(crate) const fn since(self, before: Self) -> Self {
         Self {

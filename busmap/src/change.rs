@@ -179,8 +179,8 @@ impl<F: Handlers> Registry<F> {
         self.publish(&edits)
     }
 
-    /// Publishes tables with all of `edits` made, or none, and frees what has been replaced. Gives
-    /// what was removed.
+    /// Publishes tables with all of `edits` made, or none, and frees what has been replaced. Returns
+    /// the removed devices.
     fn publish(&self, edits: &[Edit<F>]) -> Result<Vec<Removed<F>>, Refusal> {
         let removals = edits.iter().filter(|edit| matches!(edit, Edit::Remove(_)));
         let mut removed = reserved(removals.count())?;

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-/// How many addresses are listed at most.
+/// The maximum number of listed addresses.
 pub(crate) const LISTED: usize = 16;
 
 /// The accesses on one bus that no device answered, and their most frequent addresses.
@@ -26,11 +26,11 @@ pub(crate) const LISTED: usize = 16;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Missed {
-    /// How many accesses were missed, at all addresses.
+    /// The number of missed accesses, at all addresses.
     pub total: u64,
     /// The most frequent addresses, by descending count.
     pub addresses: Vec<MissedAddress>,
-    /// How often an address that is not listed was missed, at most.
+    /// An upper bound of the misses at an address that is not listed.
     pub unlisted: u64,
 }
 
@@ -40,14 +40,14 @@ pub struct Missed {
 pub struct MissedAddress {
     /// The first address of each access.
     pub address: u64,
-    /// How often it was missed, at most.
+    /// An upper bound of the misses at the address.
     pub count: u64,
     /// By how much `count` may be too high.
     pub error: u64,
 }
 
 impl MissedAddress {
-    /// How often the address was missed, at least.
+    /// A lower bound of the misses at the address.
     pub const fn at_least(&self) -> u64 {
         self.count.saturating_sub(self.error)
     }

@@ -1,11 +1,11 @@
-//! [`Past`]: how often devices were accessed whose index is another device's now.
+//! [`Past`]: accesses to devices whose index is another device's now.
 
 use alloc::vec::Vec;
 use core::mem;
 
 use crate::{accesses::Accesses, device::DeviceId, reserve::reserved};
 
-/// How many devices are remembered.
+/// The number of devices that are remembered.
 const REMEMBERED: usize = 16;
 
 /// The accesses to devices whose index is another device's now: those with the most by themselves, and the
@@ -19,7 +19,7 @@ pub(crate) struct Past {
 }
 
 impl Past {
-    /// Without room: all is the rest.
+    /// Without room: all accesses are in the rest.
     pub(crate) const fn new() -> Self {
         Self {
             devices: Vec::new(),
@@ -52,7 +52,7 @@ impl Past {
         self.rest.add(forgotten);
     }
 
-    /// Gives the accesses to a device, and forgets them.
+    /// Removes and returns the accesses to a device.
     pub(crate) fn recall(&mut self, id: DeviceId) -> Accesses {
         let at = self.devices.iter().position(|(of, _)| *of == id);
         at.map_or(Accesses::NONE, |at| self.devices.swap_remove(at).1)

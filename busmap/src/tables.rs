@@ -57,7 +57,7 @@ pub(crate) struct Tables<F: Handlers> {
 /// [Withdrawn](crate::withdraw) devices.
 struct Withdrawal {
     number: u64,
-    /// Which spans they owned, in the order of [`Tables::mappings`].
+    /// The spans that they owned, in the order of [`Tables::mappings`].
     mappings: Vec<Mapping>,
 }
 
@@ -108,7 +108,7 @@ impl<F: Handlers> Tables<F> {
         }
     }
 
-    /// By which withdrawal devices are withdrawn for which these tables stand in.
+    /// The number of the withdrawal that these tables stand in for.
     pub(crate) fn withdrawal(&self) -> Option<u64> {
         self.withdrawal.as_ref().map(|of| of.number)
     }
@@ -137,13 +137,13 @@ impl<F: Handlers> Tables<F> {
         K::of(&self.buses)
     }
 
-    /// Whose a row of these tables is.
+    /// The registration of the device that owns a row of these tables.
     pub(crate) fn owner<D: ?Sized>(&self, row: &Row<D>) -> &Registration<F> {
         let owner = self.registrations.get(row.index);
         owner.expect("a row has an owner")
     }
 
-    /// No device's index is as high.
+    /// An exclusive upper bound of the devices' indices.
     pub(crate) fn places(&self) -> usize {
         self.registrations.places()
     }

@@ -1,4 +1,4 @@
-//! [`Tallies`]: how often a vCPU has accessed each device, in memory of its own.
+//! [`Tallies`]: counts of a vCPU's accesses to each device, in memory of its own.
 
 use alloc::vec::Vec;
 use core::{hint, mem};
@@ -66,9 +66,9 @@ pub(crate) struct Tallies {
     /// The place of the last access that was not to a hot device. It is added to `counts` by the next such access: by
     /// then a processor knows the address of the count, and no later load has to wait for it.
     latest: usize,
-    /// Of devices for which there was no room.
+    /// Accesses to devices for which there was no room.
     others: Accesses,
-    /// Of devices whose index is another device's now.
+    /// Accesses to devices whose index is another device's now.
     past: Past,
 }
 
@@ -81,15 +81,15 @@ impl Family for HotOf {
 
 /// A device that is often accessed on a bus, according to a sample of the accesses.
 struct Hot {
-    /// The device's.
+    /// The device's index.
     index: usize,
-    /// To the hot devices of this bus since the tallies were made.
+    /// Accesses to the hot devices of this bus since the tallies were made.
     accesses: Accesses,
     /// Those that are counted at the devices' indices.
     settled: Accesses,
     /// The number of rounds that have begun, of [`SELDOM`] accesses on this bus to other devices.
     rounds: u64,
-    /// How far the round is, in units of [`STEP`]. The first access of a round makes it zero.
+    /// The progress of the round, in units of [`STEP`]. The first access of a round makes it zero.
     round: u8,
 }
 
@@ -161,12 +161,12 @@ impl Tallies {
         }
     }
 
-    /// How many accesses on bus `K` were [counted as the hot device's](Self::count_hot) since the tallies were made.
+    /// The number of accesses on bus `K` that were [counted as the hot device's](Self::count_hot) since the tallies were made.
     pub(crate) fn counted_hot<K: Bus>(&self) -> u64 {
         K::of(&self.hot).accesses.total()
     }
 
-    /// How many others were [counted](Self::count) on bus `K` since the tallies were made.
+    /// The number of others that were [counted](Self::count) on bus `K` since the tallies were made.
     pub(crate) fn counted_others<K: Bus>(&self) -> u64 {
         let hot = K::of(&self.hot);
         match hot.rounds.checked_sub(1) {
