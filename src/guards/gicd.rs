@@ -1,6 +1,6 @@
 //! The registers of `arm_vgic::v3::vgicd::VGicD`, the GICv3 distributor.
 //!
-//! Offsets, sizes and what may be accessed how: Arm GIC architecture specification, GICv3 and
+//! Offsets, sizes and permitted accesses: Arm GIC architecture specification, GICv3 and
 //! GICv4, IHI 0069, "The GIC Distributor register map" and "GIC memory-mapped register access".
 
 use axaddrspace::device::AccessWidth::{self, Byte, Dword, Qword};
@@ -15,13 +15,13 @@ use super::{
 
 /// Forwards the registers that the device masks to the guest's own interrupts.
 ///
-/// vCPUs are in the device together. Its one cell, `assigned_irqs` (`vgicd.rs:42`), is written by
-/// `assign_irq` (`vgicd.rs:74`) before the guest runs, and only read since (`vgicd.rs:256`). A write
-/// that masks the host's register reads it first, and has a lock of the device's own for that,
-/// `GICD_LOCK` (`vgicd.rs:332`); every other access is one access of the host's register.
+/// Several vCPUs can be in the device together. The device has one cell, `assigned_irqs` (`vgicd.rs:42`).
+/// `assign_irq` (`vgicd.rs:74`) writes it before the guest runs; after that it is only read
+/// (`vgicd.rs:256`). A write that masks the host's register reads the register first, and holds the
+/// device's own lock, `GICD_LOCK` (`vgicd.rs:332`). Every other access is one access of the host's register.
 pub(crate) struct Gicd;
 
-/// How a register may be accessed.
+/// The accesses that a register allows.
 enum Kind {
     /// In four bytes, and read only.
     ReadOnly,
@@ -31,7 +31,7 @@ enum Kind {
     Word,
     /// In four bytes or in one.
     Bytes,
-    /// In one byte: the device asks only whether the first byte's interrupt is the guest's.
+    /// In one byte: the device checks the guest's ownership only for the interrupt of the first byte.
     Byte,
     /// In eight bytes or in either half.
     Long,
@@ -71,9 +71,9 @@ impl Registers for Gicd {
     #[inline]
     fn write(&self, offset: usize, width: AccessWidth, value: usize) -> Verdict {
         match (kind(offset), width) {
-            // Where the host's GIC has one security state, an interrupt of group 0 comes as an FIQ,
-            // which is the hypervisor's. A guest can put none there. Alone, as are all writes of these
-            // registers: what this guard reads it writes back, outside of GICD_LOCK.
+            // If the host's GIC has one security state, interrupts of group 0 are FIQs, which are the
+            // hypervisor's. A guest cannot put an interrupt into that group. All writes of these
+            // registers are alone: this guard writes back the value that it reads, outside of GICD_LOCK.
             (Kind::Group, Dword) => Keep(!value),
             (Kind::ReadOnly, _) => Nothing,
             _ => self.read(offset, width),

@@ -1,7 +1,7 @@
-//! The registers of `arm_vgic::v3::vgicr::VGicR`, a GICv3 redistributor: those of the physical
-//! CPU's.
+//! The registers of `arm_vgic::v3::vgicr::VGicR`, a GICv3 redistributor: the registers of the physical
+//! CPU's redistributor.
 //!
-//! Offsets, sizes and what may be accessed how: Arm GIC architecture specification, GICv3 and
+//! Offsets, sizes and permitted accesses: Arm GIC architecture specification, GICv3 and
 //! GICv4, IHI 0069, "The GIC Redistributor register map".
 
 use core::ops::Range;
@@ -19,13 +19,12 @@ use super::{
 
 /// Forwards accesses to the physical CPU's private interrupts, and the permitted accesses to LPIs.
 ///
-/// vCPUs are in the device together, but for GICR_PROPBASER: the device's one cell, `regs`
-/// (`vgicr.rs:51`), is read at `vgicr.rs:130` and written at `vgicr.rs:183`, and nowhere else. The table
-/// of LPIs has a lock of its own (`vgicr.rs:316`); every other access is one access of the host's
-/// register.
+/// Several vCPUs can be in the device together, except for GICR_PROPBASER: the device's only cell, `regs`
+/// (`vgicr.rs:51`), is read only at `vgicr.rs:130` and written only at `vgicr.rs:183`. The table of LPIs
+/// has its own lock (`vgicr.rs:316`). Every other access is one access of the host's register.
 pub(crate) struct Gicr<L> {
-    /// Whether the guest may make the host's hardware handle LPIs: its pending table is at a
-    /// physical address that the guest chooses, and the hardware writes there.
+    /// Whether the guest may make the host's hardware handle LPIs. The guest chooses the physical
+    /// address of the pending table, and the hardware writes there.
     pub(crate) trusted: bool,
     pub(crate) lpis: L,
     /// The length of the guest's range, in bytes.
@@ -35,8 +34,8 @@ pub(crate) struct Gicr<L> {
 
 /// The host's LPIs, as far as a guard needs them.
 pub(crate) trait Lpis: Send + Sync + 'static {
-    /// The interrupts that the host's LPI configuration table has a byte for; none where there is
-    /// no table.
+    /// The interrupts for which the host's LPI configuration table has a byte. Empty if there is no
+    /// table.
     fn configured(&self) -> Range<usize>;
 }
 
@@ -56,11 +55,11 @@ const ENABLE_LPIS: usize = 1 << 0;
 /// GICR_WAKER.ProcessorSleep.
 const PROCESSOR_SLEEP: usize = 1 << 1;
 
-/// GICR_TYPER.VLPIS: there are four frames of 64 KiB, and so the next redistributor is 256 KiB
-/// farther, not 128.
+/// GICR_TYPER.VLPIS: there are four frames of 64 KiB, so the next redistributor is 256 KiB further on,
+/// not 128 KiB.
 const VLPIS: usize = 1 << 1;
 
-/// Further fields on virtual LPIs, which are zero without them: GICR_TYPER.Dirty, RVPEID, VSGI.
+/// Other fields about virtual LPIs, which are zero without virtual LPIs: GICR_TYPER.Dirty, RVPEID, VSGI.
 const OF_VLPIS: usize = 1 << 2 | 1 << 7 | 1 << 26;
 
 /// GICR_TYPER.Last.
@@ -154,10 +153,10 @@ impl<L: Lpis> Registers for Gicr<L> {
             (Register::Waker, Dword) => As(value & !PROCESSOR_SLEEP),
             // As in the distributor: no FIQs.
             (Register::Group, Dword) => Keep(!value),
-            // The device only remembers it, in its cell.
+            // The device only stores the value in its cell.
             (Register::Properties, Qword) => Pass(Alone),
             (Register::Properties, Dword) => Half(Alone),
-            // One access of the host's register, but a write of a half may be under way.
+            // One access of the host's register, but a write of a half may run at the same time.
             (Register::Pending, Qword) if self.trusted => Pass(Alone),
             (Register::Pending, Dword) if self.trusted => Half(Alone),
             (Register::LpiCommand, Dword | Qword) if self.trusted => Pass(Shared),
@@ -166,8 +165,8 @@ impl<L: Lpis> Registers for Gicr<L> {
         }
     }
 
-    /// GICR_TYPER, of which two fields say where the guest finds the next redistributor. The host's
-    /// say where the host does.
+    /// GICR_TYPER. Two of its fields determine the address of the next redistributor; the host's values
+    /// are for the host's addresses.
     fn shown(&self, typer: usize) -> usize {
         let hidden = match typer & VLPIS != 0 && self.length < LENGTH_WITH_VLPIS {
             true => VLPIS | OF_VLPIS,
@@ -179,13 +178,13 @@ impl<L: Lpis> Registers for Gicr<L> {
 }
 
 impl<L: Lpis> Gicr<L> {
-    /// GICR_INVLPIR: the device writes the LPI's byte in the host's configuration table, wherever
-    /// that is, and makes the table if there is none.
+    /// GICR_INVLPIR: the device writes the LPI's byte in the host's configuration table without checking
+    /// the bounds, and makes the table if there is none.
     #[cold]
     fn invalidate(&self, value: usize) -> Verdict {
         let interrupt = value & 0xffff_ffff;
         if self.lpis.configured().contains(&interrupt) {
-            // Once there is a table it stays, and the device takes its lock.
+            // The table is not removed once it exists, and the device acquires its lock.
             Pass(Shared)
         } else {
             Nothing
@@ -193,7 +192,7 @@ impl<L: Lpis> Gicr<L> {
     }
 }
 
-/// How many LPIs the device's LPI configuration table has a byte for, on a host whose GICD_TYPER this is.
+/// The number of LPIs for which the device's LPI configuration table has a byte, on a host with this GICD_TYPER.
 #[cfg(any(all(test, not(loom)), target_arch = "aarch64"))]
 pub(crate) fn lpis_of(gicd_typer: u32) -> usize {
     // IDbits, one less than the number of bits of an interrupt's id.
@@ -303,10 +302,10 @@ mod tests {
         assert_eq!(gicr.shown(typer), typer | LAST);
         gicr.last.set(false);
         assert_eq!(gicr.shown(typer | LAST), typer);
-        // Without virtual LPIs the other bits are the host's, and zero.
+        // Without VLPIS, the other bits keep the host's values (zero on real hardware).
         let more = typer | OF_VLPIS;
         assert_eq!(gicr.shown(more), more);
-        // With them there would have to be two frames more.
+        // With VLPIS there would have to be two more frames.
         assert_eq!(gicr.shown(more | VLPIS), typer);
         let length = LENGTH_WITH_VLPIS;
         assert_eq!(Gicr { length, ..gicr }.shown(more | VLPIS), more | VLPIS);

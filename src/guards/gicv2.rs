@@ -12,11 +12,11 @@ use super::{
     },
 };
 
-/// Forwards everything except GICD_ISENABLER16 to GICD_ISENABLER31: the device does not have these
+/// Forwards every register except GICD_ISENABLER16 to GICD_ISENABLER31: the device does not have these
 /// interrupts, but looks up their state.
 ///
-/// The device repeats its registers every 4 KiB, and reaches no host. It is `Sync`: all its state is
-/// behind a lock of its own (`vgic.rs:25`).
+/// The device repeats its registers every 4 KiB, and does not access the host's hardware. It is `Sync`: its own
+/// lock protects all its state (`vgic.rs:25`).
 pub(crate) struct GicV2;
 
 impl Registers for GicV2 {

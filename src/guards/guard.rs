@@ -16,13 +16,12 @@ use super::enter::{
 };
 use crate::bus::BusRange;
 
-/// Decides on the effect of an access to a device of type `D`, and which accesses may be in the device at the same
-/// time.
+/// Determines the effect of an access to a device of type `D`, and whether other accesses may be in the device at
+/// the same time.
 ///
-/// A value that a guard reads in a device that it has entered [`Alone`] is unchanged when the guard forwards the
-/// access.
+/// If a guard enters a device [`Alone`], a value that it reads there is unchanged when it forwards the access.
 pub(crate) trait Guard<R: BusRange, D>: Send + Sync + 'static {
-    /// Answers a read of the device at `place`.
+    /// Reads from the device at `place`.
     fn read(
         &self,
         place: &impl Enter<Device = D>,
@@ -30,7 +29,7 @@ pub(crate) trait Guard<R: BusRange, D>: Send + Sync + 'static {
         width: AccessWidth,
     ) -> AxResult<usize>;
 
-    /// Takes a write to the device at `place`.
+    /// Writes to the device at `place`.
     fn write(
         &self,
         place: &impl Enter<Device = D>,
@@ -40,7 +39,7 @@ pub(crate) trait Guard<R: BusRange, D>: Send + Sync + 'static {
     ) -> AxResult;
 }
 
-/// Forwards everything, one vCPU at a time where the device has a lock.
+/// Forwards every access; one vCPU at a time if the device has a lock.
 impl<R: BusRange, D: BaseDeviceOps<R>> Guard<R, D> for () {
     #[inline]
     fn read(
@@ -71,7 +70,7 @@ pub(crate) struct Guarded<P, G> {
 }
 
 impl<P: Enter, G> Guarded<P, G> {
-    /// Puts `guard` before the device at `place`.
+    /// Puts `guard` in front of the device at `place`.
     pub(crate) const fn new(place: P, guard: G) -> Self {
         Self { place, guard }
     }
@@ -115,23 +114,24 @@ impl<P, G> fmt::Debug for Guarded<P, G> {
 pub(crate) enum Verdict {
     /// The access is forwarded unchanged.
     Pass(Occupancy),
-    /// A read gives zero, a write does nothing: so the architectures define what is reserved, and
-    /// allow it of an access that a register does not support.
+    /// A read returns zero, a write does nothing. The architectures define this for reserved registers,
+    /// and allow it for an access that a register does not support.
     Nothing,
     /// A write is forwarded with this value.
     As(usize),
-    /// A write leaves these bits as they read. It is alone: a write between the two would be lost.
-    /// So must be every other write of the register that changes one of these bits.
+    /// A write reads the register and writes these bits back unchanged. It is alone: another write
+    /// between the two would be lost. Every other write that changes one of these bits must be alone too.
     Keep(usize),
-    /// Four bytes of a register that the device knows as eight. A write is alone, for it writes the
-    /// other half as it reads. So must be every other write of the register.
+    /// Four bytes of a register that the device accesses only as eight. A write reads the register and
+    /// writes the other half back, so it is alone. Every other write of the register must be alone too.
     Half(Occupancy),
-    /// A read, of a register of eight bytes or of either half, is of what [`Registers::shown`] says.
+    /// A read, of a register of eight bytes or of either half, returns the value from
+    /// [`Registers::shown`].
     Shown,
 }
 
 impl Verdict {
-    /// Which accesses may be in the device during a read.
+    /// The accesses that may be in the device during a read.
     #[inline]
     const fn of_read(self) -> Occupancy {
         match self {
@@ -140,7 +140,7 @@ impl Verdict {
         }
     }
 
-    /// Which accesses may be in the device during a write.
+    /// The accesses that may be in the device during a write.
     #[inline]
     const fn of_write(self) -> Occupancy {
         match self {
@@ -151,16 +151,16 @@ impl Verdict {
     }
 }
 
-/// The registers of a device, as its guard knows them. Pure: it sees nothing of the device, so that
-/// it is asked before the device is entered.
+/// The registers of a device, as its guard knows them. Its methods do not access the device, so a guard calls
+/// them before it enters the device.
 pub(crate) trait Registers: Send + Sync + 'static {
     /// The verdict on a read at `offset` from the device's first address.
     fn read(&self, offset: usize, width: AccessWidth) -> Verdict;
 
-    /// The verdict on a write of `value`, which the width can carry.
+    /// The verdict on a write of `value`, which fits the width.
     fn write(&self, offset: usize, width: AccessWidth, value: usize) -> Verdict;
 
-    /// The value for the guest where the device has `whole`, in a register whose read is
+    /// The value that the guest reads if the device returns `whole`, for a register with the read verdict
     /// [`Shown`](Verdict::Shown).
     fn shown(&self, whole: usize) -> usize {
         whole
@@ -174,20 +174,20 @@ pub(crate) struct Filter<F> {
 }
 
 impl<F: Registers> Filter<F> {
-    /// For a device that starts at `base`.
+    /// Creates the guard of a device that starts at `base`.
     pub(crate) const fn new(base: GuestPhysAddr, registers: F) -> Self {
         Self { base, registers }
     }
 
-    /// The offset of `addr`, if it is aligned as its width: the device reaches its host's register
-    /// with one access of that width, and unaligned ones are faults there.
+    /// The offset of `addr`, if it is aligned to the width: the device accesses the host's register
+    /// with one access of that width, and an unaligned access faults there.
     #[inline]
     fn offset(&self, addr: GuestPhysAddr, width: AccessWidth) -> Option<usize> {
         let offset = addr.as_usize().wrapping_sub(self.base.as_usize());
         offset.is_multiple_of(width.size()).then_some(offset)
     }
 
-    /// The part of a register of eight bytes that an access is for.
+    /// The part of a register of eight bytes that an access reads or writes.
     fn part(&self, addr: GuestPhysAddr, width: AccessWidth) -> Part {
         let upper = addr.as_usize().wrapping_sub(self.base.as_usize()) & 4;
         Part {
@@ -256,7 +256,7 @@ where
     }
 }
 
-/// A register of eight bytes, and the part of it that an access is of: all, or a half.
+/// A register of eight bytes, and the part of it that an access reads or writes: all of it, or a half.
 struct Part {
     register: GuestPhysAddr,
     shift: u32,
@@ -274,7 +274,7 @@ impl Part {
         Ok(whole >> self.shift & self.mask)
     }
 
-    /// Writes the part, and the rest of the register as it reads.
+    /// Writes the part, and writes the rest of the register back unchanged.
     #[cold]
     fn write<D>(&self, device: &D, val: usize) -> AxResult
     where
@@ -298,12 +298,12 @@ pub(crate) mod tests {
 
     pub(crate) const BASE: usize = 0x800_0000;
 
-    /// One register of eight bytes at each address, and what is done to them.
+    /// One register of eight bytes at each address, and the accesses made to them.
     #[derive(Default)]
     pub(crate) struct Recorder {
         pub(crate) value: RefCell<usize>,
         pub(crate) accesses: RefCell<Vec<(usize, AccessWidth, Option<usize>)>>,
-        /// How it was entered.
+        /// The occupancy of each entry.
         pub(crate) entered: RefCell<Vec<Occupancy>>,
     }
 
@@ -375,7 +375,7 @@ pub(crate) mod tests {
         (BASE + offset).into()
     }
 
-    /// Reads through a guard with this verdict. Gives what was read, and how.
+    /// Reads through a guard with this verdict. Returns the value and the occupancy.
     fn read(
         device: &Recorder,
         verdict: Verdict,
