@@ -3,9 +3,9 @@
 //! Offsets and fields: Arm GIC architecture specification, GICv3 and GICv4, IHI 0069, "The ITS
 //! register map".
 //!
-//! The guard keeps the registers of the command queue and of the tables itself, since the device
-//! cannot be asked for them in all sizes, and does not stand every value that they may have. It hands
-//! the device runs of commands that it does stand. What the commands say it does not look at: see
+//! The guard keeps the registers of the command queue and of the tables itself, because the device
+//! does not support reads of them in all sizes, and fails on some of their values. It gives the device
+//! only runs of commands that the device handles. It does not check the commands: see
 //! [`guards`](crate::guards).
 
 use ax_errno::AxResult;
@@ -23,11 +23,11 @@ use crate::fair_lock::FairLock;
 
 /// Makes the host's ITS execute commands, and waits for their completion.
 pub(crate) trait Engine: Send + 'static {
-    /// Executes the commands from byte `from` to byte `to` of those that lie at the physical address
-    /// `queue`, of a page.
+    /// Executes the commands from byte `from` to byte `to` of the commands at `queue`, the physical
+    /// address of a page.
     ///
-    /// `from` and `to` are multiples of a command's size; `from` is in the first page, and `to` not
-    /// beyond 64 KiB. The host's ITS is enabled, or the engine waits for ever.
+    /// `from` and `to` are multiples of a command's size; `from` is in the first page, and `to` is not
+    /// beyond 64 KiB. If the host's ITS is not enabled, the engine waits forever.
     fn execute(&mut self, queue: usize, from: usize, to: usize) -> AxResult;
 }
 
@@ -41,7 +41,7 @@ struct State<E> {
     engine: E,
     enabled: bool,
     queue: Queue,
-    /// GITS_BASER0 and GITS_BASER1, which the device only remembers.
+    /// GITS_BASER0 and GITS_BASER1, which the device only stores.
     tables: [usize; 2],
 }
 
@@ -84,7 +84,7 @@ fn register(offset: usize, width: AccessWidth) -> Register {
 }
 
 impl<E: Engine> Its<E> {
-    /// For a device that starts at `base`, with an engine of the guard's own.
+    /// Creates the guard of a device that starts at `base`. The guard owns the engine.
     pub(crate) fn new(base: GuestPhysAddr, engine: E) -> Self {
         let state = State {
             engine,
@@ -128,7 +128,7 @@ where
     }
 }
 
-/// The accesses themselves, each with no other vCPU in the device.
+/// The accesses. During each, no other vCPU is in the device.
 impl<E: Engine> Its<E> {
     fn read_alone<D>(&self, device: &D, addr: GuestPhysAddr, width: AccessWidth) -> AxResult<usize>
     where
@@ -171,7 +171,7 @@ impl<E: Engine> Its<E> {
                     enable_host(device, addr)?;
                 }
             }
-            // Both are for an ITS at rest: otherwise the architecture says nothing of them.
+            // The architecture defines writes of both only for a disabled, quiescent ITS.
             Register::QueueBase if !state.enabled => {
                 state.queue = Queue::at(merged(state.queue.base));
             }
@@ -183,7 +183,7 @@ impl<E: Engine> Its<E> {
     }
 }
 
-/// Enables the host's ITS for good: another guest's commands may be waited for.
+/// Enables the host's ITS permanently: a vCPU may be waiting for another guest's commands.
 fn enable_host<D>(device: &D, control: GuestPhysAddr) -> AxResult
 where
     D: BaseDeviceOps<GuestPhysAddrRange>,
@@ -196,7 +196,7 @@ where
 }
 
 impl<E: Engine> State<E> {
-    /// GITS_CTLR as the guest sees it, where its host's is `host`.
+    /// The guest's GITS_CTLR, if the host's is `host`.
     fn control(&self, host: usize) -> usize {
         if self.enabled {
             host
@@ -229,7 +229,7 @@ struct Queue {
     write: usize,
 }
 
-/// Commands that can be executed at once.
+/// Commands that one call of the engine executes.
 #[derive(Debug, PartialEq, Eq)]
 struct Run {
     queue: usize,
@@ -249,7 +249,8 @@ impl Queue {
     /// GITS_CBASER.Physical_Address.
     const ADDRESS: usize = 0xf_ffff_ffff_f000;
 
-    /// The device's own ring is of 64 KiB, and cannot take as much: it could not tell full from empty.
+    /// The longest run. The device's own ring has 64 KiB and cannot take a run of that size, because a full
+    /// ring looks empty.
     const LONGEST: usize = 0x8000;
 
     const PAGE: usize = 0x1000;
@@ -290,7 +291,7 @@ impl Queue {
     }
 }
 
-/// The value of an access to a register of eight bytes.
+/// The value that a read of a register of eight bytes returns.
 const fn part(whole: usize, offset: usize, width: AccessWidth) -> usize {
     match width {
         Qword => whole,
@@ -319,7 +320,7 @@ mod tests {
         sync::{Arc, Mutex},
     };
 
-    /// Remembers the addresses of the commands that it was to execute.
+    /// Records the addresses of the commands to execute.
     #[derive(Clone, Default)]
     struct Log(Arc<Mutex<Vec<usize>>>);
 
@@ -351,7 +352,7 @@ mod tests {
             }
         }
 
-        /// Enabled, with a queue of this many pages.
+        /// Enabled, with a queue of `pages` pages.
         fn with_queue(pages: usize) -> Self {
             let machine = Self::new();
             machine.write(0x80, Qword, Queue::VALID | QUEUE | (pages - 1));
@@ -372,7 +373,7 @@ mod tests {
             assert_eq!(self.host.entered.take(), [Alone]);
         }
 
-        /// The commands executed since.
+        /// The commands executed since the last call.
         fn executed(&self) -> Vec<usize> {
             core::mem::take(&mut self.log.0.lock())
         }

@@ -83,9 +83,9 @@ pub trait Plic: BaseDeviceOps<GuestPhysAddrRange> {
 
 /// The guard of a PLIC.
 ///
-/// The device takes its own lock twice, and so deadlocks, when a guest completes a source that is not
-/// active. So no other vCPU may complete a source between the check that it is active and the
-/// completion.
+/// If a guest completes a source that is not active, the device acquires its own lock twice and
+/// deadlocks. Therefore no other vCPU may complete a source between the check that it is active and
+/// the completion.
 pub(crate) struct PlicGuard {
     base: GuestPhysAddr,
     filter: Filter<Contexts>,
@@ -93,7 +93,7 @@ pub(crate) struct PlicGuard {
 }
 
 impl PlicGuard {
-    /// For a device that starts at `base` and has this many contexts.
+    /// Creates the guard of a device that starts at `base` and has `contexts` contexts.
     pub(crate) fn new(base: GuestPhysAddr, contexts: usize) -> Self {
         Self {
             base,
@@ -138,7 +138,7 @@ impl<D: Plic> Guard<GuestPhysAddrRange, D> for PlicGuard {
 }
 
 impl PlicGuard {
-    /// Not inlined: otherwise its lock makes every other write save registers.
+    /// Not inlined: otherwise, because of the lock, every other write saves registers.
     #[inline(never)]
     fn complete<D: Plic>(
         &self,
@@ -148,7 +148,7 @@ impl PlicGuard {
         val: usize,
     ) -> AxResult {
         let _alone = self.completing.enter()?;
-        // The specification requires that the completion of anything else is ignored.
+        // The specification requires that completions of other sources are ignored.
         let is_active = |device: &D| Ok(device.is_active(val));
         if (1..SOURCES).contains(&val) && place.enter(Shared, is_active)? {
             self.filter.write(place, addr, width, val)
@@ -174,8 +174,8 @@ mod tests {
 
     const BASE: usize = 0xc00_0000;
 
-    /// A PLIC of one source, number 7, that counts its completions and fails if it is completed when
-    /// it is not active, as the real one would wait for itself.
+    /// A PLIC with one source, number 7. It counts completions and fails if the source is not active:
+    /// the real PLIC would deadlock.
     #[derive(Default)]
     struct One {
         active: StdMutex<bool>,
@@ -226,7 +226,7 @@ mod tests {
     impl Plic for One {
         fn is_active(&self, source: usize) -> bool {
             let active = source == 7 && *self.active.lock().unwrap();
-            // Another vCPU may come now, if the guard lets it.
+            // Another vCPU may enter now, if the guard allows it.
             thread::yield_now();
             active
         }
@@ -312,7 +312,7 @@ mod tests {
         assert_eq!(device.others.load(SeqCst), 3);
         let claim = (BASE + CONTROL + COMPLETE).into();
         assert_eq!(guard.read(&device, claim, Dword), Ok(9));
-        // Neither is one that is not aligned, and none reaches the device.
+        // An unaligned write takes no lock either, and none of these reaches the device.
         for offset in [CONTROL + 1, CONTROL + 2, CONTROL + 3, 0x1000] {
             guard
                 .write(&device, (BASE + offset).into(), Dword, 1)
