@@ -4,7 +4,7 @@ use ax_errno::AxResult;
 
 use crate::{fair_lock::FairLock, serialized::Serialized, sync::Arc};
 
-/// Which accesses may be in a device at the same time.
+/// The accesses that may be in a device at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Occupancy {
     /// One vCPU: the access reaches state that the device does not synchronise, or reads a register
@@ -19,20 +19,20 @@ pub(crate) trait Enter {
     /// The device.
     type Device;
 
-    /// Calls `work` with the device. If this access enters [`Alone`](Occupancy::Alone), no other access that does is in
-    /// the device at the same time. `decide` returns the occupancy and the arguments of `work`, without the device.
+    /// Calls `work` with the device. `decide` returns the occupancy and the argument of `work`, and does not access
+    /// the device. At any time, at most one access that entered [`Alone`](Occupancy::Alone) is in the device.
     ///
     /// # Errors
     ///
     /// [`ResourceBusy`](ax_errno::AxError::ResourceBusy) if this context is in the device already and
-    /// would wait for itself; what `work` gives.
+    /// would deadlock; the errors of `work`.
     fn enter_as<V, T>(
         &self,
         decide: impl FnOnce() -> (Occupancy, V),
         work: impl FnOnce(&Self::Device, V) -> AxResult<T>,
     ) -> AxResult<T>;
 
-    /// The same, of an access that needs no decision.
+    /// [`enter_as`](Self::enter_as) for an access that needs no decision.
     ///
     /// # Errors
     ///
@@ -47,11 +47,12 @@ pub(crate) trait Enter {
     }
 }
 
-/// A device that others hold bare, and a lock for the accesses of a dispatch that must be alone.
+/// A device that others can reach without this lock, and a lock for the accesses of a dispatch that must be
+/// alone.
 ///
-/// It is `Sync` only if the device is. A registry of devices that are not, which is not `Sync`
-/// either, is shared on its embedder's word: the lock is then all that keeps vCPUs apart, and where a
-/// guard says [`Shared`](Occupancy::Shared), nothing does.
+/// It is `Sync` only if the device is. A registry of devices that are not `Sync` is not `Sync` either. If
+/// its embedder shares it nevertheless, only this lock separates vCPUs, and nothing does for an access that
+/// a guard makes [`Shared`](Occupancy::Shared).
 pub(crate) struct Locked<D> {
     lock: FairLock<()>,
     device: Arc<D>,
@@ -85,7 +86,7 @@ impl<D> Enter for Locked<D> {
     }
 }
 
-/// One vCPU at a time for every access, so that safe code can share a device that is not `Sync`.
+/// One vCPU at a time for every access: safe code can share a device that is not `Sync`.
 impl<D> Enter for Arc<Serialized<D>> {
     type Device = D;
 
@@ -96,7 +97,7 @@ impl<D> Enter for Arc<Serialized<D>> {
         work: impl FnOnce(&D, V) -> AxResult<T>,
     ) -> AxResult<T> {
         let device = self.device.enter()?;
-        // Decided inside the lock, so that the decision need not be kept while this waits.
+        // Called with the lock held: the decision need not be kept during the wait.
         let (_, decided) = decide();
         work(&device, decided)
     }
@@ -133,7 +134,7 @@ mod tests {
 
     const WIDTH: AccessWidth = AccessWidth::Dword;
 
-    /// Enters a device whose handler dispatches to it again.
+    /// A device with a handler that dispatches to the same device again.
     #[derive(Default)]
     struct Reenters(OnceLock<Weak<Handler>>);
 

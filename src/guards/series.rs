@@ -1,12 +1,13 @@
-//! [`Last`]: which redistributors of a guest are the last of a contiguous series.
+//! [`Last`]: whether a guest's redistributor is the last of a contiguous series.
 //!
-//! GICR_TYPER.Last says whether a redistributor is "the highest-numbered Redistributor in a series of
+//! GICR_TYPER.Last reports whether a redistributor is "the highest-numbered Redistributor in a series of
 //! contiguous Redistributor pages" (Arm GIC architecture specification, GICv3 and GICv4, IHI 0069,
-//! "GICR_TYPER"). A guest that looks for its own walks from the first to the one that says so.
+//! "GICR_TYPER"). A guest that looks for its own redistributor walks from the first one to the one with
+//! this bit.
 //!
-//! A redistributor is not the last if another one starts where it ends, from whichever entry of the
-//! configuration it comes. This is determined after all entries have been built, so that one that was
-//! left out does not count; it does not change when devices are added or removed later.
+//! A redistributor is not the last if another one starts where it ends, regardless of the entries of the
+//! configuration. This is determined after all entries are built, so an entry that was left out does not
+//! count. It does not change when devices are added or removed later.
 
 #[cfg(any(all(test, not(loom)), target_arch = "aarch64"))]
 use alloc::vec::Vec;
@@ -17,8 +18,8 @@ use crate::sync::{Arc, AtomicBool, Ordering};
 
 /// Whether a redistributor is the last of its series.
 ///
-/// `Relaxed`: it is written before the registry is there to be shared, and whatever shares it orders
-/// the two.
+/// `Relaxed`: it is written before the registry can be shared, and the operation that shares the registry
+/// orders the write before the reads.
 #[derive(Clone, Debug)]
 pub(crate) struct Last(Arc<AtomicBool>);
 
@@ -39,7 +40,7 @@ impl Last {
     }
 }
 
-/// The redistributors of a configuration: where each ends, exclusive, and its [`Last`].
+/// The redistributors of a configuration: the exclusive end of each, and its [`Last`].
 #[cfg(any(all(test, not(loom)), target_arch = "aarch64"))]
 #[derive(Debug, Default)]
 pub(crate) struct Series(Vec<(usize, Last)>);
@@ -58,7 +59,7 @@ impl Series {
         Ok(last)
     }
 
-    /// Sets for each whether it is the last. `starts` returns whether a redistributor starts at an address.
+    /// Sets each [`Last`]. `starts` returns whether a redistributor starts at an address.
     pub(crate) fn close(&self, starts: impl Fn(usize) -> bool) {
         for (end, last) in &self.0 {
             last.set(!starts(*end));
