@@ -32,7 +32,7 @@ use crate::{
     },
 };
 
-/// The first LPI, and how many the host has.
+/// The first LPI, and the number of the host's LPIs.
 pub(crate) const FIRST_LPI: usize = 8192;
 pub(crate) const LPIS: usize = 0x1_0000 - FIRST_LPI;
 
@@ -53,7 +53,7 @@ pub(crate) fn its(length: usize, host: usize) -> EmulatedDeviceConfig {
     entry(GPPTITS, ITS, length, &[host])
 }
 
-/// A registry of these devices. What no device owns is an error.
+/// A registry of these devices. An access that no device owns is an error.
 pub(crate) fn machine<B: DeviceBound>(
     trusted: bool,
     entries: &[EmulatedDeviceConfig],
@@ -65,21 +65,21 @@ pub(crate) fn machine<B: DeviceBound>(
     builder.build().unwrap()
 }
 
-/// Registers of a host, that devices which are made from now on have.
+/// Creates the registers of a host's distributor. Devices that are made after this call use them.
 pub(crate) fn host_gicd() -> usize {
     let host = host::noisy_registers(GICD_LENGTH);
     set_gicd(host);
     host
 }
 
-/// Registers of CPU 1 of a host, that devices which are made from now on have.
+/// Creates the registers of a host's redistributors, which devices made after this call use. Returns those of CPU 1.
 pub(crate) fn host_gicr() -> usize {
     let host = host::noisy_registers(CPUS * GICR_LENGTH);
     set_gicr(host);
     host + GICR_LENGTH
 }
 
-/// Gives the guest some interrupts, at the edges of registers and within.
+/// Assigns some interrupts to the guest, at the edges of registers and inside them.
 pub(crate) fn assign(devices: &AxVmDevices) {
     let gicd = devices.iter_mmio_dev().next().unwrap();
     let assign = |gicd: &VGicD| {
@@ -120,7 +120,7 @@ const GICD_ROWS: [Row; 9] = [
 #[test]
 fn a_gicv3_distributor() {
     let _machine = host::exclusive();
-    // As long as the architecture has it, and longer: the host's ends sooner.
+    // The architecture's length, and a longer one: the host's distributor ends earlier.
     for length in [GICD_LENGTH, 3 * GICD_LENGTH] {
         let twin = || {
             let host = host_gicd();
@@ -143,7 +143,7 @@ fn a_gicv3_distributor() {
     host_gicd();
     let devices: SharedVmDevices = machine(false, &[gicd(GICD_LENGTH)]);
     from_two_vcpus(&devices, GICD, GICD_LENGTH, &GICD_ROWS, &[]);
-    // Without the lock that a thread-safe registry has.
+    // An `AxVmDevices`, without the lock of a thread-safe registry.
     let devices: AxVmDevices = machine(false, &[gicd(GICD_LENGTH)]);
     assign(&devices);
     from_two_vcpus(&devices, GICD, GICD_LENGTH, &GICD_ROWS, &[]);
@@ -154,7 +154,7 @@ fn a_gicv2_distributor() {
     let _machine = host::exclusive();
     let devices: AxVmDevices = machine(false, &[gicv2()]);
     let twin: AxVmDevices = machine(false, &[gicv2()]);
-    // Every aligned access is the device's, but for those of interrupts that it does not have.
+    // The guard forwards every aligned access, except for interrupts that the device does not have.
     let pages = (0..GICD_LENGTH).step_by(0x1000);
     let known = |page| [page..page + 0x140, page + 0x180..page + 0x1000];
     let rows: Vec<_> = pages.flat_map(known).map(|at| plain(at, &WIDTHS)).collect();
@@ -172,12 +172,12 @@ fn a_gicv2_distributor() {
     from_two_vcpus(&devices, GICD, GICD_LENGTH, &rows[..4], &[]);
 }
 
-/// The redistributor's, of which LPIs depend on `trusted` and on whether there is a table of them.
+/// The rows of the redistributor. The rows for LPIs depend on `trusted` and on whether there is a table of LPIs.
 fn gicr_rows(trusted: bool, table: bool) -> Vec<Row> {
     let (command, pending) = if trusted { (LONG, LONG) } else { (NONE, NONE) };
     let control = match trusted {
         true => Write::Pass,
-        // EnableLPIs stays.
+        // EnableLPIs keeps its value.
         false => Write::As(|now, value| value & !1 | now & 1),
     };
     let lpis = match table {
@@ -194,7 +194,7 @@ fn gicr_rows(trusted: bool, table: bool) -> Vec<Row> {
         read_only(0x8..0x10, LONG),
         // STATUSR.
         plain(0x10..0x14, WORD),
-        // WAKER: but for ProcessorSleep.
+        // WAKER, except ProcessorSleep.
         row(0x14..0x18, WORD, Write::As(|_, value| value & !2), WORD),
         // SETLPIR, CLRLPIR.
         row(0x40..0x41, NONE, Write::Pass, command),
@@ -255,7 +255,7 @@ fn sweep_gicr(trusted: bool) {
         values: &LPI_VALUES,
     };
     twins.sweep(61);
-    assert_eq!(LPT.is_completed(), table, "a guest makes no table");
+    assert_eq!(LPT.is_completed(), table, "a guest cannot make a table");
     host_gicr();
     let devices: SharedVmDevices = machine(trusted, &[gicr()]);
     from_two_vcpus(&devices, GICR, GICR_LENGTH, &rows, &LPI_VALUES);
@@ -263,7 +263,7 @@ fn sweep_gicr(trusted: bool) {
     from_two_vcpus(&devices, GICR, GICR_LENGTH, &rows, &LPI_VALUES);
 }
 
-/// The registers of the host's ITS. There is one: the device keeps the first that it is given.
+/// The registers of the host's only ITS: the device keeps the first ITS that it gets.
 static HOST_ITS: LazyLock<usize> = LazyLock::new(|| {
     let base = host::noisy_registers(ITS_LENGTH);
     for register in HOST_ITS_REGISTERS {
@@ -272,14 +272,14 @@ static HOST_ITS: LazyLock<usize> = LazyLock::new(|| {
     base
 });
 
-/// The host's ITS at work: while the value lives, it executes at once, so that CREADR follows CWRITER.
+/// The host's running ITS: until the value is dropped, it executes commands immediately, so CREADR follows CWRITER.
 pub(crate) struct HostIts {
     pub(crate) base: usize,
     on: Arc<AtomicBool>,
 }
 
 impl HostIts {
-    /// Not yet enabled.
+    /// The ITS is not enabled yet.
     pub(crate) fn new() -> Self {
         let (base, on) = (*HOST_ITS, Arc::new(AtomicBool::new(true)));
         host::poke(base, 0);
@@ -303,7 +303,7 @@ impl Drop for HostIts {
     }
 }
 
-/// The accesses of the ITS while it is swept: all else of its host stays as it was.
+/// The host's registers that a sweep of the ITS may change: CTLR, CWRITER, CREADR. The others keep their values.
 const HOST_ITS_REGISTERS: [usize; 3] = [0x0, 0x88, 0x90];
 
 fn sweep_its() {
@@ -324,7 +324,7 @@ fn sweep_its() {
         };
         let vcpu = |vcpu: Vcpu| {
             for pages in [1, 16, 256] {
-                // A guest that is trusted has its queue in its own memory.
+                // A trusted guest has its queue in its own memory.
                 write(0x0, Dword, 0);
                 write(0x80, Qword, 1 << 63 | queue | (pages - 1));
                 write(0x0, Dword, 1);
@@ -346,7 +346,7 @@ fn sweep_its() {
     }
 }
 
-/// Whether an ITS has something to read there.
+/// Whether an ITS has a readable register there.
 fn is_its_register(offset: usize, width: AccessWidth) -> bool {
     let aligned = offset.is_multiple_of(width.size());
     match width {
@@ -362,7 +362,7 @@ fn is_its_register(offset: usize, width: AccessWidth) -> bool {
 #[derive(Clone, Copy, PartialEq)]
 enum Vcpu {
     Alone,
-    /// Of two, the one that begins at the front.
+    /// One of two vCPUs, the one that starts at offset 0.
     First,
     Second,
 }
@@ -398,7 +398,7 @@ fn sweep_its_registers(
             continue;
         }
         for width in WIDTHS {
-            // Another vCPU could have it taken for the queue, at an address where there is none.
+            // Another vCPU could make the ITS use it as the queue's address, where there is no queue.
             let base = matches!((offset, width), (0x80 | 0x84, Dword) | (0x80, Qword));
             if offset + width.size() > length || (base && vcpu != Vcpu::Alone) {
                 continue;
@@ -413,7 +413,7 @@ fn sweep_its_registers(
     }
 }
 
-/// In this order: at first there is no table of LPIs, and the first ITS makes it.
+/// The order matters: at first there is no table of LPIs, and the first ITS makes it.
 #[test]
 fn redistributors_and_an_its() {
     let _machine = host::exclusive();
@@ -441,7 +441,7 @@ fn case<const N: usize>(
     }
 }
 
-/// Whether memory of the host that is no register was written.
+/// Whether memory of the host outside its registers was written.
 fn spilled() -> bool {
     !host::is_whole()
 }
@@ -461,7 +461,7 @@ fn gicd_case(offset: usize, width: AccessWidth, value: Option<usize>, watched: u
     })
 }
 
-/// An access to a redistributor, after which one of the host's registers is not to be so.
+/// An access to a redistributor. `harm` checks the host's registers afterwards.
 fn gicr_case(
     offset: usize,
     width: AccessWidth,
@@ -481,7 +481,7 @@ fn gicr_case(
     )
 }
 
-/// Accesses to an enabled ITS, or one that is not, with a queue of 64 KiB and these first commands.
+/// Accesses to an enabled or disabled ITS, with a queue of 64 KiB that starts with these commands.
 fn its_case<const N: usize>(
     enabled: bool,
     commands: &[[u64; 4]],
@@ -498,7 +498,7 @@ fn its_case<const N: usize>(
     let set = |offset: usize, width, value| {
         let addr = (ITS + offset).into();
         devices.handle_mmio_write(addr, width, value).unwrap();
-        // The device that the guard keeps to itself is not the bare one.
+        // The guard's engine has its own device, so the bare one needs the same write.
         let bare = devices.find_mmio_dev(addr).unwrap();
         bare.handle_write(addr, width, value).unwrap();
     };
@@ -508,7 +508,7 @@ fn its_case<const N: usize>(
     }
     let before = host::peek(host.base + watched);
     case(devices, ITS, accesses, move || {
-        // The host's ITS works until here.
+        // The host's ITS runs until here.
         let host = &host;
         spilled() || host::peek(host.base + watched) != before
     })

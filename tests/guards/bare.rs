@@ -1,8 +1,8 @@
-//! What the devices do without their guards, each access in a child process; and that the same access
-//! returns, and does no harm, where the guard is.
+//! The behaviour of the devices without their guards, each access in a child process. With the guard,
+//! the same access returns and does no harm.
 //!
-//! The outcomes are those of the table in `src/guards/mod.rs`, which this checks: for a build with debug
-//! assertions and overflow checks, or without, whichever this is.
+//! The outcomes are compared with the table in `src/guards/mod.rs`: with the column of a debug build (debug
+//! assertions and overflow checks) or of a release build, as this build is.
 
 use std::{
     panic::{self, AssertUnwindSafe},
@@ -12,33 +12,33 @@ use std::{
 use axaddrspace::device::AccessWidth;
 use axdevice::AxVmDevices;
 
-/// An access that a guest should not make, on a host of its own.
+/// Accesses that a guest should not make, on a separate host.
 pub(crate) struct Case {
     pub(crate) devices: AxVmDevices,
-    /// Made in this order; without a value, a read.
+    /// In this order. Without a value, the access is a read.
     pub(crate) accesses: Vec<(usize, AccessWidth, Option<usize>)>,
-    /// Whether something has happened to the host that no guest may cause.
+    /// Whether the host has changed in a way that no guest may cause.
     pub(crate) harm: Box<dyn Fn() -> bool>,
 }
 
-/// A case: how the table calls it, how it calls the harm, and what sets it up.
+/// A case: the table's name for it, the table's words for the harm, and the function that sets it up.
 pub(crate) struct Row {
     pub(crate) name: &'static str,
     pub(crate) harm: &'static str,
-    /// Whether a guard stands before it; otherwise it takes a guest that is trusted with an ITS.
+    /// Whether a guard is in front of it. Otherwise only a guest that is trusted with an ITS can do it.
     pub(crate) guarded: bool,
     pub(crate) case: fn() -> Case,
 }
 
-/// How long a child may compute before it is taken to hang, in seconds.
+/// The CPU time, in seconds, after which a child counts as hung.
 const PATIENCE: libc::time_t = 3;
 
-/// The exit status of a child that exits: this and two bits.
+/// The exit status of a child that exits is this value, with two bits added.
 const EXIT: i32 = 64;
 const PANICKED: i32 = 1;
 const HARMED: i32 = 2;
 
-/// Holds all rows against the table, and against their guards.
+/// Compares the outcome of each row with the table, and checks that guarded accesses return without harm.
 pub(crate) fn check(rows: &[Row]) {
     let documented = include_str!("../../src/guards/mod.rs");
     let column = if cfg!(debug_assertions) { 2 } else { 3 };
@@ -60,9 +60,9 @@ pub(crate) fn check(rows: &[Row]) {
     assert!(!differs, "the table in src/guards/mod.rs differs");
 }
 
-/// The effects of the accesses, on the guarded device or the bare one.
+/// The outcome of the accesses, on the guarded device or the bare one.
 fn in_child(row: &Row, guarded: bool) -> String {
-    // SAFETY: the child is this thread alone. It allocates, which glibc allows after a fork, takes no
+    // SAFETY: the child has only this thread. It allocates, which glibc allows after a fork. It takes no
     // lock that another thread could have held, and ends in `_exit` without running destructors.
     let child = unsafe { libc::fork() };
     if child == 0 {

@@ -1,8 +1,8 @@
-//! The host's memory, without checks of the address: the sweeps access it all the time.
+//! The host's memory. Addresses are not checked, because the sweeps access it very often.
 
 use std::ptr;
 
-/// The tests share the statics of the devices, and some fork: each holds the machine.
+/// The tests share the statics of the devices, and some fork. Each test holds this lock.
 pub(crate) use support::host::machine::exclusive;
 pub(crate) use support::host::{is_whole, registers};
 
@@ -18,7 +18,7 @@ pub(crate) fn poke(addr: usize, value: u64) {
     unsafe { ptr::with_exposed_provenance_mut::<u64>(addr).write_volatile(value) };
 }
 
-/// A different, but always the same, value for each eight bytes.
+/// A value that is different for each eight bytes, and the same in every run.
 pub(crate) fn noise(at: usize) -> u64 {
     (at as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }

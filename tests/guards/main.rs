@@ -1,11 +1,10 @@
 //! No guest access through a guarded device panics, hangs or changes memory of the host: every
-//! offset, width and direction, with every boundary value, on the real devices. And what the devices
-//! do on such accesses without their guards.
+//! offset, width and direction, with every boundary value, on the real devices. The tests also check the
+//! behaviour of the devices on such accesses without their guards.
 //!
-//! Every offset of a register, and of 64 bytes around it, is tried always; of reserved ones that are
-//! farther from any, each 61st (of the PLIC's, each 509th). With `GUARDS_IN_FULL=1` in the environment
-//! all are, which takes minutes: `.ci/guards.sh` does it. From two vCPUs reserved offsets are sampled
-//! likewise.
+//! Offsets of registers, and of 64 bytes around them, are always tested. Of the other reserved offsets,
+//! each 61st is tested (of the PLIC's, each 509th; with two vCPUs, each 61st). With `GUARDS_IN_FULL=1` in
+//! the environment all are tested, which takes minutes: `.ci/guards.sh` does this.
 //!
 //! On an architecture without built-in devices there is nothing to guard.
 #![cfg(any(target_arch = "aarch64", target_arch = "riscv64"))]

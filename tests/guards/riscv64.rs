@@ -20,14 +20,14 @@ use crate::{
 
 const LENGTH: usize = 0x40_0000;
 
-/// Contexts 0 and 2 are of machine mode, 1 of supervisor mode: the guest's, as the device has it.
+/// Contexts 0 and 2 are for machine mode. Context 1 is for supervisor mode, the mode of the guest, as in the device.
 const CONTEXTS: usize = 3;
 
 const PENDING: usize = 0x1000;
 const ENABLE: usize = 0x2000;
 const CONTROL: usize = 0x20_0000;
 
-/// A registry of a PLIC at `base`, which is also its host's.
+/// A registry with a PLIC at `base`, which is also the address of the host's PLIC.
 fn machine<B: DeviceBound>(base: usize) -> VmDevices<B> {
     emulate();
     let entry = entry(PPPTGlobal, base, LENGTH, &[CONTEXTS]);
@@ -37,7 +37,7 @@ fn machine<B: DeviceBound>(base: usize) -> VmDevices<B> {
 
 const WORD: &[AccessWidth] = &[Dword];
 
-/// Whether the source is claimed, and not completed, in the bare twin.
+/// Whether the source is claimed and not completed in the bare twin.
 fn is_active(twin: &Twin, source: usize) -> bool {
     let active = |plic: &VPlicGlobal| source < 1024 && plic.active_irqs.lock().get(source);
     map_device_of_type(&twin.device, active).expect("a VPlicGlobal")
@@ -46,7 +46,7 @@ fn is_active(twin: &Twin, source: usize) -> bool {
 fn rows() -> Vec<Row> {
     let mut rows = vec![
         plain(0..PENDING, WORD),
-        // A guest's writes inject nothing.
+        // A guest's writes inject no interrupts.
         read_only(PENDING..PENDING + 0x80, WORD),
         plain(ENABLE..ENABLE + CONTEXTS * 0x80, WORD),
     ];
@@ -59,7 +59,7 @@ fn rows() -> Vec<Row> {
     rows
 }
 
-/// Injects sources as Axvisor does: by writing pending bits of the device that `find_mmio_dev` gives.
+/// Injects sources as Axvisor does: writes pending bits of the device that `find_mmio_dev` returns.
 fn inject(twin: &Twin, word: usize, bits: usize) {
     twin.write(PENDING + word * 4, Dword, bits);
 }
@@ -89,7 +89,7 @@ fn a_plic() {
     assert!(emulated() > 0, "the line was never set");
 }
 
-/// Claims everything that is pending in a context, and completes it, twice and out of order.
+/// Claims all pending sources in a context, and completes them, some twice and out of order.
 #[test]
 fn claims_and_completions() {
     let _machine = host::exclusive();
@@ -109,7 +109,7 @@ fn claims_and_completions() {
         inject(&twin, source / 32, 1 << (source % 32));
     }
     write(PENDING, 0xffff_ffff);
-    assert_eq!(read(PENDING), Ok(1 << 3), "a guest injects nothing");
+    assert_eq!(read(PENDING), Ok(1 << 3), "a guest injects no interrupts");
     let claim = CONTROL + 0x1004;
     let claimed = [read(claim), read(claim), read(claim), read(claim)];
     assert_eq!(claimed, [Ok(1023), Ok(40), Ok(3), Ok(0)]);
@@ -119,7 +119,7 @@ fn claims_and_completions() {
         let completed = [3, 40, 1023].contains(&(last as usize));
         assert!(
             completed,
-            "the host's PLIC is told of what was claimed: {last:#x}"
+            "only claimed sources are completed in the host's PLIC: {last:#x}"
         );
     }
     for source in [3, 40, 1023] {
@@ -128,7 +128,7 @@ fn claims_and_completions() {
     }
 }
 
-/// Each of two vCPUs completes what the other completes too.
+/// Two vCPUs complete the same source.
 #[test]
 fn two_vcpus() {
     let _machine = host::exclusive();

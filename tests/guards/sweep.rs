@@ -1,5 +1,5 @@
-//! Every access to a device: to the guarded one, and what should come of it to a bare twin, whose
-//! host must look the same ever after.
+//! Makes every access to a guarded device, and makes the access that the guard should forward to a bare
+//! twin. Afterwards the registers of both hosts must be equal.
 
 use std::{
     env,
@@ -26,7 +26,7 @@ pub(crate) const WIDTHS: [AccessWidth; 4] = [Byte, Word, Dword, Qword];
 
 pub(crate) type Bare = Arc<dyn BaseDeviceOps<GuestPhysAddrRange>>;
 
-/// Some registers, and how a guest may access them.
+/// Some registers, and the accesses that a guest may make to them.
 pub(crate) struct Row {
     pub(crate) offsets: Range<usize>,
     /// The widths of its reads.
@@ -39,15 +39,15 @@ pub(crate) struct Row {
 /// The possible effects of a write.
 #[derive(Clone, Copy)]
 pub(crate) enum Write {
-    /// The effect of the device.
+    /// The device's own effect.
     Pass,
-    /// The effect of the device with another value, which depends on the register.
+    /// The device's effect of another value, computed from the register and the written value.
     #[cfg_attr(
         target_arch = "riscv64",
         expect(dead_code, reason = "the PLIC has no such register")
     )]
     As(fn(usize, usize) -> usize),
-    /// The effect of the device, for values for which this is true of the bare twin.
+    /// The device's own effect if this returns true for the bare twin and the value; otherwise none.
     If(fn(&Twin, usize) -> bool),
 }
 
@@ -56,7 +56,7 @@ pub(crate) const fn read_only(offsets: Range<usize>, read: &'static [AccessWidth
     row(offsets, read, Write::Pass, &[])
 }
 
-/// A register that is read and written alike.
+/// A register with the same widths for reads and writes.
 pub(crate) const fn plain(offsets: Range<usize>, widths: &'static [AccessWidth]) -> Row {
     row(offsets, widths, Write::Pass, widths)
 }
@@ -105,12 +105,12 @@ impl Twin {
     }
 }
 
-/// A guarded device and a bare one, otherwise alike.
+/// A guarded device and an identical device without a guard.
 pub(crate) struct Twins<'a> {
     pub(crate) devices: &'a AxVmDevices,
     pub(crate) guarded: Twin,
     pub(crate) bare: Twin,
-    /// How long the device is, and how long its host's registers.
+    /// The length of the device, and of its host's registers.
     pub(crate) length: usize,
     pub(crate) host_length: usize,
     /// The registers that are not reserved.
@@ -120,7 +120,7 @@ pub(crate) struct Twins<'a> {
 }
 
 impl Twins<'_> {
-    /// Makes every access. Of reserved offsets that are far from any register, only one in `far`.
+    /// Makes every access, but only at each `far`th of the reserved offsets that are far from any register.
     pub(crate) fn sweep(&self, far: usize) {
         let _watched = watch();
         let mut accesses = 0;
@@ -181,7 +181,7 @@ impl Twins<'_> {
         rows.find(|row| aligned && row.offsets.contains(&offset))
     }
 
-    /// The expected value of a read: of the upper half of a long register, that half.
+    /// The expected value of a read. For half of a register of eight bytes, it is taken from the whole.
     fn read(&self, offset: usize, width: AccessWidth) -> usize {
         match self.is_half(offset, width) {
             true => self.bare.read(offset & !7, Qword) >> (offset % 8 * 8) & mask(Dword),
@@ -189,7 +189,7 @@ impl Twins<'_> {
         }
     }
 
-    /// Does what a write should do.
+    /// Makes the expected write to the bare twin.
     fn write(&self, write: Write, offset: usize, width: AccessWidth, value: usize) {
         let value = match write {
             Write::Pass if self.is_half(offset, width) => {
@@ -205,13 +205,13 @@ impl Twins<'_> {
         self.bare.write(offset, width, value);
     }
 
-    /// Whether the device knows the register only as one of eight bytes.
+    /// Whether the access is half of a register that the device accesses only as eight bytes.
     fn is_half(&self, offset: usize, width: AccessWidth) -> bool {
         let row = self.row(offset, width);
         width == Dword && row.is_some_and(|row| row.read == [Dword, Qword])
     }
 
-    /// Both hosts' registers are the same.
+    /// Asserts that the registers of both hosts are equal.
     fn compare(&self, offsets: Range<usize>) {
         for at in offsets.step_by(8) {
             let (got, wanted) = (
@@ -223,11 +223,12 @@ impl Twins<'_> {
     }
 }
 
-/// A registry that vCPUs share, as axvm does where its own type does not say that they may.
+/// A registry that vCPUs share, as axvm shares it although the registry's type is not `Sync`.
 struct Shared<'r, B: DeviceBound>(&'r VmDevices<B>);
 
-// SAFETY: a registry of devices that are not `Sync` is reached through `handle_*` alone, which keeps
-// those accesses apart that reach the same state of a device; no thread takes it apart before.
+// SAFETY: a registry of devices that are not `Sync` is accessed only through `handle_*`, which
+// separates accesses that reach the same state of a device. No thread takes a device out of it while it is
+// shared.
 unsafe impl<B: DeviceBound> Sync for Shared<'_, B> {}
 
 impl<B: DeviceBound> Shared<'_, B> {
@@ -273,12 +274,12 @@ pub(crate) fn from_two_vcpus<B: DeviceBound>(
     assert!(host::is_whole());
 }
 
-/// Whether each reserved offset is to be tried, however long that takes.
+/// Whether every reserved offset is tested, which takes minutes.
 pub(crate) fn in_full() -> bool {
     env::var_os("GUARDS_IN_FULL").is_some()
 }
 
-/// All offsets, or those of registers, of 64 bytes around them, and each `far`th of the others.
+/// The offsets to test: of registers, of 64 bytes around them, and each `far`th of the others, or all.
 fn offsets(length: usize, rows: &[Row], far: usize) -> impl Iterator<Item = usize> {
     let far = if in_full() { 1 } else { far };
     (0..length).filter(move |&offset| {
@@ -293,7 +294,7 @@ fn is_near(rows: &[Row], offset: usize) -> bool {
     rows.iter().any(|row| near(row).contains(&offset))
 }
 
-/// Boundary values, as the width can carry them, and those of interest to the device.
+/// Boundary values and those of interest to the device, truncated to the width.
 pub(crate) fn values(width: AccessWidth, special: &[usize]) -> Vec<usize> {
     let common = [
         0,
@@ -331,7 +332,7 @@ pub(crate) fn step() {
     STEPS.fetch_add(1, Relaxed);
 }
 
-/// A sweep that is on.
+/// A running sweep.
 pub(crate) struct Watched(());
 
 impl Drop for Watched {
@@ -340,7 +341,7 @@ impl Drop for Watched {
     }
 }
 
-/// Ends the process if no access returns for a minute until the value is dropped.
+/// Until the returned value is dropped, aborts the process if no access returns for a minute.
 pub(crate) fn watch() -> Watched {
     static WATCHDOG: Once = Once::new();
     WATCHDOG.call_once(|| {
