@@ -1,11 +1,9 @@
-//! How many accesses of a distributor two vCPUs make in the time in which one makes one, where the
-//! guard lets them in together and where they take turns. Fails where those that are let in together
-//! reach less than 1.8; not in the short mode, whose times say little.
+//! The rate of accesses of two vCPUs to one distributor, as a multiple of one vCPU's rate: for accesses that may be
+//! in the device together, and for accesses that must be alone.
 
 use std::{
     env,
     hint::{black_box, spin_loop},
-    process::ExitCode,
     sync::atomic::{AtomicUsize, Ordering::SeqCst},
     thread,
     time::{Duration, Instant},
@@ -21,10 +19,7 @@ use benches::guarded::{Embedded, at, distributor};
 /// Accesses of a vCPU in a round: few enough that most rounds are not interrupted.
 const ACCESSES: u32 = 20_000;
 
-/// The accesses of two vCPUs that start together.
-const ENOUGH: f64 = 1.8;
-
-/// Where the vCPUs of a round wait until all are there.
+/// The number of vCPUs of a round that have started. Each waits for the others.
 struct Start(AtomicUsize);
 
 impl Start {
@@ -36,8 +31,7 @@ impl Start {
     }
 }
 
-/// How long it takes `vcpus` of them to make their accesses, from the first that starts to the last
-/// that ends.
+/// The time in which `vcpus` vCPUs make their accesses, from the start of the first to the end of the last.
 fn round(vcpus: usize, access: &(impl Fn() + Sync)) -> Duration {
     let start = Start(AtomicUsize::new(0));
     let vcpu = || {
@@ -57,8 +51,8 @@ fn round(vcpus: usize, access: &(impl Fn() + Sync)) -> Duration {
     })
 }
 
-/// The nanoseconds of an access of one vCPU, and how many times its rate two reach. One and two take
-/// turns, and the best round of each counts: it is the one that nothing has disturbed.
+/// The nanoseconds of an access of one vCPU, and the rate of two vCPUs as a multiple of one's. Rounds of one and of
+/// two alternate, and the shortest round of each counts: nothing has disturbed it.
 fn measure(rounds: u32, access: impl Fn() + Sync) -> (f64, f64) {
     let best = |best: [Duration; 2], _| {
         [
@@ -71,10 +65,9 @@ fn measure(rounds: u32, access: impl Fn() + Sync) -> (f64, f64) {
     (one * 1e9 / f64::from(ACCESSES), 2.0 * one / two)
 }
 
-/// Prints a row of the table. Whether two vCPUs reach what is asked of them.
-fn report(name: &str, how: &str, (nanoseconds, ratio): (f64, f64)) -> bool {
+/// Prints a row of the table.
+fn report(name: &str, how: &str, (nanoseconds, ratio): (f64, f64)) {
     println!("| {name} | {how} | {nanoseconds:.1} ns | {ratio:.2} × |");
-    ratio >= ENOUGH
 }
 
 fn read(devices: &Embedded, addr: GuestPhysAddr, width: AccessWidth) {
@@ -97,20 +90,19 @@ const ACCESSED: [Access; 4] = [
     ("GICD_IGROUPR1, read", 0x84, Dword, false),
 ];
 
-fn main() -> ExitCode {
+fn main() {
     let once = env::args().any(|arg| arg == "--test");
     let rounds = if once { 1 } else { 500 };
     let (embedded, shared): (_, SharedVmDevices) = (Embedded::new(), distributor::<ThreadSafe>());
     println!("| access | in | one vCPU | two |");
     println!("|---|---|---|---|");
-    let mut enough = true;
     for (name, offset, width, writes) in ACCESSED {
         let addr = at(offset);
         let together = match writes {
             true => measure(rounds, || write(&embedded, addr, width)),
             false => measure(rounds, || read(&embedded, addr, width)),
         };
-        enough &= report(name, "`AxVmDevices`", together);
+        report(name, "`AxVmDevices`", together);
         let in_turn = match writes {
             true => measure(rounds, || {
                 let written = shared.handle_mmio_write(black_box(addr), width, 7);
@@ -125,12 +117,4 @@ fn main() -> ExitCode {
     }
     let alone = measure(rounds, || write(&embedded, at(0x84), Dword));
     report("GICD_IGROUPR1, write", "`AxVmDevices`, in turn", alone);
-    if enough || once {
-        ExitCode::SUCCESS
-    } else {
-        eprintln!(
-            "two vCPUs that are in it together reach less than {ENOUGH} times the rate of one"
-        );
-        ExitCode::FAILURE
-    }
 }
