@@ -19,17 +19,17 @@ use crate::{
 
 /// Changes that are recorded now and made together, or not at all.
 ///
-/// Recording a device asks for its range and gives it its id. Whether the devices fit, together and
-/// with those that are there, is seen when the batch is made, and judged by the result.
+/// Recording a device reads its range and assigns its id. Conflicts between recorded devices, or with registered ones,
+/// are detected when the batch is made; only the final result counts.
 pub struct Batch<'r, B: DeviceBound> {
     inner: busmap::Batch<'r, B::Handlers>,
     name: Option<Arc<str>>,
-    /// Why the last of what could not be recorded was refused.
+    /// The refusal of the last change that could not be recorded.
     refusal: Option<Refusal>,
 }
 
 impl<'r, B: DeviceBound> Batch<'r, B> {
-    /// A batch, whose devices will bear `name` in memory maps.
+    /// Returns a batch. Memory maps show its devices with `name`.
     pub(crate) const fn new(inner: busmap::Batch<'r, B::Handlers>, name: Option<Arc<str>>) -> Self {
         Self {
             inner,
@@ -38,12 +38,12 @@ impl<'r, B: DeviceBound> Batch<'r, B> {
         }
     }
 
-    /// Why the last of what could not be recorded was refused.
+    /// The refusal of the last change that could not be recorded.
     pub(crate) fn refusal(&self) -> Option<Refusal> {
         self.refusal
     }
 
-    /// Keeps in mind why something could not be recorded.
+    /// Stores the refusal of a change that could not be recorded.
     fn noting<T>(
         &mut self,
         record: impl FnOnce(&mut Self) -> Result<T, Refusal>,
@@ -51,7 +51,7 @@ impl<'r, B: DeviceBound> Batch<'r, B> {
         record(self).inspect_err(|&refusal| self.refusal = Some(refusal))
     }
 
-    /// Makes all that was recorded, or none of it. Gives what was removed.
+    /// Makes all recorded changes, or none. Returns the removed devices.
     pub(crate) fn publish(self) -> Result<Vec<busmap::Removed<B::Handlers>>, Refusal> {
         Ok(self.inner.publish()?)
     }
@@ -73,13 +73,13 @@ impl<'r, B: DeviceBound> Batch<'r, B> {
 ///
 /// # Errors
 ///
-/// For a range that is empty or backwards, or for want of memory; the device is dropped then, but for the
-/// caller's own counts. The batch can go on without it.
+/// The range is empty or backwards, or there is no memory. The batch then drops its reference to the device, and
+/// remains usable.
 ///
 /// # Devices that are not `Sync`
 ///
-/// They go into a [`SharedVmDevices`](crate::SharedVmDevices) as [`Serialized`](crate::Serialized) ones:
-/// see [`VmDevices::add_mmio_dev`](crate::VmDevices::add_mmio_dev).
+/// For a [`SharedVmDevices`](crate::SharedVmDevices), wrap them in [`Serialized`](crate::Serialized): see
+/// [`VmDevices::add_mmio_dev`](crate::VmDevices::add_mmio_dev).
 impl<B: DeviceBound> Batch<'_, B> {
     /// Records a device in guest physical memory.
     pub fn add_mmio_dev(
@@ -107,15 +107,15 @@ impl<B: DeviceBound> Batch<'_, B> {
 ///
 /// # Errors
 ///
-/// Whether there is such a device, and whether it fits, is seen when the batch is made. These fail
-/// for a range that is empty or backwards, or for want of memory.
+/// The range is empty or backwards, or there is no memory. An unknown device or an overlap is detected only when the
+/// batch is made.
 impl<B: DeviceBound> Batch<'_, B> {
     /// Records that a device is removed: see [`VmDevices::remove`](crate::VmDevices::remove).
     pub fn remove(&mut self, id: DeviceId) -> Result<(), Refusal> {
         self.noting(|batch| Ok(batch.inner.remove(id)?))
     }
 
-    /// Records that a device gets another range in place of all that it has: see
+    /// Records that `range` replaces all ranges of a device on its bus: see
     /// [`VmDevices::move_to`](crate::VmDevices::move_to).
     pub fn move_to<R: BusRange>(&mut self, id: DeviceId, range: R) -> Result<(), Refusal> {
         self.noting(|batch| Ok(batch.inner.remap::<R::Bus>(id, range.span()?)?))
@@ -126,8 +126,8 @@ impl<B: DeviceBound> Batch<'_, B> {
         self.noting(|batch| Ok(batch.inner.map::<R::Bus>(id, range.span()?)?))
     }
 
-    /// Records that a device loses a range: see [`VmDevices::unmap`](crate::VmDevices::unmap). It may
-    /// be one that was recorded before.
+    /// Records that a device loses a range: see [`VmDevices::unmap`](crate::VmDevices::unmap). The batch may have
+    /// recorded this range before.
     pub fn unmap<R: BusRange>(&mut self, id: DeviceId, range: R) -> Result<(), Refusal> {
         self.noting(|batch| Ok(batch.inner.unmap::<R::Bus>(id, range.span()?)?))
     }

@@ -22,15 +22,13 @@ use crate::{
     unmapped::Unmapped,
 };
 
-/// Makes a registry from a configuration, with factories for the kinds of device that the crate
-/// does not build itself.
+/// Makes a registry from a configuration, with factories for the device types that the crate does not build itself.
 ///
-/// On every architecture an [`IVCChannel`](EmulatedDeviceType::IVCChannel) entry sets aside the
-/// range for IVC channels, of which there is one. It and the MMIO devices share the guest's physical
-/// addresses: an overlap is refused, whichever of the two entries comes first. On aarch64 the crate
-/// builds the GIC, on riscv64 the PLIC. For every other entry the factory of its type is called; an
-/// entry without one is refused, or [left out](Self::skip_unbuilt). Two entries of one name get a
-/// `warn!`, since memory maps and errors do not tell them apart.
+/// On every architecture an [`IVCChannel`](EmulatedDeviceType::IVCChannel) entry sets aside the range for IVC channels;
+/// there is at most one. An overlap of this range with an MMIO device is refused, regardless of which entry comes
+/// first. On aarch64 the crate builds the GIC, on riscv64 the PLIC. For every other entry the builder calls the factory
+/// of its type; an entry without a factory is refused, or [left out](Self::skip_unbuilt). Two entries of the same name
+/// cause a `warn!`, because memory maps and errors cannot distinguish them.
 ///
 /// # Examples
 ///
@@ -102,7 +100,7 @@ type VirtualTimer<B> = fn(&mut Batch<'_, B>) -> Result<(), Refusal>;
 type Factory<'f, B> = Box<dyn FnMut(&EmulatedDeviceConfig, &mut Batch<'_, B>) -> AxResult + 'f>;
 
 impl<'f, B: DeviceBound> VmDevicesBuilder<'f, B> {
-    /// No devices, no factories, the default policy for misses.
+    /// Returns a builder with no devices, no factories and the default policy for misses.
     pub fn new() -> Self {
         Self {
             config: AxVmDeviceConfig::default(),
@@ -115,7 +113,7 @@ impl<'f, B: DeviceBound> VmDevicesBuilder<'f, B> {
         }
     }
 
-    /// The entries to make devices of, in place of those given before.
+    /// Sets the entries to build, in place of earlier ones.
     pub fn config(self, config: AxVmDeviceConfig) -> Self {
         Self { config, ..self }
     }
@@ -125,16 +123,14 @@ impl<'f, B: DeviceBound> VmDevicesBuilder<'f, B> {
         Self { unmapped, ..self }
     }
 
-    /// Adds the timer of guests whose interrupts are emulated: on aarch64 the system registers
-    /// CNTP_CTL_EL0, CNTPCT_EL0 and CNTP_TVAL_EL0, before any entry's devices. In memory maps and
-    /// errors their name is `virtual timer`. On other architectures there is none, and a `warn!`
-    /// says so.
+    /// Adds the timer for guests with emulated interrupts: on aarch64 the system registers CNTP_CTL_EL0, CNTPCT_EL0 and
+    /// CNTP_TVAL_EL0, before any entry's devices. In memory maps and errors their name is `virtual timer`. Other
+    /// architectures have none, and log a `warn!`.
     ///
-    /// It is off unless asked for, since axvm adds the same three devices itself. Where both do, the
-    /// second to come is refused with [`Refusal::Overlap`], which names the first, and logged with
-    /// `error!`; the first stays.
+    /// It is off by default, because axvm adds the same three devices itself. If both add them, the second is refused
+    /// with [`Refusal::Overlap`], which contains the id of the first, and logged at `error!`; the first stays.
     pub fn with_virtual_timer(self) -> Self {
-        // Named only here, so that an embedder without it need not link the functions that it calls.
+        // Referenced only here: an embedder without the timer need not link the functions that it calls.
         let virtual_timer = Some(arch::virtual_timer as VirtualTimer<B>);
         Self {
             virtual_timer,
@@ -142,9 +138,8 @@ impl<'f, B: DeviceBound> VmDevicesBuilder<'f, B> {
         }
     }
 
-    /// Whether the guest may have an ITS, and through it and the redistributors have the host's
-    /// hardware write to physical addresses that the guest names. A guest that may can corrupt the
-    /// host: [`guards`](crate::guards) says how.
+    /// Sets whether the guest may have an ITS. Through it and the redistributors, the guest can make the host's
+    /// hardware write to any physical address, and so corrupt the host: see [`guards`](crate::guards).
     ///
     /// `false`, unless the cargo feature `trust-guest-its` is set.
     pub fn trust_guest_its(self, trust_guest_its: bool) -> Self {
@@ -154,9 +149,9 @@ impl<'f, B: DeviceBound> VmDevicesBuilder<'f, B> {
         }
     }
 
-    /// Leaves out, with a `warn!`, entries of a type that neither the crate, on this architecture, nor a
-    /// factory builds: for configurations that serve several architectures, or whose other devices
-    /// the embedder makes itself. Otherwise such an entry is an error, [`ConfigFault::Unbuilt`].
+    /// Leaves out, with a `warn!`, entries of a type that neither the crate (on this architecture) nor a factory
+    /// builds. Use it for a configuration for several architectures, or with devices that the embedder makes itself. By
+    /// default such an entry is an error, [`ConfigFault::Unbuilt`].
     pub fn skip_unbuilt(self) -> Self {
         Self {
             skip_unbuilt: true,
@@ -164,9 +159,8 @@ impl<'f, B: DeviceBound> VmDevicesBuilder<'f, B> {
         }
     }
 
-    /// Gives the registry a listener from the start: it is called for the devices of each entry, whose
-    /// additions it may refuse, and for all later changes. See
-    /// [`with_listener`](VmDevices::with_listener).
+    /// Sets the registry's listener from the start. The registry calls it for the devices of each entry, which it may
+    /// refuse, and for all later changes. See [`with_listener`](VmDevices::with_listener).
     pub fn listener(self, listener: Arc<dyn Listener>) -> Self {
         Self {
             listener: Some(listener),
@@ -174,13 +168,12 @@ impl<'f, B: DeviceBound> VmDevicesBuilder<'f, B> {
         }
     }
 
-    /// Makes `factory` build the devices of the entries of type `emu_type`, where the crate does not. It replaces an
-    /// earlier factory for the type.
+    /// Sets the factory that builds the devices of entries of type `emu_type`, in place of an earlier one. It is called
+    /// only if the crate does not build this type itself.
     ///
-    /// The factory adds to the batch what the entry asks for, on one bus or on several. If it fails,
-    /// or one of the devices cannot be added, so does the whole entry. What the batch has refused may
-    /// be passed on by `?`: the [`ConfigError`] then has the [`Refusal`], and not only what became of it
-    /// as an `AxError`.
+    /// The factory adds the entry's devices to the batch, on one or several buses. If the factory fails, or one of the
+    /// devices cannot be added, the whole entry fails. The factory may return a refusal of the batch with `?`. The
+    /// [`ConfigError`] then contains the [`Refusal`], not only the `AxError` that it became.
     pub fn factory(
         mut self,
         emu_type: EmulatedDeviceType,
@@ -191,17 +184,17 @@ impl<'f, B: DeviceBound> VmDevicesBuilder<'f, B> {
         self
     }
 
-    /// Makes the registry, with every device or not at all.
+    /// Makes the registry with all devices, or returns an error.
     ///
     /// # Errors
     ///
-    /// The first entry that cannot be made, and why.
+    /// The first entry that cannot be made, and its fault.
     pub fn build(self) -> Result<VmDevices<B>, ConfigError> {
         self.assemble(Err)
     }
 
-    /// Makes the registry as 0.4.10 did, leaving out, with an `error!`, what it took and this crate
-    /// refuses, and, with a `warn!`, what it left out too.
+    /// Makes the registry as 0.4.10 did. Leaves out, with an `error!`, entries that 0.4.10 accepted and this crate
+    /// refuses, and, with a `warn!`, entries that 0.4.10 left out too.
     ///
     /// # Panics
     ///
@@ -218,7 +211,7 @@ impl<'f, B: DeviceBound> VmDevicesBuilder<'f, B> {
         devices.unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// Makes every entry. Asks `faulty` of one that cannot be made whether to go on without.
+    /// Makes every entry. If one cannot be made, `faulty` decides whether to continue without it.
     fn assemble(
         mut self,
         faulty: impl Fn(ConfigError) -> Result<(), ConfigError>,
@@ -292,15 +285,14 @@ impl<B: DeviceBound> fmt::Debug for VmDevicesBuilder<'_, B> {
 impl<B: DeviceBound> VmDevices<B> {
     /// Makes the devices that `config` lists.
     ///
-    /// An entry that 0.4.10 took although it is bad, such as one with an empty or an overlapping
-    /// range, is left out whole and logged at `error!`. So is, at `warn!`, what 0.4.10 left out too: an
-    /// entry of a type that the crate does not build on this architecture, and a second IVC range.
-    /// [`try_new`](Self::try_new) is strict.
+    /// A bad entry that 0.4.10 accepted, such as one with an empty or overlapping range, is left out whole and logged
+    /// at `error!`. An entry that 0.4.10 left out too is left out and logged at `warn!`: one of a type that the crate
+    /// does not build on this architecture, or a second IVC range. [`try_new`](Self::try_new) is strict.
     ///
     /// # Panics
     ///
-    /// Where 0.4.10 did: if an entry lacks arguments that its type needs, or has some that do not
-    /// fit into the address space, or if there is no memory.
+    /// As 0.4.10 does: if an entry lacks arguments that its type needs, if its arguments do not fit into the address
+    /// space, or if there is no memory.
     pub fn new(config: AxVmDeviceConfig) -> Self {
         Self::builder()
             .config(config)
@@ -312,13 +304,13 @@ impl<B: DeviceBound> VmDevices<B> {
     ///
     /// # Errors
     ///
-    /// The first entry that cannot be made, and why; also one of a type that the crate does not build
-    /// on this architecture. A [builder](Self::builder) can [skip](VmDevicesBuilder::skip_unbuilt) these.
+    /// The first entry that cannot be made, and its fault. An entry of a type that the crate does not build on this
+    /// architecture is an error too; a [builder](Self::builder) can [skip](VmDevicesBuilder::skip_unbuilt) it.
     pub fn try_new(config: AxVmDeviceConfig) -> Result<Self, ConfigError> {
         Self::builder().config(config).build()
     }
 
-    /// A builder, for a configuration with kinds of device that the crate does not build itself.
+    /// Returns a builder, for a configuration with device types that the crate does not build itself.
     pub fn builder<'f>() -> VmDevicesBuilder<'f, B> {
         VmDevicesBuilder::new()
     }
@@ -327,7 +319,7 @@ impl<B: DeviceBound> VmDevices<B> {
 /// The name of the timer's devices.
 const VIRTUAL_TIMER: &str = "virtual timer";
 
-/// A registry in the making.
+/// A registry under construction.
 struct Machine<B: DeviceBound> {
     platform: arch::Platform,
     registry: Registry<B::Handlers>,
@@ -347,7 +339,7 @@ impl<B: DeviceBound> Machine<B> {
         }
     }
 
-    /// Makes what one entry asks for, all of it or nothing.
+    /// Makes all devices of one entry, or none.
     fn build(
         &mut self,
         config: &EmulatedDeviceConfig,
@@ -377,7 +369,7 @@ impl<B: DeviceBound> Machine<B> {
         batch.publish().map(drop)
     }
 
-    /// Replaces the owner's id in a fault by its name: the id means nothing while there is no registry.
+    /// Replaces the owner's id in a fault by its name: the caller cannot use an id before there is a registry.
     fn name_owner(&self, fault: ConfigFault, own: &str) -> ConfigFault {
         match (fault, &self.ivc) {
             (ConfigFault::Refused(Refusal::Ivc { wanted, ivc: owned }), Some(ivc)) => {
@@ -432,7 +424,7 @@ impl<B: DeviceBound> Machine<B> {
     }
 }
 
-/// The fault of a factory that failed with `error`, whose device was refused last for `refusal`.
+/// The fault of a factory that failed with `error`; `refusal` is the last refusal of its batch.
 fn factory_fault(error: AxError, refusal: Option<Refusal>) -> ConfigFault {
     match refusal {
         Some(refusal) if AxError::from(refusal) == error => ConfigFault::Refused(refusal),
@@ -455,7 +447,7 @@ mod tests {
     const LOW: (&str, EmulatedDeviceType) = ("low", EmulatedDeviceType::Console);
     const HIGH: (&str, EmulatedDeviceType) = ("high", EmulatedDeviceType::Console);
 
-    /// The memory map of what `new` would make, if it had a factory for consoles.
+    /// The registry that `new` would make if it had a factory for consoles, and its memory map.
     fn leniently(entries: &[(&str, EmulatedDeviceType)]) -> (AxVmDevices, alloc::string::String) {
         let entries = entries.iter().map(|&(name, emu_type)| {
             let (base_gpa, length) = match name {

@@ -1,8 +1,7 @@
-//! The three buses (MMIO, system registers, port I/O): how each names its addresses, its ranges and
-//! its devices.
+//! The three buses (MMIO, system registers, port I/O): their types of addresses, ranges and devices.
 //!
-//! Inside the crate an address is a `usize`, a range a [`Span`]. This file holds all that differs
-//! between the buses, so that everything else is written once.
+//! Inside the crate an address is a number, a range a [`Span`]. All differences between the buses are in this file; all
+//! other code is generic.
 
 use core::fmt;
 
@@ -31,7 +30,7 @@ impl<R: sealed::Bus> BusRange for R {}
 ///
 /// Sealed, like [`BusRange`].
 pub trait BusAddr: DeviceAddr + sealed::Addr {
-    /// The range type of the bus that this is an address on.
+    /// The range type of the same bus.
     type Range: BusRange<Addr = Self>;
 }
 
@@ -54,7 +53,7 @@ pub trait DeviceBound: sealed::Bound + Sized + 'static {
     /// The device object on the bus with range type `R`.
     type Dev<R: BusRange>: ?Sized + BaseDeviceOps<R>;
 
-    /// The same on each bus, as [`busmap`] knows them.
+    /// The device objects of all buses, for [`busmap`].
     #[doc(hidden)]
     type Handlers: Handlers<
             Mmio = Self::Dev<GuestPhysAddrRange>,
@@ -63,7 +62,7 @@ pub trait DeviceBound: sealed::Bound + Sized + 'static {
             Tag = Arc<Entry<Self>>,
         >;
 
-    /// Makes device objects of this bound, in the one way or the other.
+    /// Makes device objects of this bound: calls one of the two closures.
     #[doc(hidden)]
     fn pick<R: BusRange>(
         unbound: impl FnOnce() -> [Arc<dyn BaseDeviceOps<R>>; 2],
@@ -71,18 +70,17 @@ pub trait DeviceBound: sealed::Bound + Sized + 'static {
     ) -> [Arc<Self::Dev<R>>; 2];
 }
 
-/// Devices as 0.4.10 takes them, `dyn BaseDeviceOps<R>`: neither `Send` nor `Sync`, and so neither
-/// is the registry of them, [`AxVmDevices`](crate::AxVmDevices).
+/// Devices as in 0.4.10, `dyn BaseDeviceOps<R>`: neither `Send` nor `Sync`. Their registry,
+/// [`AxVmDevices`](crate::AxVmDevices), is neither as well.
 ///
-/// `find_*` and `iter_*` give a built-in device bare, so that it can be downcast; a lock that it
-/// needs and its [guard](crate::guards) belong to the table entry, and stand before a dispatch alone.
+/// `find_*` and `iter_*` return a built-in device bare, for downcasts. Its [guard](crate::guards), and its lock if it
+/// needs one, belong to the table entry; only a dispatch passes through them.
 ///
-/// An embedder that shares the registry between threads says that what it does with the devices does
-/// not race. Of the built-in ones `handle_*` and a [`Dispatcher`](crate::Dispatcher) see to that: an
-/// access takes the device's lock where its handler reaches state that the device does not
-/// synchronise, and is not locked elsewhere ([guards](crate::guards#vcpus-in-one-device) says which is
-/// which). The embedder must not call the bare device while vCPUs run; for `VGicD` that means that
-/// `assign_irq` is complete before the first vCPU runs.
+/// An embedder that shares the registry between threads guarantees that its use of the devices does not race. For
+/// built-in devices, `handle_*` and a [`Dispatcher`](crate::Dispatcher) prevent races. An access takes the device's
+/// lock if its handler reaches state that the device does not synchronise; [guards](crate::guards#vcpus-in-one-device)
+/// lists these accesses. Other accesses take no lock. The embedder must not call the bare device while vCPUs run. For
+/// example, `assign_irq` of `VGicD` must be complete before the first vCPU runs.
 #[derive(Debug)]
 pub enum Unbound {}
 
@@ -108,12 +106,11 @@ impl Handlers for HandlersOf<Unbound> {
     type Tag = Arc<Entry<Unbound>>;
 }
 
-/// Devices that any vCPU's thread may call, `dyn BaseDeviceOps<R> + Send + Sync`, and so the
-/// registry of them, [`SharedVmDevices`](crate::SharedVmDevices), is `Send + Sync`.
+/// Devices that any vCPU's thread may call, `dyn BaseDeviceOps<R> + Send + Sync`. Their registry,
+/// [`SharedVmDevices`](crate::SharedVmDevices), is `Send + Sync` too.
 ///
-/// A built-in device that is not `Sync` is held as a [`Serialized`](crate::Serialized) one, which takes its lock for
-/// every access; its [guard](crate::guards) belongs to the table entry, as in a registry of
-/// [`Unbound`] devices.
+/// A built-in device that is not `Sync` is wrapped in [`Serialized`](crate::Serialized), which takes a lock for every
+/// access. Its [guard](crate::guards) belongs to the table entry, as in a registry of [`Unbound`] devices.
 #[derive(Debug)]
 pub enum ThreadSafe {}
 
@@ -139,11 +136,11 @@ impl Handlers for HandlersOf<ThreadSafe> {
     type Tag = Arc<Entry<ThreadSafe>>;
 }
 
-/// The device objects `B`, as [`busmap`] knows them.
+/// The device objects of bound `B`, for [`busmap`].
 #[derive(Debug)]
 pub struct HandlersOf<B>(B);
 
-/// A device on the bus that it is for, known at run time.
+/// A device, with its bus known at run time.
 pub enum Device<B: DeviceBound> {
     /// A device in guest physical memory.
     Mmio(Arc<B::Dev<GuestPhysAddrRange>>),
@@ -185,17 +182,17 @@ impl<B: DeviceBound> fmt::Debug for Device<B> {
     }
 }
 
-/// No place among the devices that were lent.
+/// The value of [`Entry::lent_at`] for a device that was not lent.
 const NOWHERE: usize = usize::MAX;
 
 /// The data beside a device's handler while the device is registered.
 pub struct Entry<B: DeviceBound> {
     /// The name that the configuration gave.
     pub(crate) name: Option<Arc<str>>,
-    /// The device as it was added: what `find_*` gives and `iter_*` lends. A dispatch calls the
-    /// handler, which is the same or guards it.
+    /// The device as it was added: `find_*` returns it, and `iter_*` lends it. A dispatch calls the handler, which is
+    /// this device or its guard.
     pub(crate) device: Device<B>,
-    /// Where the device is among those that were [lent](crate::lent), if it was.
+    /// The position of the device on the list of [lent](crate::lent) devices, or [`NOWHERE`].
     pub(crate) lent_at: AtomicUsize,
 }
 
@@ -224,7 +221,7 @@ pub(crate) mod sealed {
 
     /// The properties of a bus.
     pub trait Bus: DeviceAddrRange + Copy + fmt::Debug + Send + Sync + 'static {
-        /// The bus, as [`busmap`] knows it.
+        /// The bus, as a type of [`busmap`].
         type Bus: busmap::Bus;
 
         /// Its name in logs and memory maps.
@@ -236,7 +233,7 @@ pub(crate) mod sealed {
         /// The value of a read that no device answers: an undriven bus floats high, a system register reads as zero.
         fn floating(width: AccessWidth) -> usize;
 
-        /// How many addresses an access covers after its first.
+        /// The number of addresses that an access covers after its first.
         fn beyond(width: AccessWidth) -> u64;
 
         /// The part of `value` that an access carries.
@@ -245,11 +242,11 @@ pub(crate) mod sealed {
         /// The address as a number.
         fn number(addr: Self::Addr) -> u64;
 
-        /// The address `bytes` further, if the bus goes that far. Registers are not made of bytes: there
-        /// is none.
+        /// The address `bytes` further, or `None` past the end of the bus. System registers are not made of bytes:
+        /// always `None`.
         fn after(addr: Self::Addr, bytes: usize) -> Option<Self::Addr>;
 
-        /// The first and last address and whether the range is one, or why it is none.
+        /// The first and last address, or the refusal of a range that is empty or backwards.
         fn span(self) -> Result<Span, Refusal>;
 
         /// The range that covers `span`, which [`Bus::span`] made.
@@ -258,7 +255,7 @@ pub(crate) mod sealed {
         /// The handler of an access on this bus, as a device object.
         fn object<B: DeviceBound>(handler: &On<B::Handlers, Self::Bus>) -> &B::Dev<Self>;
 
-        /// The device object, as what an access on this bus calls.
+        /// The device object, as the handler of an access on this bus.
         fn handler<B: DeviceBound>(object: Arc<B::Dev<Self>>) -> Arc<On<B::Handlers, Self::Bus>>;
 
         /// The device, with its bus known at run time.
@@ -284,7 +281,7 @@ fn mask(width: AccessWidth) -> usize {
     usize::MAX >> (usize::BITS - 8 * width.size() as u32)
 }
 
-/// Implements what leads from a bus to its devices.
+/// Implements the conversions of [`sealed::Bus`] between a bus and its devices.
 macro_rules! is_bus {
     ($bus:ident) => {
         type Bus = busmap::$bus;
@@ -319,7 +316,7 @@ macro_rules! is_bus {
     };
 }
 
-/// Implements the widths of [`sealed::Bus`] for a bus whose accesses have one.
+/// Implements the widths of [`sealed::Bus`] for a bus on which accesses have a width.
 macro_rules! has_widths {
     () => {
         fn floating(width: AccessWidth) -> usize {
@@ -380,8 +377,8 @@ impl sealed::Bus for GuestPhysAddrRange {
     }
 }
 
-/// Inclusive. The width of an access is a placeholder here: registers are as wide as they are, so
-/// an access covers one address and its value is passed on whole.
+/// Inclusive. Registers have a fixed width, so the width of an access is a placeholder: an access covers one address,
+/// and its value is passed on whole.
 impl sealed::Bus for SysRegAddrRange {
     const EMPTY: Self = Self {
         start: SysRegAddr(1),
@@ -455,13 +452,12 @@ impl sealed::Bus for PortRange {
     }
 }
 
-/// The span `first ..= last`, if that is one.
+/// The span `first ..= last`, if it is valid.
 fn span(first: usize, last: usize) -> Option<Span> {
     Span::new(first as u64, last as u64)
 }
 
-/// The span of an inclusive range. One that runs backwards by one address is how an inclusive
-/// range says "empty".
+/// The span of an inclusive range. An inclusive range that ends one address before its start is empty.
 fn inclusive(bus: BusId, start: usize, end: usize) -> Result<Span, Refusal> {
     span(start, end).ok_or(if end.wrapping_add(1) == start {
         Refusal::Empty { bus, at: start }

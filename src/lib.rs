@@ -6,26 +6,26 @@
 //!
 //! # Registries
 //!
-//! - [`SharedVmDevices`] holds devices that are `Send + Sync`, and is so itself. [`Serialized`] wraps a
+//! - [`SharedVmDevices`] holds devices that are `Send + Sync`, and is itself `Send + Sync`. [`Serialized`] wraps a
 //!   device that is not `Sync`.
 //! - [`AxVmDevices`] holds devices without thread bounds, as 0.4.10 does.
 //!
-//! Both are a [`VmDevices`]. [`VmDevicesBuilder`] builds the devices of an [`AxVmDeviceConfig`].
+//! Both are aliases of [`VmDevices`]. [`VmDevicesBuilder`] builds the devices of an [`AxVmDeviceConfig`].
 //!
 //! # Accesses
 //!
-//! - [`handle_mmio_read`](VmDevices::handle_mmio_read) and its like dispatch one access;
-//!   [`read_bytes`](VmDevices::read_bytes) takes the buffer of a VM exit;
-//!   [`read_repeated`](VmDevices::read_repeated) is for string I/O.
-//! - A [`Dispatcher`] is a vCPU's own handle, and faster: a warm dispatch writes no shared memory. It counts
-//!   a [`Profile`] of accesses and misses.
+//! - [`handle_mmio_read`](VmDevices::handle_mmio_read) and the similar methods dispatch one access;
+//!   [`read_bytes`](VmDevices::read_bytes) takes the buffer of a VM exit; [`read_repeated`](VmDevices::read_repeated)
+//!   is for string I/O.
+//! - A [`Dispatcher`] is a vCPU's own handle. It is faster: while its tables are current, a dispatch writes no shared
+//!   memory. It counts accesses and misses in a [`Profile`].
 //! - [`Unmapped`] is the policy for accesses that no device owns.
-//! - [`guards`] lists, for each register of the built-in interrupt controllers, the accesses that reach the
-//!   device. [`guarded`] puts these guards in front of devices of the embedder.
+//! - [`guards`] lists, for each register of the built-in interrupt controllers, the accesses that reach the device.
+//!   [`guarded`] puts these guards in front of the embedder's devices.
 //!
 //! # Changes
 //!
-//! - [`add_mmio_dev`](VmDevices::add_mmio_dev) and its like return a [`DeviceId`], or an [`AddError`] with
+//! - [`add_mmio_dev`](VmDevices::add_mmio_dev) and the similar methods return a [`DeviceId`], or an [`AddError`] with
 //!   the device and the [`Refusal`].
 //! - [`remove`](VmDevices::remove) unlinks a device immediately; the returned [`Removed`] reports when no
 //!   vCPU is inside it any more.
@@ -80,7 +80,7 @@
 //! # Ok::<(), axdevice::AxError>(())
 //! ```
 #![cfg_attr(not(any(test, loom)), no_std)]
-// Not tests, whose threads are std's.
+// Tests are exempt: their threads are std's.
 #![cfg_attr(not(test), warn(clippy::disallowed_types, clippy::disallowed_methods))]
 
 extern crate alloc;
@@ -128,7 +128,7 @@ mod sync;
 mod testing;
 mod unmapped;
 
-// The types that users of this crate name, so that they depend on nothing else.
+// The types in the API of this crate: its users need no other dependency for them.
 pub use ax_errno::{AxError, AxResult};
 pub use axaddrspace::{
     GuestPhysAddr, GuestPhysAddrRange,

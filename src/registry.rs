@@ -22,12 +22,12 @@ use crate::{
     unmapped::Unmapped,
 };
 
-/// The registry of devices without thread bounds, as crate `axdevice` 0.4.10 has it. Neither `Send`
-/// nor `Sync`: an embedder that shares it between threads promises that its devices allow that.
+/// The registry of devices without thread bounds, as in crate `axdevice` 0.4.10. It is neither `Send` nor `Sync`: an
+/// embedder that shares it between threads guarantees that its devices allow that.
 pub type AxVmDevices = VmDevices<Unbound>;
 
-/// The registry of devices that are `Send + Sync`, and so is the registry. A device that is not `Sync`
-/// is wrapped in [`Serialized`](crate::Serialized).
+/// The registry of devices that are `Send + Sync`; the registry is `Send + Sync` too. Wrap a device that is not `Sync`
+/// in [`Serialized`](crate::Serialized).
 pub type SharedVmDevices = VmDevices<ThreadSafe>;
 
 /// The devices of one VM, on three buses: MMIO, system registers and port I/O.
@@ -37,28 +37,26 @@ pub type SharedVmDevices = VmDevices<ThreadSafe>;
 ///
 /// # Which accesses a device gets
 ///
-/// Those that lie *wholly* in the range that it had when it was added: all the bytes from the
-/// address on, `width` of them. An access that starts in a device and runs past its end is answered
-/// as [`Unmapped`] says, and so is one that no device owns. Values are masked to the access's
-/// width, both what a device returns and what it is given. On the system register bus the width
-/// plays no part.
+/// A device gets the accesses that lie *wholly* in one of its ranges: all `width` bytes from the address on. If no
+/// device owns the address, or an access starts in a device and runs past its end, the [`Unmapped`] policy applies.
+/// Values are masked to the access's width: both the value that a device returns and the value that it receives. On the
+/// system register bus the width has no effect.
 ///
-/// Ranges are read once, when a device is added. No MMIO device can own the address `usize::MAX`,
-/// since MMIO ranges are half-open.
+/// The registry reads a device's range once, when the device is added. No MMIO device can own the address `usize::MAX`,
+/// because MMIO ranges are half-open.
 ///
 /// # Handlers
 ///
-/// A device may use its registry from inside its own handler: look up, add, dispatch, nested to any
-/// depth. It holds a [`Weak`](alloc::sync::Weak), not an [`Arc`](alloc::sync::Arc), to the registry, or neither is
-/// ever freed. To bound a recursion from device to device is the devices' duty. A handler that
-/// unwinds leaves the registry as it was.
+/// A handler may use the registry: look up devices, add devices, dispatch, nested to any depth. Its device must hold a
+/// [`Weak`](alloc::sync::Weak) to the registry, because with an [`Arc`](alloc::sync::Arc) neither is ever freed. The
+/// devices must bound the recursion between them. A handler that unwinds leaves the registry unchanged.
 ///
-/// The six `handle_*` methods never allocate, free or run a destructor themselves. Two exceptions:
-/// the first dispatch of a thread may allocate a small node, which later threads use again; the
-/// first miss after `iter_mut_*` makes new tables.
+/// The six `handle_*` methods never allocate, free or run a destructor themselves, with two exceptions. The first
+/// dispatch of a thread may allocate a small node, which later threads reuse. The first miss after `iter_mut_*` makes
+/// new tables.
 ///
-/// A device without other owners is dropped by the thread that changes the registry, or by
-/// [`reclaim`](Self::reclaim). If its destructor unwinds, so does the change that was just made.
+/// A device without other owners is dropped by the thread that changes the registry, or by [`reclaim`](Self::reclaim).
+/// If its destructor unwinds, the call unwinds too; the change stays made.
 ///
 /// # Memory ordering
 ///
@@ -67,16 +65,16 @@ pub type SharedVmDevices = VmDevices<ThreadSafe>;
 ///
 /// # Without memory
 ///
-/// A change that finds no memory for what grows with the number of devices (the tables, the record
-/// of an [`update`](Self::update), the list of what it removes) gives
-/// [`Refusal::NoMemory`](crate::Refusal::NoMemory) and leaves everything as it was. These abort, or
-/// do what the global allocator's error handler does:
+/// A change needs memory in proportion to the number of devices: for the tables, the record of an
+/// [`update`](Self::update) and the list of removed devices. Without this memory it returns
+/// [`Refusal::NoMemory`](crate::Refusal::NoMemory) and leaves everything unchanged. The other allocations abort, or do
+/// what the global allocator's error handler does:
 ///
-/// - the objects of fixed size, of 600 bytes at most: for each device that is added two, for each
-///   publication two, and one for each group of 32 devices in which something changes;
-/// - [`Dispatcher::new`](crate::Dispatcher::new), and what makes a registry;
-/// - the lists that `iter_*`, `iter_mut_*` and [`snapshot`](Self::snapshot) make, and the list of the
-///   devices that `iter_*` has lent.
+/// - objects of fixed size, 600 bytes at most: two for each added device, two for each publication, and one for each
+///   group of 32 devices in which something changes;
+/// - [`Dispatcher::new`](crate::Dispatcher::new), and the functions that make a registry;
+/// - the lists that `iter_*`, `iter_mut_*` and [`snapshot`](Self::snapshot) make, and the list of devices that `iter_*`
+///   has lent.
 pub struct VmDevices<B: DeviceBound> {
     pub(crate) devices: Replaceable<B>,
     lent: Lent<B>,
@@ -87,20 +85,19 @@ pub struct VmDevices<B: DeviceBound> {
 }
 
 impl<B: DeviceBound> VmDevices<B> {
-    /// Chooses what a miss does.
+    /// Sets the policy for misses.
     #[must_use]
     pub fn with_unmapped(self, unmapped: Unmapped) -> Self {
         Self { unmapped, ..self }
     }
 
-    /// The same registry with a [`Listener`], which is called for each change from now on, before and after it is
-    /// published, and may refuse it: so doorbells or memory slots follow a device's ranges. It replaces an earlier
-    /// listener. A [builder](Self::builder) gives the registry a
-    /// listener from the start.
+    /// Sets the [`Listener`], in place of an earlier one. From now on the registry calls it for each change, before and
+    /// after the change is published, and it may refuse the change. With it, doorbells or memory slots can follow a
+    /// device's ranges. A [builder](Self::builder) sets the listener from the start.
     ///
-    /// Changes are made one at a time then, and wait for each other; a change that the listener itself makes
-    /// is refused with [`Refusal::Reentrant`](crate::Refusal::Reentrant). A dispatch waits for nothing, but
-    /// for the first use after `iter_mut_*`, which is a change.
+    /// With a listener, changes are made one at a time and wait for each other. A change that the listener itself makes
+    /// is refused with [`Refusal::Reentrant`](crate::Refusal::Reentrant). A dispatch does not wait, except for the
+    /// first use after `iter_mut_*`, which is a change.
     ///
     /// # Examples
     ///
@@ -112,14 +109,14 @@ impl<B: DeviceBound> VmDevices<B> {
     ///     Refusal, SharedVmDevices, Veto,
     /// };
     ///
-    /// /// Where the doorbell rings.
+    /// /// The addresses of the doorbells.
     /// #[derive(Default)]
     /// struct Doorbell(Mutex<Vec<u64>>);
     ///
     /// impl Listener for Doorbell {
     ///     fn before(&self, difference: &Difference) -> Result<(), Veto> {
     ///         for new in difference.mapped() {
-    ///             // … `register_ioevent` of KVM; what it gives may be a `Veto`
+    ///             // … `register_ioevent` of KVM; its error may become a `Veto`
     ///             self.0.lock().unwrap().push(new.span.first());
     ///         }
     ///         Ok(())
@@ -166,7 +163,7 @@ impl<B: DeviceBound> VmDevices<B> {
         }
     }
 
-    /// The registry as [`busmap`] knows it. Its devices may be withdrawn.
+    /// The [`busmap`] registry inside. Its devices may be withdrawn.
     #[inline(always)]
     pub(crate) fn core(&self) -> &busmap::Registry<B::Handlers> {
         self.devices.as_is()
@@ -180,10 +177,10 @@ impl<B: DeviceBound> Default for VmDevices<B> {
     }
 }
 
-/// Looking devices up.
+/// Lookups.
 ///
-/// These return the device as it was added, without the lock or the guard that a dispatch to some built-in devices goes
-/// through. The count is the caller's own: the device lives for as long.
+/// These return the device as it was added, without the lock or guard through which a dispatch calls some built-in
+/// devices. The caller owns the returned `Arc`, which keeps the device alive.
 impl<B: DeviceBound> VmDevices<B> {
     /// The device that owns `ipa`.
     pub fn find_mmio_dev(&self, ipa: GuestPhysAddr) -> Option<Arc<B::Dev<GuestPhysAddrRange>>> {
@@ -203,8 +200,8 @@ impl<B: DeviceBound> VmDevices<B> {
         self.find(port)
     }
 
-    /// Frees the replaced tables that no vCPU holds any more, on this thread, and with them the
-    /// devices that they alone held. Every change does so too; this is for a registry that rests.
+    /// Frees, on this thread, the replaced tables that no vCPU holds any more, and the devices that only these tables
+    /// held. Every change does the same; call this on a registry that no longer changes.
     pub fn reclaim(&self) {
         self.core().reclaim();
     }
@@ -225,13 +222,13 @@ impl<B: DeviceBound> VmDevices<B> {
 
 /// Iterating over devices, in the order of their registration.
 ///
-/// The devices are those of one instant; what is added later does not appear.
+/// An iterator returns the devices of one instant; devices that are added later do not appear.
 ///
-/// The references live as long as the registry is borrowed, although a device may be removed
-/// before. Therefore the registry keeps one [`Arc`](alloc::sync::Arc) of each device that an iterator
-/// has given since, until the next `iter_mut_*`, or until it is dropped (several if threads iterate at
-/// once). So a device that was lent is not freed when its removal is over. What is only counted is
-/// not lent, and [`for_each_mmio_dev`](Self::for_each_mmio_dev) and its like lend nothing.
+/// The references live as long as the registry is borrowed, even if a device is removed earlier. Therefore the registry
+/// keeps one [`Arc`](alloc::sync::Arc) of each device that an iterator has returned (several if threads iterate at
+/// once). It keeps them until the next `iter_mut_*`, or until it is dropped. A device that was lent in this way is not
+/// freed when its removal is complete. Devices that are only counted are not lent, and
+/// [`for_each_mmio_dev`](Self::for_each_mmio_dev) and the similar methods lend none.
 impl<B: DeviceBound> VmDevices<B> {
     /// Iterates over the MMIO devices.
     pub fn iter_mmio_dev(&self) -> impl Iterator<Item = &Arc<B::Dev<GuestPhysAddrRange>>> {
@@ -255,11 +252,11 @@ impl<B: DeviceBound> VmDevices<B> {
     }
 }
 
-/// Visiting devices, by address, as they are at one instant.
+/// Visiting the devices of one instant, by address.
 ///
-/// A visited device lives until the visit is over, and no longer than without it. The registry may be used during the
-/// visit, and does not wait. A device that owns several ranges is visited once for
-/// each, one that owns none at the moment not at all.
+/// A visit keeps its devices alive until it ends, and no longer. During a visit the registry may be used; no method
+/// waits for the visit. A device that owns several ranges is visited once for each, a device without a range not at
+/// all.
 impl<B: DeviceBound> VmDevices<B> {
     /// Visits the MMIO devices: id, range (half-open), device.
     pub fn for_each_mmio_dev(
@@ -294,26 +291,24 @@ impl<B: DeviceBound> VmDevices<B> {
     }
 }
 
-/// Replacing devices in place, kept for parity with 0.4.10.
+/// Replacing devices in place, for compatibility with 0.4.10.
 ///
-/// The items outlive the iterator, so the registry cannot tell when the last was changed. It
-/// publishes empty tables, and the first use afterwards (a dispatch, which those tables do not
-/// answer, a lookup, a change) asks each device that is new for its range and publishes tables of
-/// what it finds. If the ranges do not fit together, all is as it was before the first `iter_mut_*`
-/// since the last use, and `error!` says why. A new device must not use this registry in its
-/// `address_range`, which would start the same again.
+/// The items outlive the iterator, so the registry cannot detect when the last item was changed. It therefore publishes
+/// empty tables. The first use afterwards (a lookup, a change, or a dispatch, which misses in these tables) reads the
+/// range of each new device and publishes tables of the result. If the ranges conflict, the devices are again those
+/// before the first `iter_mut_*` since the last use, and the reason is logged at `error!`. A new device must not use
+/// this registry in its `address_range`, because that would start the same procedure again.
 ///
-/// So that this can be done the registry holds the old devices and the new ones until the next such
-/// round, or until it is dropped; an [`Arc::get_mut`] on an item therefore gives `None`. Replace the
-/// item.
+/// For this the registry holds the old and the new devices until the next such round, or until it is dropped.
+/// [`Arc::get_mut`] on an item therefore returns `None`: replace the item.
 ///
-/// A [listener](Self::with_listener) hears of the difference at the first use, which is then a change, and may
-/// refuse it: all is as it was then too. If devices are where they were, it hears nothing, though they be
-/// others. From inside a call of it, no device is found or answers.
+/// With a [listener](Self::with_listener), the first use is a change: the listener gets the difference and may refuse
+/// it, which also restores the earlier devices. If no range has changed, the listener is not called, even if devices
+/// were replaced. During a call of the listener, no device is found and none answers.
 ///
-/// A place keeps its [`DeviceId`], its ranges too if its device stays. Another device in a place gets the
-/// one range that it gives; where the place had none, it is not asked and gets none. A device that is moved to
-/// another place keeps the lock that a dispatch to it takes.
+/// An item keeps its [`DeviceId`], and its ranges too if its device stays. A new device in an item gets the one range
+/// that it returns. If the item had no range, the new device's range is not read, and it gets none. A device that moves
+/// to another item keeps the lock that a dispatch to it takes.
 impl<B: DeviceBound> VmDevices<B> {
     /// Iterates over the MMIO devices, to replace them.
     pub fn iter_mut_mmio_dev(
@@ -344,15 +339,16 @@ impl<B: DeviceBound> VmDevices<B> {
 ///
 /// # Errors
 ///
-/// The device's error; [`ResourceBusy`](ax_errno::AxError::ResourceBusy) from a serialized
-/// device whose own handler makes the access; what [`Unmapped`] says where no device answers;
-/// [`NoMemory`](ax_errno::AxError::NoMemory) if this is the first use after `iter_mut_*`, and there is
-/// none for the tables.
+/// - The error of the device.
+/// - [`ResourceBusy`](ax_errno::AxError::ResourceBusy) from a serialized device, if its own handler makes the access.
+/// - The error of the [`Unmapped`] policy, if no device answers.
+/// - [`NoMemory`](ax_errno::AxError::NoMemory), if this is the first use after `iter_mut_*` and there is no memory for
+///   the tables.
 ///
 /// # Panics
 ///
-/// Under [`Unmapped::Panic`], the default, where no device owns the address. The message is that of
-/// 0.4.10, "emu_device not found", and the access: bus, address and width.
+/// Under [`Unmapped::Panic`], the default, if no device owns the address. The message is that of 0.4.10, "emu_device
+/// not found", followed by the bus, address and width of the access.
 impl<B: DeviceBound> VmDevices<B> {
     /// Reads `width` bytes at `addr` of guest physical memory.
     #[inline]
@@ -401,41 +397,40 @@ impl<B: DeviceBound> VmDevices<B> {
     }
 }
 
-/// Accesses as KVM hands them over: bytes, little-endian.
+/// Accesses in the format of KVM: bytes, little-endian.
 ///
 /// `addr` is a [`GuestPhysAddr`], a [`Port`] or a [`SysRegAddr`].
 ///
-/// `read_bytes` and `write_bytes` take one access of the guest, of as many bytes as the exit has:
+/// `read_bytes` and `write_bytes` take one access of the guest, with the number of bytes in the exit:
 ///
 /// | bytes | MMIO, ports | system registers |
 /// |---|---|---|
 /// | 1, 2, 4, 8 | one access, aligned or not | one access |
-/// | 3, 5, 6, 7 | several: an access that crosses a page is cut there, and what is left is split into aligned powers of two, in ascending order (3 bytes at 0xffd: a byte, then two bytes at 0xffe) | one access |
+/// | 3, 5, 6, 7 | several: the access is cut at a page boundary, and each part is split into aligned powers of two, in ascending order (3 bytes at 0xffd: a byte, then two bytes at 0xffe) | one access |
 /// | 3, 5, 6, 7, past the end of the bus | one access, which no device owns as a whole | |
 /// | 0, more than 8 | [`InvalidInput`](AxError::InvalidInput), no access | the same |
 ///
-/// `read_repeated` and `write_repeated` take an exit of string I/O (`rep insb` and its like): any number of
-/// accesses of one width to the same address. Of `kvm_run.io` the width is `size`, and the buffer has `size * count`
-/// bytes:
+/// `read_repeated` and `write_repeated` take an exit of string I/O (such as `rep insb`): any number of accesses of one
+/// width to the same address. The width is `size` of `kvm_run.io`, and the buffer has `size * count` bytes:
 ///
 /// | bytes | |
 /// |---|---|
-/// | a multiple of the width, 0 too | an access for each item, in order |
+/// | a multiple of the width, including 0 | an access for each item, in order |
 /// | others | [`InvalidInput`](AxError::InvalidInput), no access |
 ///
-/// Each access is dispatched by itself, also after one that fails. Of several errors the first is given.
+/// Each access is dispatched separately, even after one that fails. The first error is returned.
 ///
-/// A buffer that is read into is never left as it was: the bytes of an access that no device answers, or that fails, are
-/// those of an undriven bus (ones; system registers: zeros).
+/// A read always writes the whole buffer. For an access that fails, or that no device answers, the bytes are those of
+/// an undriven bus (ones; system registers: zeros).
 ///
-/// Under [`Unmapped::Float`] the guest alone cannot bring about an error of these: only a device can give one.
+/// Under [`Unmapped::Float`] the guest alone cannot cause an error of these methods: only a device can return one.
 impl<B: DeviceBound> VmDevices<B> {
-    /// Answers a read of `data.len()` bytes at `addr`.
+    /// Reads `data.len()` bytes at `addr` into `data`.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](AxError::InvalidInput) unless there are 1 to 8 bytes, and what
-    /// [`handle_mmio_read`](Self::handle_mmio_read) gives.
+    /// [`InvalidInput`](AxError::InvalidInput) unless there are 1 to 8 bytes, and the errors of
+    /// [`handle_mmio_read`](Self::handle_mmio_read).
     ///
     /// # Panics
     ///
@@ -449,12 +444,12 @@ impl<B: DeviceBound> VmDevices<B> {
         }
     }
 
-    /// Takes a write of `data.len()` bytes at `addr`.
+    /// Writes the `data.len()` bytes of `data` at `addr`.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](AxError::InvalidInput) unless there are 1 to 8 bytes, and what
-    /// [`handle_mmio_write`](Self::handle_mmio_write) gives.
+    /// [`InvalidInput`](AxError::InvalidInput) unless there are 1 to 8 bytes, and the errors of
+    /// [`handle_mmio_write`](Self::handle_mmio_write).
     ///
     /// # Panics
     ///
@@ -468,12 +463,12 @@ impl<B: DeviceBound> VmDevices<B> {
         }
     }
 
-    /// Answers string input: reads `width` at `addr` once for each item of `items`.
+    /// Handles string input: reads `width` at `addr` once for each item of `items`.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](AxError::InvalidInput) unless `items` has a multiple of `width` bytes, and the first error
-    /// that [`handle_port_read`](Self::handle_port_read) gives.
+    /// [`InvalidInput`](AxError::InvalidInput) unless `items` has a multiple of `width` bytes, and the first error of
+    /// [`handle_port_read`](Self::handle_port_read).
     ///
     /// # Panics
     ///
@@ -487,12 +482,12 @@ impl<B: DeviceBound> VmDevices<B> {
         bytes::read_repeated::<A::Range>(width, items, || self.dispatch_read(addr, width))
     }
 
-    /// Takes string output: writes each item of `items`, of `width`, at `addr`.
+    /// Handles string output: writes each item of `items`, of `width`, at `addr`.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](AxError::InvalidInput) unless `items` has a multiple of `width` bytes, and the first error
-    /// that [`handle_port_write`](Self::handle_port_write) gives.
+    /// [`InvalidInput`](AxError::InvalidInput) unless `items` has a multiple of `width` bytes, and the first error of
+    /// [`handle_port_write`](Self::handle_port_write).
     ///
     /// # Panics
     ///
@@ -508,14 +503,14 @@ impl<B: DeviceBound> VmDevices<B> {
 }
 
 impl<B: DeviceBound> VmDevices<B> {
-    /// Reads what the access can carry.
+    /// Reads the part of the value that the access carries.
     #[inline]
     fn read<A: BusAddr>(&self, addr: A, width: AccessWidth) -> AxResult<usize> {
         let value = self.dispatch_read(addr, width)?;
         Ok(A::Range::carried(value, width))
     }
 
-    /// Writes what the access can carry.
+    /// Writes the part of the value that the access carries.
     #[inline(always)]
     fn write<A: BusAddr>(&self, addr: A, width: AccessWidth, val: usize) -> AxResult {
         self.dispatch_write(addr, width, A::Range::carried(val, width))
@@ -582,49 +577,49 @@ impl<B: DeviceBound> VmDevices<B> {
         self.dispatch_write(addr, width, val)
     }
 
-    /// Puts withdrawn devices back, for which the access was a miss: it is made again then.
+    /// Puts back withdrawn devices, because of which the access was a miss. The caller then makes the access again.
     pub(crate) fn restore_for<R: BusRange>(&self, access: Access<R>) -> AxResult {
         let restored = self.devices.restored();
         restored.map_or_else(|_| Err(access.undecided(&self.misses)), |_| Ok(()))
     }
 
-    /// Whether a miss is certain, and all that happens is that the access floats.
+    /// Whether the miss is certain, and its only effect is that the access floats.
     #[inline(always)]
     pub(crate) fn floats_unlogged(&self, miss: Miss) -> bool {
         let is_certain = !matches!(miss, Miss::Withdrawn);
         is_certain && matches!(self.unmapped, Unmapped::Float) && !LimitedLog::is_enabled()
     }
 
-    /// Applies the policy to an access that no device answers. `Ok` means: it floats.
+    /// Applies the policy to an access that no device answers. `Ok`: the access floats.
     #[inline]
     pub(crate) fn missed<R: BusRange>(&self, access: Access<R>, miss: Miss) -> AxResult {
         access.unanswered(miss, self.unmapped, &self.misses)
     }
 }
 
-/// Inter-VM-communication (IVC) channels: pieces of the one range of guest physical memory that
-/// the configuration sets aside for them. No MMIO device owns any of that range, and
-/// [`snapshot`](Self::snapshot) lists it.
+/// Inter-VM-communication (IVC) channels: parts of the one range of guest physical memory that the configuration sets
+/// aside for them. No MMIO device owns any of that range, and [`snapshot`](Self::snapshot) lists it.
 ///
 /// # Errors
 ///
 /// [`InvalidInput`](ax_errno::AxError::InvalidInput) if there is no such range, or `size` is zero
 /// or not a multiple of 4 KiB. An error changes nothing.
 impl<B: DeviceBound> VmDevices<B> {
-    /// Allocates `size` bytes, a multiple of 4 KiB: the best fit, and of equals the lowest.
+    /// Allocates `size` bytes, a multiple of 4 KiB, in the smallest free piece that fits; of pieces of equal size, in
+    /// the lowest.
     ///
     /// # Errors
     ///
-    /// [`NoMemory`](ax_errno::AxError::NoMemory) if no free piece is that large, or as above.
+    /// [`NoMemory`](ax_errno::AxError::NoMemory) if no free piece is large enough, or an error above.
     pub fn alloc_ivc_channel(&self, size: usize) -> AxResult<GuestPhysAddr> {
         self.ivc()?.alloc(size)
     }
 
-    /// Releases the `size` bytes from `addr` on: a channel, several side by side, or a part of one.
+    /// Releases the `size` bytes from `addr` on: a channel, several adjacent ones, or part of one.
     ///
     /// # Errors
     ///
-    /// `InvalidInput` if not all of them are allocated, or as above.
+    /// `InvalidInput` if not all of these bytes are allocated, or an error above.
     pub fn release_ivc_channel(&self, addr: GuestPhysAddr, size: usize) -> AxResult {
         self.ivc()?.release(addr, size)
     }
