@@ -1,4 +1,4 @@
-//! Accesses as KVM hands them over: bytes, little-endian, in one access or several.
+//! Accesses in the format of KVM: bytes, little-endian, in one access or several.
 
 use core::{iter, ops::Range};
 
@@ -10,7 +10,7 @@ use crate::bus::{BusAddr, BusRange, sealed::Bus as _};
 /// The longest exit that is one access of the guest, in bytes.
 const LONGEST: usize = 8;
 
-/// Fills `data`, which is not as long as one access, with what `dispatch` reads from `addr` on, in pieces.
+/// Reads `data` from `addr` on in pieces, with `dispatch`. The length of `data` is not the width of an access.
 #[cold]
 #[inline(never)]
 pub(crate) fn read_pieces<A: BusAddr>(
@@ -27,7 +27,7 @@ pub(crate) fn read_pieces<A: BusAddr>(
     }))
 }
 
-/// Has `dispatch` write `data`, which is not as long as one access, from `addr` on, in pieces.
+/// Writes `data` from `addr` on in pieces, with `dispatch`. The length of `data` is not the width of an access.
 #[cold]
 #[inline(never)]
 pub(crate) fn write_pieces<A: BusAddr>(
@@ -44,7 +44,7 @@ pub(crate) fn write_pieces<A: BusAddr>(
     )
 }
 
-/// Fills `items` with what `read` gives, once for each item of `width`.
+/// Fills each item of `items`, of `width`, with a value that `read` returns.
 pub(crate) fn read_repeated<R: BusRange>(
     width: AccessWidth,
     items: &mut [u8],
@@ -57,7 +57,7 @@ pub(crate) fn read_repeated<R: BusRange>(
     first_error(items.map(|item| fill::<R>(item, read())))
 }
 
-/// Has `write` write each item of `width`.
+/// Calls `write` with each item of `items`, of `width`.
 pub(crate) fn write_repeated(
     width: AccessWidth,
     items: &[u8],
@@ -75,18 +75,18 @@ fn is_one_access(len: usize) -> bool {
     (1..=LONGEST).contains(&len)
 }
 
-/// A part of an access that is dispatched by itself.
+/// A part of an access, dispatched separately.
 struct Piece<A> {
     addr: A,
     width: AccessWidth,
-    /// Which bytes of the buffer it is for: as many as the width, or fewer.
+    /// Its bytes in the buffer. Their number is the width or less.
     bytes: Range<usize>,
 }
 
-/// The aligned powers of two of which `len` bytes from `addr` on consist, in ascending order.
+/// Splits `len` bytes from `addr` on into aligned powers of two, in ascending order.
 ///
-/// An access that cannot be split becomes one of the next power of two: to a system register, which is not made of
-/// bytes, and past the end of the bus, which no device owns as a whole.
+/// Some accesses cannot be split and become one access of the next power of two: to a system register, which is not
+/// made of bytes, and past the end of the bus, where no device owns the whole access.
 fn pieces<A: BusAddr>(addr: A, len: usize) -> impl Iterator<Item = Piece<A>> {
     let is_split = A::Range::after(addr, len - 1).is_some();
     let mut done = 0;
@@ -114,7 +114,7 @@ fn aligned_size(at: u64, left: usize) -> usize {
     aligned.min(1 << left.ilog2())
 }
 
-/// The bytes of a value that was read; where there is an error, those of a floating bus.
+/// Fills `data` with the bytes of a read value or, after an error, of a floating bus.
 #[inline]
 pub(crate) fn fill<R: BusRange>(data: &mut [u8], value: AxResult<usize>) -> AxResult {
     match value {
@@ -124,7 +124,7 @@ pub(crate) fn fill<R: BusRange>(data: &mut [u8], value: AxResult<usize>) -> AxRe
     value.map(drop)
 }
 
-/// The value of what is written, at most [`LONGEST`] bytes.
+/// The value of written bytes, at most [`LONGEST`] of them.
 #[inline]
 pub(crate) fn value_of(data: &[u8]) -> usize {
     let mut bytes = [0; size_of::<usize>()];
@@ -132,7 +132,7 @@ pub(crate) fn value_of(data: &[u8]) -> usize {
     usize::from_le_bytes(bytes)
 }
 
-/// Makes all accesses, also those after one that fails, and gives the first error.
+/// Makes all accesses, even after one fails, and returns the first error.
 fn first_error(accesses: impl Iterator<Item = AxResult>) -> AxResult {
     accesses.fold(Ok(()), Result::and)
 }

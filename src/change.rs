@@ -21,23 +21,22 @@ use crate::{
 
 /// Hot-add.
 ///
-/// Each of these reads the device's range, once, and publishes new tables that list it. The
-/// methods take no lock and may run on many threads at once, from inside a device's handler too;
-/// none is lost. The new tables cost time and memory in proportion to the number of devices.
+/// Each of these methods reads the device's range once, and publishes new tables that list the device. They take no
+/// lock, and may run on many threads at once and inside a device's handler; no device is lost. The new tables cost time
+/// and memory in proportion to the number of devices.
 ///
 /// # Errors
 ///
-/// All give the device back, and say why it was [refused](crate::Refusal): for a range that is empty or
-/// backwards, an overlap with another device or with the IVC range, or for want of memory for the
-/// tables. The tables are then as they were. A refusal is logged at `error!` too, for callers written for 0.4.10, whose methods
-/// returned nothing.
+/// The error contains the device and the [refusal](crate::Refusal): the range is empty or backwards, it overlaps
+/// another device or the IVC range, or there is no memory for the tables. The tables are then unchanged. A refusal is
+/// also logged at `error!`, for callers written for 0.4.10, whose methods returned nothing.
 impl<B: DeviceBound> VmDevices<B> {
     /// Adds a device to guest physical memory.
     ///
     /// # A device that is not `Sync`
     ///
-    /// In a [`SharedVmDevices`](crate::SharedVmDevices) a device is `Send + Sync`. Of one that is not
-    /// `Sync` the compiler says that something in it "cannot be shared between threads safely":
+    /// In a [`SharedVmDevices`](crate::SharedVmDevices) a device is `Send + Sync`. For a device that is not `Sync`, the
+    /// compiler reports that a part of it "cannot be shared between threads safely":
     ///
     /// ```compile_fail,E0277
     /// use std::{cell::Cell, sync::Arc};
@@ -73,7 +72,7 @@ impl<B: DeviceBound> VmDevices<B> {
     /// # Ok::<(), axdevice::AxError>(())
     /// ```
     ///
-    /// [`Serialized`](crate::Serialized) makes it one, behind a lock of its own:
+    /// [`Serialized`](crate::Serialized) puts such a device behind a lock:
     ///
     /// ```
     /// use std::{cell::Cell, sync::Arc};
@@ -116,9 +115,8 @@ impl<B: DeviceBound> VmDevices<B> {
         self.add(dev)
     }
 
-    /// Adds a system register device. One that is not `Sync` goes into a
-    /// [`SharedVmDevices`](crate::SharedVmDevices) as a [`Serialized`](crate::Serialized) one: see
-    /// [`add_mmio_dev`](Self::add_mmio_dev).
+    /// Adds a system register device. For a [`SharedVmDevices`](crate::SharedVmDevices), wrap a device that is not
+    /// `Sync` in [`Serialized`](crate::Serialized): see [`add_mmio_dev`](Self::add_mmio_dev).
     pub fn add_sys_reg_dev(
         &self,
         dev: Arc<B::Dev<SysRegAddrRange>>,
@@ -126,9 +124,8 @@ impl<B: DeviceBound> VmDevices<B> {
         self.add(dev)
     }
 
-    /// Adds a port I/O device. One that is not `Sync` goes into a
-    /// [`SharedVmDevices`](crate::SharedVmDevices) as a [`Serialized`](crate::Serialized) one: see
-    /// [`add_mmio_dev`](Self::add_mmio_dev).
+    /// Adds a port I/O device. For a [`SharedVmDevices`](crate::SharedVmDevices), wrap a device that is not `Sync` in
+    /// [`Serialized`](crate::Serialized): see [`add_mmio_dev`](Self::add_mmio_dev).
     pub fn add_port_dev(
         &self,
         dev: Arc<B::Dev<PortRange>>,
@@ -149,18 +146,18 @@ impl<B: DeviceBound> VmDevices<B> {
     }
 }
 
-/// Hot-remove, moves, and changes that belong together.
+/// Hot-remove, moves, and batches of changes.
 ///
-/// Like a hot-add, each of these publishes new tables once, takes no lock, and may be called on many
-/// threads at once and from inside a device's handler, also that of the device in question. After an
-/// error the tables are as they were, but for [`reindex`](Self::reindex).
+/// Like a hot-add, each of these methods publishes new tables once and takes no lock. It may be called on many threads
+/// at once and inside a device's handler, even the handler of the changed device. After an error the tables are
+/// unchanged, except after [`reindex`](Self::reindex).
 ///
-/// In a registry [with a listener](Self::with_listener) changes wait for each other, and each can also be
-/// refused with [`Refusal::Vetoed`] and, if the listener makes it, [`Refusal::Reentrant`].
+/// In a registry [with a listener](Self::with_listener) changes wait for each other. A change can then also be refused
+/// with [`Refusal::Vetoed`] or, if the listener itself makes it, with [`Refusal::Reentrant`].
 impl<B: DeviceBound> VmDevices<B> {
-    /// Removes a device: no access that starts when this has returned reaches it.
+    /// Removes a device: no access that starts after this returns reaches it.
     ///
-    /// vCPUs may still be inside the device, though: what is given says when the last has left.
+    /// vCPUs may still be inside the device. The returned [`Removed`] reports when the last has left.
     ///
     /// # Errors
     ///
@@ -205,69 +202,69 @@ impl<B: DeviceBound> VmDevices<B> {
     /// assert!(!removed.is_quiescent(), "the vCPU holds the tables that list it");
     /// vcpu.park(); // or `refresh`, or another dispatch
     /// let Ok(Device::Port(uart)) = removed.wait(0) else { unreachable!() };
-    /// assert_eq!(Arc::strong_count(&uart), 1, "nobody else has it");
+    /// assert_eq!(Arc::strong_count(&uart), 1, "the only reference");
     /// ```
     pub fn remove(&self, id: DeviceId) -> Result<Removed<B>, Refusal> {
         let removed = self.devices.restored()?.remove(id)?;
         Ok(Removed::new(removed))
     }
 
-    /// Gives a device another range in place of all that it has, such as that to which the guest has
-    /// moved its BAR. No dispatch finds it in both ranges, or in neither.
+    /// Replaces all ranges of a device by `range`, for example after the guest has moved a BAR. No dispatch finds the
+    /// device in both the old and the new range, or in neither.
     ///
-    /// The device is not called: this is legal from inside its own handler, whatever locks that
-    /// holds. A device that reckons with its range changes its own idea of it when this has
-    /// succeeded; until every vCPU has left the old tables it may be called with addresses of either
-    /// range.
+    /// The device is not called, so its own handler may call this, regardless of the locks that the handler holds. A
+    /// device that stores its own range updates it after this succeeds. Until every vCPU has left the old tables, the
+    /// device may be called with addresses of either range.
     ///
-    /// A caller that stores the range itself and moves it on several threads must order the calls, or a thread with an
-    /// outdated range could publish last. [`reindex`](Self::reindex) reads the range again.
+    /// A caller that stores the range itself and calls this on several threads must order the calls. Otherwise a thread
+    /// with an outdated range could publish last. [`reindex`](Self::reindex) reads the range again.
     ///
     /// # Errors
     ///
-    /// [`Refusal::Unknown`] if the device is not on the bus of `range`; [`Refusal::NotMapped`] if it has
-    /// no range at the moment; for a range that is empty, backwards, or overlaps [another
-    /// device's](Refusal::Overlap) or [the IVC range](Refusal::Ivc); [`Refusal::NoMemory`].
+    /// [`Refusal::Unknown`] if the device is not on the bus of `range`; [`Refusal::NotMapped`] if it has no range at
+    /// the moment; a refusal of the range if it is empty or backwards, or overlaps [another device's](Refusal::Overlap)
+    /// or [the IVC range](Refusal::Ivc); [`Refusal::NoMemory`].
     pub fn move_to<R: BusRange>(&self, id: DeviceId, range: R) -> Result<(), Refusal> {
         let span = range.span()?;
         Ok(self.devices.restored()?.remap::<R::Bus>(id, span)?)
     }
 
-    /// Gives a device one more range, or one again, such as that of a BAR whose decoding is on from now
-    /// on.
+    /// Adds a range to a device, for example when the guest enables the decoding of a BAR. The device may have no range
+    /// before.
     ///
     /// # Errors
     ///
-    /// As [`move_to`](Self::move_to), but for [`Refusal::NotMapped`].
+    /// As [`move_to`](Self::move_to), except [`Refusal::NotMapped`].
     pub fn map<R: BusRange>(&self, id: DeviceId, range: R) -> Result<(), Refusal> {
         let span = range.span()?;
         Ok(self.devices.restored()?.map::<R::Bus>(id, span)?)
     }
 
-    /// Takes a range from a device, which stays registered, with its id: a BAR whose decoding is off.
+    /// Removes a range from a device, for example when the guest disables the decoding of a BAR. The device stays
+    /// registered and keeps its id.
     ///
     /// # Errors
     ///
-    /// [`Refusal::Unknown`]; [`Refusal::NotMapped`] if the device does not own exactly this range;
-    /// for a range that is empty or backwards; [`Refusal::NoMemory`].
+    /// [`Refusal::Unknown`]; [`Refusal::NotMapped`] if the device does not own exactly this range; a refusal of the
+    /// range if it is empty or backwards; [`Refusal::NoMemory`].
     pub fn unmap<R: BusRange>(&self, id: DeviceId, range: R) -> Result<(), Refusal> {
         let span = range.span()?;
         Ok(self.devices.restored()?.unmap::<R::Bus>(id, span)?)
     }
 
-    /// Asks a device for its range, and [moves](Self::move_to) it there; then asks again, until it
-    /// gives the same. So when the last of several calls on several threads has returned, the table
-    /// and the device agree.
+    /// Reads a device's range and [moves](Self::move_to) the device there, and repeats this until the device returns
+    /// the same range again. So after the last of several calls on several threads has returned, the table and the
+    /// device agree.
     ///
-    /// Unlike `move_to` this calls the device. A device that owns several ranges owns one afterwards. A
-    /// [`Serialized`](crate::Serialized) one is waited for.
-    /// In its own handler it says that its range is empty, and stays where it was.
+    /// Unlike `move_to`, this calls the device. A device that owns several ranges owns one afterwards. The call waits
+    /// for a [`Serialized`](crate::Serialized) device. In its own handler such a device returns an empty range, and
+    /// stays where it was.
     ///
     /// # Errors
     ///
-    /// As [`move_to`](Self::move_to), of a range that the device still gives afterwards;
-    /// [`Refusal::Restless`] if it gives another range each of 100 times. A device that has given
-    /// several ranges is left at the last that it was moved to.
+    /// As [`move_to`](Self::move_to), for a range that the device still returns afterwards; [`Refusal::Restless`] if it
+    /// returns a different range 100 times in succession. A device that returned several ranges stays at the last one
+    /// that it was moved to.
     pub fn reindex(&self, id: DeviceId) -> Result<(), Refusal> {
         let registry = self.devices.restored()?;
         let device = registry.view(|view| Some(view.device(id)?.device().tag().device.clone()));
@@ -291,18 +288,17 @@ impl<B: DeviceBound> VmDevices<B> {
         Err(Refusal::Restless { id, bus: R::ID })
     }
 
-    /// Makes all the changes that `record` records, on all buses, at one instant; or, if `record`
-    /// fails, unwinds, or records what does not fit together, none of them.
+    /// Makes all changes that `record` records, on all buses, at one instant. Makes none of them if `record` fails or
+    /// unwinds, or if its changes conflict.
     ///
-    /// `record` runs once. What it has recorded is judged by the *result*: devices may swap their ranges.
-    /// If another change is published first, the recorded ones are applied again to its result. Returns the result of
-    /// `record`, and the removed devices in the order of the removals.
+    /// `record` runs once. Only the *result* of its changes counts: devices may swap their ranges. If another change is
+    /// published first, the recorded changes are applied again to its result. Returns the result of `record`, and the
+    /// removed devices in the order of the removals.
     ///
     /// # Errors
     ///
     /// The error of `record`, or the [`Refusal`] of the first recorded change that cannot be made. An overlap is
-    /// reported only if there is no other reason. The devices to be added are dropped then, except for the caller's own
-    /// counts.
+    /// reported only if there is no other reason. The registry then drops its references to the devices to be added.
     ///
     /// # Examples
     ///
@@ -442,7 +438,7 @@ mod tests {
         assert_eq!(devices.snapshot().to_string(), map);
     }
 
-    /// Its error type converts.
+    /// The error type of an add converts.
     #[test]
     fn an_update_may_end_in_an_add() {
         let devices = SharedVmDevices::default();
@@ -454,8 +450,8 @@ mod tests {
     const WIDTH: AccessWidth = AccessWidth::Byte;
 
     std::thread_local! {
-        /// Where the one [`Bar`] of this thread's test is. A built-in device is `Send`, so that it
-        /// cannot say itself.
+        /// The registry and the id of the one [`Bar`] of this thread's test. It cannot hold them itself: a built-in
+        /// device is `Send`.
         static REGISTERED: OnceCell<(Weak<AxVmDevices>, DeviceId)> = const { OnceCell::new() };
     }
 
@@ -466,7 +462,7 @@ mod tests {
         })
     }
 
-    /// A built-in device whose one port is where it was last written to be.
+    /// A built-in device with one port. A write sets the number of the port.
     struct Bar(Cell<u16>);
 
     impl BaseDeviceOps<PortRange> for Bar {

@@ -22,8 +22,8 @@ impl AxVmDeviceConfig {
         Self { emu_configs }
     }
 
-    /// Iterates over the entries that have the name of an earlier one: the index of each, and that of
-    /// the first with the name.
+    /// Iterates over the entries with the name of an earlier entry: the index of each, and the index of the first entry
+    /// with the name.
     pub(crate) fn namesakes(&self) -> impl Iterator<Item = (usize, usize)> {
         let entries = self.emu_configs.iter().enumerate();
         entries.filter_map(|(index, entry)| {
@@ -61,8 +61,8 @@ impl fmt::Display for ConfigError {
 }
 
 impl Error for ConfigError {
-    /// The [`Refusal`], if the registry refused a device for another reason than an overlap with a
-    /// device of the configuration, whose id the caller cannot use.
+    /// The [`Refusal`], if the registry refused a device. `None` for an overlap with a device of the configuration,
+    /// because the caller cannot use that device's id.
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match &self.fault {
             ConfigFault::Refused(refusal) => Some(refusal),
@@ -72,7 +72,7 @@ impl Error for ConfigError {
 }
 
 impl From<ConfigError> for AxError {
-    /// As for its [`ConfigFault`].
+    /// The error of its [`ConfigFault`].
     fn from(error: ConfigError) -> Self {
         error.fault.into()
     }
@@ -94,7 +94,7 @@ pub enum ConfigFault {
         /// The resource.
         what: &'static str,
     },
-    /// A physical CPU whose redistributor would lie past the end of the host's address space.
+    /// The redistributor of a physical CPU would lie past the end of the host's address space.
     NoSuchCpu {
         /// The CPU.
         pcpu_id: usize,
@@ -106,14 +106,14 @@ pub enum ConfigFault {
         /// The maximum.
         at_most: usize,
     },
-    /// The PLIC's range ends before its last context does.
+    /// The PLIC's range ends before its last context ends.
     PlicTooSmall {
         /// The length that the entry gives, in bytes.
         length: usize,
         /// The minimum, in bytes.
         at_least: usize,
     },
-    /// An ITS, for a guest that is not [trusted](crate::VmDevicesBuilder::trust_guest_its) with one.
+    /// An ITS for a guest that is not [trusted](crate::VmDevicesBuilder::trust_guest_its) with an ITS.
     UntrustedIts,
     /// The IVC range does not start and end on 4 KiB boundaries.
     IvcUnaligned {
@@ -127,7 +127,7 @@ pub enum ConfigFault {
         /// The maximum, in bytes.
         at_most: usize,
     },
-    /// There is an IVC range already: a registry has one.
+    /// There is an IVC range already: a registry has at most one.
     SecondIvc {
         /// The name of the entry that sets it aside.
         first: String,
@@ -137,21 +137,21 @@ pub enum ConfigFault {
     /// Neither the crate, on this architecture, nor a factory builds devices of the entry's type.
     /// [`skip_unbuilt`](crate::VmDevicesBuilder::skip_unbuilt) leaves such entries out.
     Unbuilt,
-    /// Some of the addresses are another device's, or one of the two is the IVC range.
+    /// Some of the addresses belong to another device, or one of the two ranges is the IVC range.
     Overlap {
         /// The bus.
         bus: BusId,
         /// The span that the entry requests.
         wanted: Span,
-        /// The name of the entry that the owner comes from, which may be the same.
+        /// The name of the owner's entry, which may be the same entry.
         owner: String,
         /// The owner's span, or the IVC range that the entry sets aside.
         owned: Span,
     },
-    /// The registry refused a device, for another reason. A factory may have recorded the device and
-    /// failed with this refusal.
+    /// The registry refused a device for another reason. A factory may have recorded the device and failed with this
+    /// refusal.
     Refused(Refusal),
-    /// A factory failed, for a reason of its own.
+    /// A factory failed with its own error.
     Factory(AxError),
 }
 
@@ -200,11 +200,11 @@ impl fmt::Display for ConfigFault {
             Self::PlicTooSmall { length, at_least } => {
                 write!(
                     f,
-                    "the PLIC takes {at_least:#x} bytes, but its length is {length:#x}"
+                    "the PLIC needs {at_least:#x} bytes, but its length is {length:#x}"
                 )
             }
             Self::UntrustedIts => f.write_str(
-                "through an ITS a guest can have the host's memory written: see trust_guest_its",
+                "a guest can write to the host's memory through an ITS: see trust_guest_its",
             ),
             Self::IvcUnaligned { range } => {
                 write!(f, "the IVC range {range} is not on 4 KiB boundaries")
@@ -240,8 +240,8 @@ impl From<Refusal> for ConfigFault {
 }
 
 impl From<ConfigFault> for AxError {
-    /// `AlreadyExists` for an overlap and a second IVC range, `Unsupported` for a type that has no factory, the
-    /// error of a [`Refusal`] or of a factory, or `InvalidInput`.
+    /// `AlreadyExists` for an overlap and a second IVC range, `Unsupported` for a type without a factory, the error of
+    /// a [`Refusal`] or of a factory; otherwise `InvalidInput`.
     fn from(fault: ConfigFault) -> Self {
         match fault {
             ConfigFault::Overlap { .. } | ConfigFault::SecondIvc { .. } => Self::AlreadyExists,

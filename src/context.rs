@@ -6,8 +6,8 @@ use ax_errno::{AxError, AxResult};
 
 use crate::sync::{Once, running_context};
 
-/// Identities from here on tell contexts apart. Below are marks of [`FairLock`](crate::fair_lock)
-/// and [`UNKNOWN`].
+/// The smallest identity that distinguishes contexts. The values below are marks of [`FairLock`](crate::fair_lock) and
+/// [`UNKNOWN`].
 const FIRST: usize = 3;
 
 /// The identity of a context that cannot be distinguished from others.
@@ -19,17 +19,15 @@ static CONTEXT_ID: Once<fn() -> usize> = Once::new();
 /// Sets, once for all registries, the function that returns the identity of the running context on
 /// bare metal.
 ///
-/// A [`Serialized`](crate::Serialized) device needs it to tell an access that must wait for another
-/// context from one that would wait for itself, which is an error. Without it such an access waits
-/// for itself for ever, as with any spinlock. So does a registry with a [`Listener`](crate::Listener), to
-/// tell a change by another context from one that the listener makes. On hosted targets contexts are threads, and the
-/// function is not called.
+/// A [`Serialized`](crate::Serialized) device needs it to distinguish an access that waits for another context from one
+/// that would wait for itself. The second is an error. Without the function it waits for itself forever, as with any
+/// spinlock. A registry with a [`Listener`](crate::Listener) needs it to distinguish a change by another context from
+/// one by the listener. On hosted targets contexts are threads, and the function is not called.
 ///
-/// Two contexts that can be inside devices at the same time must have different identities, and a
-/// context must keep its identity from its entry into a device until it leaves. The address of the
-/// current task will do. The number of the CPU will do only where no handler is preempted or sleeps.
-/// With identities that break this rule, accesses fail or wait for ever; devices are entered by one
-/// context at a time all the same.
+/// Two contexts that can be inside devices at the same time must have different identities, and a context must keep its
+/// identity from its entry into a device until it leaves. The address of the current task is suitable. The number of
+/// the CPU is suitable only if no handler is preempted or sleeps. With identities that break this rule, accesses fail
+/// or wait forever; still only one context at a time enters a device.
 ///
 /// The function is called in every access to a serialized device, by the context that makes the
 /// access, and in every change of a registry with a listener. It must not use a registry.

@@ -22,17 +22,16 @@ use crate::{
 /// It dispatches as the registry's methods of the same names do, with these differences:
 ///
 /// - It takes `&mut self`: one vCPU uses it at a time.
-/// - It is faster. A dispatch checks with one load whether the tables were replaced. If they were not and a device
-///   answers, it writes only memory of the handle's own.
+/// - It is faster. A dispatch checks with one load whether the tables were replaced. If not, and a device answers, the
+///   dispatch writes only the handle's own memory.
 /// - It *holds* the tables until it detects that they were replaced: at the next dispatch, at
 ///   [`refresh`](Self::refresh), or at [`park`](Self::park). Until then the devices in them live, even those that the
 ///   registry no longer lists.
 ///
-/// A vCPU that leaves its run loop, or sleeps for long, parks its handle. A vCPU that should release a removed device is
-/// kicked out of its guest, and refreshes or parks.
+/// A vCPU that leaves its run loop, or sleeps for long, should park its handle. To make a vCPU release a removed
+/// device, kick it out of its guest, and let it refresh or park.
 ///
-/// `V` dereferences to the registry, always the same: a reference, or an `Arc`, beside which the handle can live in a
-/// vCPU's struct.
+/// `V` always dereferences to the same registry. It is a reference, or an `Arc` for a handle in a vCPU's struct.
 ///
 /// # Memory ordering
 ///
@@ -82,7 +81,7 @@ pub trait Registry {
     /// The requirements on its devices.
     type Bound: DeviceBound;
 
-    /// The registry as [`busmap`] knows it.
+    /// The [`busmap`] registry inside.
     #[doc(hidden)]
     fn core(&self) -> &busmap::Registry<<Self::Bound as DeviceBound>::Handlers>;
 }
@@ -96,7 +95,7 @@ impl<B: DeviceBound> Registry for VmDevices<B> {
     }
 }
 
-/// Leads where `V` leads, to the registry as [`busmap`] knows it.
+/// Dereferences to the [`busmap`] registry inside the target of `V`.
 struct Core<V>(V);
 
 impl<V: Deref<Target: Registry>> Deref for Core<V> {
@@ -121,18 +120,18 @@ pub struct DispatcherCounters {
 }
 
 impl<B: DeviceBound> VmDevices<B> {
-    /// A vCPU's own handle of this registry. [`Dispatcher::new`] makes one beside an `Arc`.
+    /// Returns a vCPU's own handle of this registry. [`Dispatcher::new`] makes one from an `Arc`.
     pub fn dispatcher(&self) -> Dispatcher<&Self> {
         Dispatcher::new(self)
     }
 }
 
 impl<B: DeviceBound, V: Deref<Target = VmDevices<B>>> Dispatcher<V> {
-    /// A parked handle of the registry that `devices` dereferences to: it holds no tables yet.
+    /// Returns a parked handle of the registry that `devices` dereferences to; it holds no tables yet.
     ///
-    /// Allocates less than 4 KiB, and 32 bytes for each registered device, in groups of 32, for its counts. A dispatch
-    /// allocates nothing; [`refresh`](Self::refresh) and [`take_profile`](Self::take_profile) allocate room for
-    /// devices that were added.
+    /// Allocates less than 4 KiB and, for its counts, 32 bytes for each registered device, in groups of 32 devices. A
+    /// dispatch allocates nothing; [`refresh`](Self::refresh) and [`take_profile`](Self::take_profile) allocate room
+    /// for devices that were added.
     pub fn new(devices: V) -> Self {
         Self {
             vcpu: Vcpu::new(Core(devices)),
@@ -170,8 +169,8 @@ impl<B: DeviceBound, V: Deref<Target = VmDevices<B>>> Dispatcher<V> {
 
     /// Drops tables that were replaced, and holds the current ones.
     ///
-    /// If devices were added since the handle was made, and there is memory, makes room for a count of each: it then
-    /// allocates and frees memory of the handle's own.
+    /// If devices were added since the handle was made, and there is memory, makes room for their counts: this
+    /// allocates and frees the handle's own memory.
     pub fn refresh(&mut self) {
         self.vcpu.refresh();
     }
@@ -181,14 +180,14 @@ impl<B: DeviceBound, V: Deref<Target = VmDevices<B>>> Dispatcher<V> {
         self.vcpu.park();
     }
 
-    /// Reads what the access can carry.
+    /// Reads the part of the value that the access carries.
     #[inline(always)]
     fn read<A: BusAddr>(vcpu: &mut Vcpu<Core<V>>, addr: A, width: AccessWidth) -> AxResult<usize> {
         let value = Self::dispatch_read(vcpu, addr, width)?;
         Ok(A::Range::carried(value, width))
     }
 
-    /// Writes what the access can carry.
+    /// Writes the part of the value that the access carries.
     #[inline(always)]
     fn write<A: BusAddr>(
         vcpu: &mut Vcpu<Core<V>>,
@@ -298,8 +297,7 @@ impl<B: DeviceBound, V: Deref<Target = VmDevices<B>>> Dispatcher<V> {
     }
 }
 
-/// Dispatch: see the registry's methods of the same names for what they do, their errors and their
-/// panics.
+/// Dispatch: the registry's methods of the same names describe the effects, errors and panics.
 impl<B: DeviceBound, V: Deref<Target = VmDevices<B>>> Dispatcher<V> {
     /// Reads `width` bytes at `addr` of guest physical memory.
     #[inline]
@@ -347,7 +345,7 @@ impl<B: DeviceBound, V: Deref<Target = VmDevices<B>>> Dispatcher<V> {
         Self::write(&mut self.vcpu, port, width, val)
     }
 
-    /// Answers a read as KVM hands it over: see [`VmDevices::read_bytes`].
+    /// Reads `data.len()` bytes at `addr` into `data`: see [`VmDevices::read_bytes`].
     pub fn read_bytes<A: BusAddr>(&mut self, addr: A, data: &mut [u8]) -> AxResult {
         match AccessWidth::try_from(data.len()) {
             Ok(width) => {
@@ -359,7 +357,7 @@ impl<B: DeviceBound, V: Deref<Target = VmDevices<B>>> Dispatcher<V> {
         }
     }
 
-    /// Takes a write as KVM hands it over: see [`VmDevices::write_bytes`].
+    /// Writes the bytes of `data` at `addr`: see [`VmDevices::write_bytes`].
     pub fn write_bytes<A: BusAddr>(&mut self, addr: A, data: &[u8]) -> AxResult {
         match AccessWidth::try_from(data.len()) {
             Ok(width) => Self::dispatch_write(&mut self.vcpu, addr, width, bytes::value_of(data)),
@@ -369,7 +367,7 @@ impl<B: DeviceBound, V: Deref<Target = VmDevices<B>>> Dispatcher<V> {
         }
     }
 
-    /// Answers string input: see [`VmDevices::read_repeated`].
+    /// Handles string input: see [`VmDevices::read_repeated`].
     pub fn read_repeated<A: BusAddr>(
         &mut self,
         addr: A,
@@ -381,7 +379,7 @@ impl<B: DeviceBound, V: Deref<Target = VmDevices<B>>> Dispatcher<V> {
         })
     }
 
-    /// Takes string output: see [`VmDevices::write_repeated`].
+    /// Handles string output: see [`VmDevices::write_repeated`].
     pub fn write_repeated<A: BusAddr>(
         &mut self,
         addr: A,

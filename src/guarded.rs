@@ -1,8 +1,8 @@
-//! [Guards](crate::guards) for interrupt controllers that an embedder builds itself, or that are not the pinned
-//! ones: each function returns a device to add to a registry of `B` devices.
+//! [Guards](crate::guards) for interrupt controllers that an embedder builds itself, or uses in another version than
+//! the pinned one: each function returns a device to add to a registry of `B` devices.
 //!
-//! [`find_mmio_dev`](crate::VmDevices::find_mmio_dev) and its like return these devices *with* the guard, since the
-//! registry does not see the device inside.
+//! [`find_mmio_dev`](crate::VmDevices::find_mmio_dev) and the similar methods return these devices *with* the guard,
+//! because the registry does not see the device inside.
 //!
 //! # Examples
 //!

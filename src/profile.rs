@@ -16,8 +16,8 @@ use crate::{
 };
 
 impl<B: DeviceBound> VmDevices<B> {
-    /// A profile, [merged](Profile::merge) over as many [`Dispatcher`](crate::Dispatcher)s as the
-    /// caller likes, with the names and ranges that the devices have now.
+    /// Returns a table of `profile` with the current names and ranges of the devices. The profile may be
+    /// [merged](Profile::merge) from several [`Dispatcher`](crate::Dispatcher)s.
     pub fn profile_table(&self, profile: &Profile) -> ProfileTable {
         let rows = profile.devices.iter();
         let mut rows: BTreeMap<_, _> = rows.map(|of| (of.id, ProfileRow::new(of))).collect();
@@ -51,7 +51,7 @@ fn add_ranges<R: BusRange, B: DeviceBound>(
     }
 }
 
-/// Which devices the accesses of some vCPUs were for, by name, and which addresses they missed.
+/// The numbers of accesses of some vCPUs to each device, with the devices' names, and the addresses that they missed.
 ///
 /// A copy: it does not change with the registry. `Display` prints it, the most often accessed device
 /// first, and then the most frequent missed addresses of each bus:
@@ -67,8 +67,8 @@ fn add_ranges<R: BusRange, B: DeviceBound>(
 /// port           65        70  0x80
 /// ```
 ///
-/// The share is that of all accesses, missed ones among them. How often an address that is not among
-/// the first 16 of its bus was missed is known within bounds: see [`Missed`](crate::Missed).
+/// The share is of all accesses, including missed ones. With more than 16 missed addresses on a bus, their counts are
+/// known only within bounds: see [`Missed`](crate::Missed).
 #[derive(Clone, Debug)]
 pub struct ProfileTable {
     rows: BTreeMap<DeviceId, ProfileRow>,
@@ -87,7 +87,7 @@ pub struct ProfileRow {
     pub is_registered: bool,
     /// The ranges that it owned then, by bus and address.
     pub ranges: Vec<(BusId, Span)>,
-    /// How often it was read and written.
+    /// The numbers of reads and writes.
     pub accesses: Accesses,
 }
 
@@ -127,7 +127,7 @@ impl ProfileTable {
         order.filter_map(|of| self.rows.get(&of.id))
     }
 
-    /// The profile: also what was missed, and what is not known by device.
+    /// The profile, which also contains the misses and the accesses that are not counted by device.
     pub fn profile(&self) -> &Profile {
         &self.profile
     }

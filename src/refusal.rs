@@ -20,17 +20,17 @@ pub enum Refusal {
     },
     /// The range ends before it starts.
     ///
-    /// MMIO ranges are half-open, so this is also what becomes of one that means to own the address
+    /// MMIO ranges are half-open, so this is also the refusal of a range that is meant to include the address
     /// `usize::MAX`.
     Backwards {
         /// The bus.
         bus: BusId,
         /// The start that the range gave.
         start: usize,
-        /// The end that the range gave, in the bus's own terms (exclusive on MMIO).
+        /// The end that the range gave (exclusive on MMIO).
         end: usize,
     },
-    /// The start and the length of the range lead past the end of the bus.
+    /// The range's start plus its length is past the end of the bus.
     Wrapping {
         /// The bus.
         bus: BusId,
@@ -57,14 +57,14 @@ pub enum Refusal {
         /// The range for IVC channels.
         ivc: Span,
     },
-    /// No device of this id is registered on the bus in question: it was removed, or never there.
+    /// No device with this id is registered on the bus: it was removed, or never added.
     Unknown {
         /// The id that was requested.
         id: DeviceId,
-        /// The bus; `None` if any would do.
+        /// The bus; `None` for any bus.
         bus: Option<BusId>,
     },
-    /// The device does not own the range or, if it is to be moved, owns none at the moment.
+    /// The device does not own the range. For a move: it owns no range at the moment.
     NotMapped {
         /// The id that was requested.
         id: DeviceId,
@@ -73,17 +73,17 @@ pub enum Refusal {
         /// The range; `None` if the device is to be moved.
         span: Option<Span>,
     },
-    /// The device gave another range each time that it was asked.
+    /// The device returned a different range at each call.
     Restless {
-        /// Which device.
+        /// The device.
         id: DeviceId,
         /// The bus.
         bus: BusId,
     },
     /// The registry's [`Listener`](crate::Listener) has refused the change.
     Vetoed(Veto),
-    /// The registry's [`Listener`](crate::Listener) was called for another change by the same thread or context: it must
-    /// make none itself.
+    /// The registry's [`Listener`](crate::Listener) makes a change while the same thread or context calls it for
+    /// another one. A listener must not make changes.
     Reentrant,
     /// There was no memory for the new table.
     NoMemory,
@@ -147,7 +147,7 @@ impl fmt::Display for Refusal {
             }
             Self::Vetoed(veto) => write!(f, "the registry's listener refuses the change: {veto}"),
             Self::Reentrant => {
-                f.write_str("a change from inside the listener that is told of another change")
+                f.write_str("the registry's listener makes a change while it is called for another")
             }
             Self::NoMemory => f.write_str("no memory for the new table"),
         }
@@ -155,7 +155,7 @@ impl fmt::Display for Refusal {
 }
 
 impl fmt::Debug for Refusal {
-    /// As if derived, but for addresses, which are hexadecimal.
+    /// As if derived, except that addresses are hexadecimal.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Empty { bus, at } => (f.debug_struct("Empty").field("bus", bus))
@@ -215,15 +215,15 @@ impl From<busmap::Refusal> for Refusal {
                 owner,
                 owned,
             },
-            // Nothing else is.
+            // Nothing else is set aside.
             busmap::Refusal::SetAside { wanted, aside, .. } => Self::Ivc { wanted, ivc: aside },
             busmap::Refusal::Unknown { id, bus } => Self::Unknown { id, bus },
-            // It is on another bus.
+            // The device is on another bus.
             busmap::Refusal::NoHandler { id, bus } => Self::Unknown { id, bus: Some(bus) },
             busmap::Refusal::NotMapped { id, bus, span } => Self::NotMapped { id, bus, span },
             busmap::Refusal::Vetoed(veto) => Self::Vetoed(veto),
             busmap::Refusal::Reentrant => Self::Reentrant,
-            // Devices are withdrawn still only if there was no memory to put them back.
+            // Devices are still withdrawn only if there was no memory to put them back.
             busmap::Refusal::Withdrawn | busmap::Refusal::NoMemory => Self::NoMemory,
             other => {
                 debug_assert!(false, "{other}");
@@ -234,15 +234,15 @@ impl From<busmap::Refusal> for Refusal {
 }
 
 impl<F: busmap::Handlers> From<busmap::Refused<F>> for Refusal {
-    /// Why; the device is dropped.
+    /// The refusal; the device is dropped.
     fn from(refused: busmap::Refused<F>) -> Self {
         refused.refusal.into()
     }
 }
 
 impl From<Refusal> for AxError {
-    /// `InvalidInput` for a bad range, `AlreadyExists` for an overlap, with a device or with the IVC
-    /// range, `NotFound` for an unknown id or a range that is not the device's, `ResourceBusy` for a restless device, or a change from inside the
+    /// `InvalidInput` for a bad range, `AlreadyExists` for an overlap with a device or the IVC range, `NotFound` for an
+    /// unknown id or a range that the device does not own, `ResourceBusy` for a restless device or a change by the
     /// listener, `PermissionDenied` for a veto, `NoMemory`.
     fn from(refusal: Refusal) -> Self {
         match refusal {
@@ -258,7 +258,7 @@ impl From<Refusal> for AxError {
     }
 }
 
-/// A device that was not added, and why.
+/// A device that was not added, and the [`Refusal`].
 pub struct AddError<D: ?Sized> {
     device: Arc<D>,
     refusal: Refusal,
@@ -269,12 +269,12 @@ impl<D: ?Sized> AddError<D> {
         Self { device, refusal }
     }
 
-    /// Why it was refused.
+    /// The refusal.
     pub fn refusal(&self) -> Refusal {
         self.refusal
     }
 
-    /// The device, given back.
+    /// Returns the device.
     pub fn into_device(self) -> Arc<D> {
         self.device
     }
@@ -302,14 +302,14 @@ impl<D: ?Sized> Error for AddError<D> {
 }
 
 impl<D: ?Sized> From<AddError<D>> for AxError {
-    /// As for its [`Refusal`].
+    /// The error of its [`Refusal`].
     fn from(error: AddError<D>) -> Self {
         error.refusal.into()
     }
 }
 
 impl<D: ?Sized> From<AddError<D>> for Refusal {
-    /// Why; the device is dropped.
+    /// The refusal; the device is dropped.
     fn from(error: AddError<D>) -> Self {
         error.refusal
     }
@@ -391,7 +391,7 @@ mod tests {
             ),
             (
                 Refusal::Reentrant,
-                "a change from inside the listener that is told of another change",
+                "the registry's listener makes a change while it is called for another",
             ),
         ] {
             assert_eq!(refusal.to_string(), text);

@@ -1,4 +1,4 @@
-//! [`Removed`]: a device on its way out.
+//! [`Removed`]: a removed device that vCPUs may still be inside of.
 
 use core::fmt;
 
@@ -9,25 +9,23 @@ use crate::{
     sync::Arc,
 };
 
-/// A device that is no longer registered, and that vCPUs may still be inside of.
+/// A device that is no longer registered, but that vCPUs may still be inside of.
 ///
-/// The tables that list the device count. The current one does not list it; each older one is held
-/// by a vCPU that is dispatching by it, or by a [`Dispatcher`](crate::Dispatcher), which keeps it
-/// until its next dispatch, `refresh` or `park`. So when no table lists the device any more, it is
-/// *quiescent*: no vCPU is inside it by way of `handle_*` or of a `Dispatcher`, and none will enter.
-/// All that they did there happens before.
+/// The current tables do not list the device, but older ones may. Older tables are held by vCPUs that are dispatching,
+/// and by [`Dispatcher`](crate::Dispatcher)s, each until its next dispatch, `refresh` or `park`. When no table lists
+/// the device any more, the device is *quiescent*: no vCPU is inside it through `handle_*` or a `Dispatcher`, and none
+/// will enter. All accesses of vCPUs to the device happen before that.
 ///
 /// A vCPU in guest mode holds its `Dispatcher`'s tables for as long as it runs there. To end the
 /// wait, kick every vCPU out of its guest, and let each refresh or park.
 ///
-/// Devices that [`find_*`](crate::VmDevices::find_mmio_dev) and
-/// [`snapshot`](crate::VmDevices::snapshot) have returned are the caller's own, and do not count; nor do
-/// the devices that the registry keeps because [`iter_*`](crate::VmDevices::iter_mmio_dev) has lent
-/// them. So after the wait the caller has the device alone only if none of these has given it away.
+/// References that [`find_*`](crate::VmDevices::find_mmio_dev) and [`snapshot`](crate::VmDevices::snapshot) have
+/// returned do not count. References that the registry keeps because [`iter_*`](crate::VmDevices::iter_mmio_dev) has
+/// lent the device do not count either. So after the wait the caller is the only owner only if there are no such
+/// references.
 ///
-/// This may be dropped at any time: the device is then dropped with the last table that lists it, by
-/// a thread that changes the registry, or with the registry. A device must not own what its own
-/// removal gave.
+/// A `Removed` may be dropped at any time. The device is then dropped with the last table that lists it, by a thread
+/// that changes the registry, or with the registry. A device must not own its own `Removed`.
 #[must_use = "a device that was removed may still be in use"]
 pub struct Removed<B: DeviceBound>(busmap::Removed<B::Handlers>);
 
@@ -41,37 +39,37 @@ impl<B: DeviceBound> Removed<B> {
         self.0.id()
     }
 
-    /// Whether every vCPU has left the device, for good.
+    /// Whether the device is quiescent: every vCPU has left it, and none will enter.
     ///
     /// Sweeps the registry's older tables, and drops those that no vCPU holds.
     pub fn is_quiescent(&self) -> bool {
         self.0.is_quiescent()
     }
 
-    /// How many times older tables list it; none when the device is quiescent. Sweeps, as
-    /// [`is_quiescent`](Self::is_quiescent).
+    /// The number of listings of the device in older tables; 0 if it is quiescent. Sweeps as
+    /// [`is_quiescent`](Self::is_quiescent) does.
     ///
     /// Several tables may share one listing, and several vCPUs may hold the same table.
     pub fn holders(&self) -> usize {
         self.0.holders()
     }
 
-    /// Waits until the device is quiescent, and gives the device: looks once, and up to `spins` times
-    /// more. Between two looks it backs off, and yields to the scheduler where there is one, so that
-    /// each may take from nanoseconds to a scheduler's time slice.
+    /// Waits until the device is quiescent, and returns it. Checks once, and up to `spins` times more. Between two
+    /// checks it backs off, and yields to the scheduler if there is one. Each check may therefore take from nanoseconds
+    /// to a scheduler's time slice.
     ///
     /// # Errors
     ///
-    /// If vCPUs still are, or may come, inside the device, `self` is given back, which says so as an
-    /// error. From inside the device's own handler this always ends so.
+    /// Returns `self` if vCPUs are still inside the device, or may still enter it. From inside the device's own handler
+    /// this always fails.
     pub fn wait(self, spins: usize) -> Result<Device<B>, Self> {
         self.0.wait(spins).map(device).map_err(Self)
     }
 
-    /// Waits until the device is quiescent, for at least `timeout`, and gives the device. Spins at
-    /// first, then sleeps between two looks, a millisecond at most.
+    /// Waits until the device is quiescent, for at least `timeout`, and returns it. Spins at first, then sleeps between
+    /// two checks, for a millisecond at most.
     ///
-    /// Not on bare metal, where there is no clock.
+    /// Not available on bare metal, which has no clock.
     ///
     /// # Errors
     ///
@@ -92,7 +90,7 @@ fn device<B: DeviceBound>(device: busmap::Device<B::Handlers>) -> Device<B> {
 }
 
 impl<B: DeviceBound> fmt::Display for Removed<B> {
-    /// Says which device is still in use, and by how much.
+    /// Writes the device that is still in use, and its number of holders.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }

@@ -9,7 +9,7 @@ use axvmconfig::EmulatedDeviceType;
 
 use crate::{bus::BusRange, fair_lock::FairLock};
 
-/// Wraps a device that is `Send` but not `Sync` in a lock of its own, so that any vCPU may call it.
+/// Wraps a device that is `Send` but not `Sync` in its own lock. Any vCPU may then call it.
 ///
 /// The lock is held only while the device handles an access; it is released also when the device
 /// returns an error or unwinds.
@@ -19,28 +19,26 @@ use crate::{bus::BusRange, fair_lock::FairLock};
 /// While one vCPU is inside the device, accesses of others wait without a time limit, and enter
 /// in order of arrival. On hosted targets they sleep; on bare metal they spin.
 ///
-/// Two serialized devices whose handlers access each other can deadlock when two vCPUs
-/// are in one each, as with any two locks. Access such devices in a fixed order.
+/// Two serialized devices whose handlers access each other can deadlock when a vCPU is inside each of them, as with any
+/// two locks. Access such devices in a fixed order.
 ///
 /// # Errors
 ///
-/// [`ResourceBusy`](ax_errno::AxError::ResourceBusy), immediately, if the same thread is already
-/// inside the device: its handler reached it again, directly or through other devices. On bare metal
-/// this is found where [`set_context_id`](crate::set_context_id) says which context runs; without it
-/// such an access waits for itself for ever, as with any spinlock. No access fails because another
-/// vCPU is inside.
+/// [`ResourceBusy`](ax_errno::AxError::ResourceBusy), immediately, if the same thread is already inside the device: its
+/// handler reached it again, directly or through other devices. On bare metal this is detected only if
+/// [`set_context_id`](crate::set_context_id) was called; otherwise such an access waits for itself forever, as with any
+/// spinlock. No access fails because another vCPU is inside.
 ///
 /// # Interrupt handlers
 ///
-/// On bare metal an interrupt handler must not dispatch to a serialized device: what it interrupted
-/// may be inside it, or first in its queue.
+/// On bare metal an interrupt handler must not dispatch to a serialized device: the interrupted context may be inside
+/// the device, or first in its queue.
 ///
 /// # Ranges
 ///
-/// `address_range` and `emu_type` enter the device too, and wait like an access. From inside the
-/// device's own handler, where an access is an error, they give an *empty* range, which every
-/// registry refuses, and [`Dummy`](EmulatedDeviceType::Dummy). A registry asks for the range when it
-/// is given the device, never in a dispatch.
+/// `address_range` and `emu_type` enter the device too, and wait like an access. From inside the device's own handler,
+/// where an access is an error, they return an *empty* range, which every registry refuses, and
+/// [`Dummy`](EmulatedDeviceType::Dummy). A registry reads the range when the device is added, never in a dispatch.
 ///
 /// # Examples
 ///
@@ -165,7 +163,7 @@ mod tests {
 
     const WIDTH: AccessWidth = AccessWidth::Dword;
 
-    /// Counts its accesses in a way that loses some when two threads are in it.
+    /// Counts its accesses, and loses some if two threads are inside it.
     #[derive(Default)]
     struct Counter(Cell<usize>);
 

@@ -16,7 +16,7 @@ use crate::{
 };
 
 impl<B: DeviceBound> VmDevices<B> {
-    /// A copy of all three tables as they are at one instant, and the IVC range.
+    /// Returns a copy of all three tables at one instant, and the IVC range.
     pub fn snapshot(&self) -> Snapshot<B> {
         let ivc = self.ivc.as_ref().map(|ivc| (ivc.range, ivc.name.clone()));
         let rows = self.devices.visible().view(|view| {
@@ -32,9 +32,9 @@ impl<B: DeviceBound> VmDevices<B> {
 
 /// The devices of all three buses at one instant.
 ///
-/// A copy: what is published later does not change it, and keeping it delays nothing but the drop
-/// of the devices in it. `Display` prints a memory map, by bus and address, one line for each range of
-/// a device, with its name where the configuration gave one, and one for the IVC range:
+/// A copy: later changes do not affect it, and it delays only the drop of its devices. `Display` prints a memory map by
+/// bus and address. It has one line for each range of a device, with the name from the configuration if there is one,
+/// and one line for the IVC range:
 ///
 /// ```text
 /// mmio     0x8000000..=0x800ffff #1 gicd

@@ -1,17 +1,17 @@
 //! [`Unmapped`]: the policy for an access that no device answers.
 
-/// The policy for an access that no device answers: to an address without an owner, or past the end of the device in
-/// which it starts.
+/// The policy for an access that no device answers: an access to an address without an owner, or past the end of the
+/// device in which it starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Unmapped {
-    /// Panics with "emu_device not found", as 0.4.10 did, and with the bus, the address and the width:
-    /// the guest can bring the host down. An access past a device's end, for which 0.4.10 did not panic, is
+    /// Panics with "emu_device not found", as 0.4.10 did, and with the bus, the address and the width. So a guest can
+    /// crash the host. An access past a device's end, for which 0.4.10 did not panic, returns
     /// [`InvalidInput`](ax_errno::AxError::InvalidInput).
     Panic,
     /// Returns [`NotFound`](ax_errno::AxError::NotFound).
     Error,
-    /// Reads as an undriven bus does: all ones of the access's width (system registers: zero). Writes
-    /// are ignored.
+    /// A read returns the value of an undriven bus: all ones in the access's width (system registers: zero). A write is
+    /// ignored.
     Float,
 }
 

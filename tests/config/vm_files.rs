@@ -217,7 +217,7 @@ fn broken_files_say_what_is_wrong_with_which_device() {
     fails(
         file!("broken/plic-too-small.toml"),
         "riscv64",
-        "device 0 \"plic\" (plic partial passthrough global): the PLIC takes 0x202005 bytes, but \
+        "device 0 \"plic\" (plic partial passthrough global): the PLIC needs 0x202005 bytes, but \
          its length is 0x200000",
     );
     fails(
