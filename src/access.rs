@@ -1,5 +1,4 @@
-//! [`Access`]: one access of a guest, what it does in the device that it is for, and what the registry
-//! does with it where there is none.
+//! [`Access`]: one access of a guest: how it calls its device, and how the registry handles it if there is no device.
 
 use core::{fmt, hint};
 
@@ -54,7 +53,7 @@ impl<R: BusRange> Access<R> {
         self.direction
     }
 
-    /// How many addresses it covers after that.
+    /// The number of addresses that it covers after the first.
     #[inline(always)]
     pub(crate) fn beyond(self) -> u64 {
         R::beyond(self.width)
@@ -93,9 +92,9 @@ impl<R: BusRange> Access<R> {
         }
     }
 
-    /// Logs an access, if it is still so.
+    /// Logs an access, if accesses are still logged.
     ///
-    /// By its parts, which are in registers, so that those that are not logged need no memory.
+    /// The access is passed in parts, which are in registers: an access that is not logged needs no memory.
     #[cold]
     #[inline(never)]
     fn log<B: DeviceBound>(
@@ -112,7 +111,7 @@ impl<R: BusRange> Access<R> {
         trace!("emu_device {access} in range {}", hit.span());
     }
 
-    /// Applies the policy to the access, which no device answers. `Ok` means: it floats.
+    /// Applies the policy to the access, which no device answers. `Ok`: the access floats.
     #[inline]
     pub(crate) fn unanswered(
         self,
@@ -126,7 +125,7 @@ impl<R: BusRange> Access<R> {
         }
     }
 
-    /// The same for one that is logged, if it has a number, or is an error.
+    /// The same for an access that is an error, or that has a number and is logged.
     #[cold]
     #[inline(never)]
     fn unanswered_loudly(
@@ -151,8 +150,8 @@ impl<R: BusRange> Access<R> {
         }
     }
 
-    /// The error of an access while devices are withdrawn and there is no memory to put them back: it is not
-    /// known whether one would answer it.
+    /// The error of an access while devices are withdrawn and there is no memory to put them back: it is unknown
+    /// whether one of them would answer the access.
     #[cold]
     pub(crate) fn undecided(self, misses: &LimitedLog) -> AxError {
         misses.error(format_args!("no memory for the tables of {self}"));

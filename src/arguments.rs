@@ -1,5 +1,5 @@
-//! What the arguments of a configuration entry mean, and whether the devices that they ask for can
-//! be made. It is checked here because the device crates panic where they cannot.
+//! The meaning of a configuration entry's arguments, and checks that its devices can be made. The device crates do not
+//! check: they panic.
 
 use axvmconfig::EmulatedDeviceConfig;
 use busmap::{BusId, Span};
@@ -17,8 +17,8 @@ use crate::{
 /// architecture specification, GICv3 and GICv4, IHI 0069, "GICR_TYPER").
 const MAX_REDISTRIBUTORS: usize = 1 << 16;
 
-/// Where the physical address space of an Arm host ends at the latest: an address has 52 bits at
-/// most (Arm Architecture Reference Manual, DDI 0487, "FEAT_LPA").
+/// The largest end of an Arm host's physical address space: an address has 52 bits at most (Arm Architecture Reference
+/// Manual, DDI 0487, "FEAT_LPA").
 const ARM_PHYSICAL_END: usize = 1 << 52;
 
 /// The length of an ITS: two frames of 64 KiB (IHI 0069, "The ITS register map").
@@ -34,7 +34,7 @@ const PLIC_CONTEXT_STRIDE: usize = 0x1000;
 /// The bus of every device that this crate builds from an entry.
 const MMIO: BusId = BusId::Mmio;
 
-/// Checks that `[base_gpa, base_gpa + length)` is a range, and not empty.
+/// Checks that `[base_gpa, base_gpa + length)` is a range and is not empty.
 pub(crate) fn check_range(config: &EmulatedDeviceConfig) -> Result<(), Refusal> {
     let start = config.base_gpa;
     let end = start.wrapping_add(config.length);
@@ -52,7 +52,7 @@ pub(crate) fn check_range(config: &EmulatedDeviceConfig) -> Result<(), Refusal> 
     }
 }
 
-/// The argument at `position`, called `name`.
+/// The argument at `position`. Its name is `name`.
 fn argument(
     config: &EmulatedDeviceConfig,
     position: usize,
@@ -99,7 +99,7 @@ pub(crate) fn redistributors(
             .filter(|&end| end <= ARM_PHYSICAL_END)
             .ok_or(NoSuchCpu { pcpu_id })?;
     }
-    // No base can wrap, since that of the last redistributor does not.
+    // No base wraps, because the base of the last redistributor does not.
     Ok((0..cpu_num).map(move |i| Redistributor {
         base: base + i * stride,
         pcpu_id: pcpu_id + i,

@@ -13,37 +13,36 @@ use crate::{
     sync::{AtomicUsize, Bell, FairMutex, Ordering::Relaxed, mutant, ordering, step_unless},
 };
 
-/// `holder` where no context is inside.
+/// `holder` if no context is inside.
 const FREE: usize = 0;
 
-/// `holder` where no context is inside, and the first waiter is the next.
+/// `holder` if no context is inside, and the first waiter is the next to enter.
 const RESERVED: usize = 2;
 
 /// A mutual-exclusion lock with a FIFO queue of waiters.
 ///
-/// Contexts enter in order of arrival, except that a context that arrives just as another begins to
-/// wait may enter before it. On hosted targets a waiter sleeps. A context that is already inside
-/// gets an error immediately, where [`context`] distinguishes contexts.
+/// Contexts enter in order of arrival, except that a context that arrives just as another begins to wait may enter
+/// before it. On hosted targets a waiter sleeps. A context that is already inside gets an error immediately, if
+/// [`context`] distinguishes contexts.
 ///
 /// Entering and leaving cost one read-modify-write while no context waits. Waiters form a queue,
 /// and only the first of them watches the lock.
 ///
 /// # Invariants
 ///
-/// - *Alone*: `value` is accessed only by the context that has changed `holder` from [`FREE`] or
-///   [`RESERVED`] to its own identity, until it changes it back. An identity is neither of the two,
-///   and two contexts that can be inside at the same time have the same only if it is
-///   [`context::UNKNOWN`].
-/// - *Reserved*: `waiting` counts the contexts that have begun to wait and have not got in. `holder`
-///   is [`RESERVED`] only while there are some, and only the first in the queue takes it then.
+/// - *Alone*: `value` is accessed only by the context that has changed `holder` from [`FREE`] or [`RESERVED`] to its
+///   own identity, until it changes it back. An identity is neither of these two values. Two contexts that can be
+///   inside at the same time have the same identity only if it is [`context::UNKNOWN`].
+/// - *Reserved*: `waiting` counts the contexts that have begun to wait and have not entered. `holder` is [`RESERVED`]
+///   only while there are waiters, and then only the first in the queue takes it.
 ///
 /// # Waiters that are missed
 ///
-/// A context that leaves looks whether others wait, then stores that it has left. One that begins to
-/// wait in between, or as long as its processor keeps the look and the store in another order, is
-/// missed: another context may pass it then, once, and the bell does not ring for it. It gets in
-/// nevertheless, since no waiter sleeps longer than [`Bell::wait_for`] says before it looks again.
-/// To miss none would cost each access a second read-modify-write or a fence.
+/// A context that leaves first checks whether others wait, then stores that it has left. It misses a context that
+/// begins to wait in between, or while its processor keeps the check and the store in another order. Another context
+/// may then pass the missed one, once, and the bell does not ring for it. The missed context enters nevertheless,
+/// because no waiter sleeps longer than the limit of [`Bell::wait_for`] before it checks again. To miss none would cost
+/// each access a second read-modify-write or a fence.
 pub(crate) struct FairLock<T> {
     holder: AtomicUsize,
     waiting: AtomicUsize,
@@ -52,9 +51,9 @@ pub(crate) struct FairLock<T> {
     value: UnsafeCell<T>,
 }
 
-// SAFETY: by *Alone* one context at a time has access to the value, and what it does there comes
-// before what the next one does: `leave` releases it, `take` acquires it. So threads only hand the
-// value to each other, which `T: Send` allows.
+// SAFETY: by *Alone* one context at a time has access to the value, and its accesses happen before those of the next
+// one: `leave` releases them, `take` acquires them. So threads only pass the value to each other, which `T: Send`
+// allows.
 unsafe impl<T: Send> Sync for FairLock<T> {}
 
 impl<T> FairLock<T> {
@@ -81,13 +80,13 @@ impl<T> FairLock<T> {
     /// Takes the lock if `holder` is as expected.
     #[inline]
     fn take(&self, expected: usize) -> Option<Entered<'_, T>> {
-        // Acquires what the contexts before did inside: pairs with `leave`. A failure takes nothing.
+        // Acquires the accesses of earlier contexts inside: pairs with `leave`. A failure takes nothing.
         let acquire = ordering!(Acquire, "lock-acquire" => Relaxed);
         // INVARIANT: *Alone*.
         let taken = self
             .holder
             .compare_exchange(expected, context::current(), acquire, Relaxed);
-        // INVARIANT: *Here*. Made only where the lock was taken: to drop one is to leave.
+        // INVARIANT: *Here*. Made only if the lock was taken, because its drop leaves the lock.
         taken.is_ok().then(|| Entered {
             lock: self,
             here: PhantomData,
@@ -108,17 +107,17 @@ impl<T> FairLock<T> {
         let entered = self
             .bell
             .wait_for(|| self.take(RESERVED).or_else(|| self.take(FREE)));
-        // INVARIANT: *Reserved*. Before it leaves, hence before what those do that enter after it.
+        // INVARIANT: *Reserved*. Subtracted before this context leaves, and so before later contexts enter.
         self.waiting.fetch_sub(1, Relaxed);
         Ok(entered)
     }
 
     #[inline]
     fn leave(&self) {
-        // Releases what this context did inside: pairs with `take`.
+        // Releases this context's accesses inside: pairs with `take`.
         let release = ordering!(Release, "lock-release" => Relaxed);
-        // `Relaxed`: it counts no context that has been inside, since they got in, and were no longer
-        // counted, before this one. That it may miss one that begins to wait is said above.
+        // `Relaxed`: it counts no context that was inside earlier, because each subtracted itself before this one
+        // entered. It may miss a context that begins to wait: see "Waiters that are missed".
         if self.waiting.load(Relaxed) == 0 {
             // INVARIANT: *Alone*.
             self.holder.store(FREE, release);
@@ -165,7 +164,7 @@ impl<T> FairLock<T> {
 ///
 /// # Invariants
 ///
-/// - *Here*: it stays with the context that entered, and is neither `Send` nor `Sync`, whatever `T` is.
+/// - *Here*: it stays with the context that entered, and is neither `Send` nor `Sync`, regardless of `T`.
 pub(crate) struct Entered<'l, T> {
     lock: &'l FairLock<T>,
     here: PhantomData<*const ()>,
@@ -183,8 +182,8 @@ impl<T> Deref for Entered<'_, T> {
 
     #[inline]
     fn deref(&self) -> &T {
-        // SAFETY: by *Alone* no other context accesses the value, by *Here* this is the one that may,
-        // and it does so only through this guard, which is borrowed.
+        // SAFETY: by *Alone* no other context accesses the value. By *Here* this context is the one that may, and it
+        // accesses the value only through this guard, which is borrowed.
         unsafe { &*self.lock.value.get() }
     }
 }

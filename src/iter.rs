@@ -11,8 +11,8 @@ use crate::{
     sync::Arc,
 };
 
-/// The devices of the bus with range type `R`, in the order of their registration, each of which is
-/// lent when it is given.
+/// The devices of the bus with range type `R`, in the order of their registration. Each is lent
+/// when the iterator returns it.
 pub(crate) struct Iter<'a, B: DeviceBound, R> {
     entries: vec::IntoIter<Arc<Entry<B>>>,
     lent: &'a Lent<B>,
@@ -20,7 +20,7 @@ pub(crate) struct Iter<'a, B: DeviceBound, R> {
 }
 
 impl<'a, B: DeviceBound, R: BusRange> Iter<'a, B, R> {
-    /// Those of `view`.
+    /// Returns an iterator over the devices of `view`.
     pub(crate) fn new(view: View<'_, B::Handlers>, lent: &'a Lent<B>) -> Self {
         let mut entries: Vec<_> = (view.devices())
             .map(|of| (of.id(), of.device().tag()))

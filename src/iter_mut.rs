@@ -1,9 +1,8 @@
 //! [`Replaceable`]: the registry of [`busmap`], whose devices `iter_mut_*` can replace.
 //!
-//! `iter_mut_*` withdraws the devices into a plain list, which the caller edits; the first use
-//! afterwards puts them back. That is all that is here. Everything else reaches the registry by
-//! [`as_is`](Replaceable::as_is) where it can tell that devices are withdrawn, and by
-//! [`restored`](Replaceable::restored) where it cannot.
+//! `iter_mut_*` withdraws the devices into a plain list, which the caller edits; the first use afterwards puts them
+//! back. Other code reaches the registry through [`as_is`](Replaceable::as_is) if it can detect withdrawn devices, and
+//! through [`restored`](Replaceable::restored) if it cannot.
 
 use alloc::vec::Vec;
 
@@ -27,7 +26,7 @@ pub(crate) struct Replaceable<B: DeviceBound> {
     refusals: LimitedLog,
 }
 
-/// Where a device was registered, and which is there now.
+/// The former registration of a device, and the device that is now in its place.
 struct Place<B: DeviceBound> {
     before: Withdrawn<B::Handlers>,
     device: Device<B>,
@@ -58,7 +57,7 @@ impl<B: DeviceBound> Replaceable<B> {
 
     /// The registry, with its devices in it.
     ///
-    /// This may be in a dispatch, so nothing is freed but what was made here.
+    /// A dispatch may call this, so it frees only memory that it has allocated itself.
     ///
     /// # Errors
     ///
@@ -76,8 +75,8 @@ impl<B: DeviceBound> Replaceable<B> {
         self.restored().unwrap_or(&self.registry)
     }
 
-    /// Publishes the devices as they are or, where their ranges do not fit together or the listener refuses
-    /// the difference, as they were.
+    /// Publishes the devices as they are or, if their ranges conflict or the listener refuses the difference, as they
+    /// were.
     fn restore(&self) -> Result<(), Refusal> {
         let now = self.devices(|place| place.now(&self.places));
         let restored = now.and_then(|now| Ok(self.registry.restore(&now)?));
@@ -104,8 +103,8 @@ impl<B: DeviceBound> Replaceable<B> {
         Ok(devices)
     }
 
-    /// The devices of one bus, to be replaced, in the order of their registration. Calls `withdrawing` first, if they
-    /// are withdrawn for that.
+    /// The devices of one bus, to be replaced, in the order of their registration. If this call withdraws the devices,
+    /// it calls `withdrawing` first.
     pub(crate) fn iter_mut<R: BusRange>(
         &mut self,
         withdrawing: impl FnOnce(),
@@ -125,7 +124,7 @@ impl<B: DeviceBound> Replaceable<B> {
 }
 
 impl<B: DeviceBound> Place<B> {
-    /// The entry that was there.
+    /// The entry before the withdrawal.
     fn entry(&self) -> &Entry<B> {
         self.before.device().tag()
     }
@@ -140,7 +139,8 @@ impl<B: DeviceBound> Place<B> {
         }
     }
 
-    /// The same place with another device: called as where it came from, or directly.
+    /// The same place with another device. A device from another place keeps its handler; a new device is called
+    /// directly.
     fn replaced<R: BusRange>(
         &self,
         device: &Arc<B::Dev<R>>,
@@ -305,7 +305,7 @@ mod tests {
         assert_eq!(fickle.0.load(Relaxed), 1);
     }
 
-    /// A device whose range is elsewhere each time that it is asked for.
+    /// A device that returns a different range at each call.
     #[derive(Default)]
     struct Fickle(AtomicU16);
 

@@ -13,7 +13,7 @@ use crate::sync::{Arc, Mutex, mutant};
 /// The unit of allocation, in bytes.
 const PAGE: usize = 4096;
 
-/// The largest range that can be set aside, in bytes: 64 GiB, whose bitmap takes 2 MiB.
+/// The largest range that can be set aside, in bytes: 64 GiB, with a bitmap of 2 MiB.
 pub(crate) const MAX_LENGTH: usize = 1 << 36;
 
 /// The IVC range of a configuration.
@@ -31,17 +31,18 @@ pub(crate) struct Ivc {
 
 /// One range of guest physical memory, from which channels are allocated.
 ///
-/// Each page is a bit of a bitmap that is made at start-up, so that nothing is allocated under the
-/// lock. The allocator has its own lock, on its own cache line; a dispatch does not take it.
+/// A bitmap, made at start-up, has one bit for each page: nothing is allocated under the lock. The allocator's lock is
+/// on its own cache line; a dispatch does not take it.
 pub(crate) struct IvcChannels {
     base: usize,
     pages: CachePadded<Mutex<Bitmap>>,
 }
 
 impl IvcChannels {
-    /// Returns an allocator of `[base, base + length)`, all free; `None` if there is no memory for the bitmap.
+    /// Returns an allocator of `[base, base + length)` with all pages free; `None` if there is no memory for the
+    /// bitmap.
     ///
-    /// The caller has checked that the range does not wrap and is of whole pages.
+    /// The caller has checked that the range does not wrap and consists of whole pages.
     pub(crate) fn new(base: usize, length: usize) -> Option<Self> {
         Some(Self {
             base,
@@ -49,7 +50,7 @@ impl IvcChannels {
         })
     }
 
-    /// Allocates `size` bytes in the smallest free run that holds them; of equal runs, in the lowest.
+    /// Allocates `size` bytes in the smallest free run that holds them; of runs of equal length, in the lowest.
     pub(crate) fn alloc(&self, size: usize) -> AxResult<GuestPhysAddr> {
         let count = pages(size)
             .filter(|&n| n > 0)
@@ -105,7 +106,7 @@ pub(crate) const fn pages(bytes: usize) -> Option<usize> {
 ///
 /// # Invariants
 ///
-/// The bits of `words` from `len` on are set, so that nothing there is ever free.
+/// The bits of `words` from `len` on are set: the pages there are never free.
 struct Bitmap {
     words: Vec<u64>,
     len: usize,
@@ -133,7 +134,7 @@ impl Bitmap {
             .map(|(first, _)| first)
     }
 
-    /// Whether `count` pages from `first` on are in the bitmap and all taken.
+    /// Whether `count` pages from `first` on are in the bitmap, and all are taken.
     fn are_taken(&self, first: usize, count: usize) -> bool {
         let end = first.checked_add(count).filter(|&end| end <= self.len);
         end.is_some_and(|end| self.next(first, false) >= end)

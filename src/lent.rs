@@ -1,8 +1,7 @@
 //! [`Lent`]: the devices that `iter_*` has lent.
 //!
-//! `iter_*` lends `&Arc<D>` for as long as the registry is borrowed, though the device may be removed
-//! before. So lent devices are kept here, usually once for each registration ever lent.
-//! Lending takes no lock.
+//! `iter_*` lends `&Arc<D>` for as long as the registry is borrowed, even if the device is removed earlier. So lent
+//! devices are kept here, usually once for each registration that was ever lent. Lending takes no lock.
 
 use core::fmt;
 
@@ -21,8 +20,9 @@ impl<B: DeviceBound> Lent<B> {
 
     /// Lends the device of an entry for as long as the list is borrowed.
     ///
-    /// The position of the device on the list is a hint (`Relaxed`): a thread that does not see it, or not yet the
-    /// entry there, or finds another device there because the hint is of an older list, appends the device again.
+    /// The position of the device on the list is a hint (`Relaxed`). A thread appends the device again if it does not
+    /// see the hint, does not yet see the entry there, or finds another device there because the hint belongs to an
+    /// older list.
     pub(crate) fn lend(&self, entry: &Entry<B>) -> &Device<B> {
         if let Some(lent) = self.0.get(entry.lent_at.load(Ordering::Relaxed))
             && lent.is(&entry.device)
@@ -69,7 +69,7 @@ mod tests {
         assert!(older.lend(&one).is(&one.device));
         let list = Lent::new();
         assert!(list.lend(&other).is(&other.device));
-        // At its place on the older list is the other here.
+        // On this list, its position on the older list holds the other device.
         assert!(list.lend(&one).is(&one.device));
         assert_eq!(list.0.count(), 2);
     }

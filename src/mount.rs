@@ -1,4 +1,4 @@
-//! [`Mount`]: a device and what a dispatch calls for it, such as a built-in device and its guard.
+//! [`Mount`]: a device and the handler that a dispatch calls, such as a built-in device and its guard.
 
 use core::fmt;
 
@@ -14,7 +14,7 @@ use crate::{
     sync::Arc,
 };
 
-/// A device, and what a dispatch calls for it.
+/// A device, and the handlers that a dispatch calls.
 pub(crate) struct Mount<D: ?Sized> {
     pub(crate) device: Arc<D>,
     pub(crate) handler: Arc<D>,

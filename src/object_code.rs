@@ -82,7 +82,7 @@ fn methods<B: DeviceBound>() {
     on::<B, PortRange>();
 }
 
-/// Runs the iterators too.
+/// Runs the iterators as well.
 fn visits<B: DeviceBound>(devices: &mut VmDevices<B>, snapshot: &Snapshot<B>) {
     devices.for_each_mmio_dev(|id, range, device| see((id, range, device)));
     devices.for_each_sys_reg_dev(|id, range, device| see((id, range, device)));

@@ -1,18 +1,18 @@
 //! The atomics of this crate beyond those of [`busmap`], and their orderings. Documentation only.
 //!
-//! The registry's own are in [`busmap::orderings`], and so is what the tools see and do not see: loom,
-//! Miri, ThreadSanitizer and emulation look at both crates.
+//! The atomics of the registry itself are in [`busmap::orderings`]. That page also lists the defects that the tools
+//! detect and those that they do not: loom, Miri, ThreadSanitizer and emulation check both crates.
 //!
-//! The names in the third column are those of the mutants: `AXDEVICE_MUTANT` names one, which has the
-//! ordering weakened or the step left out, and the model in `loom-tests/mutants.md` fails. Where there
-//! is none, the ordering is `Relaxed`, and the reason is at its place.
+//! The third column contains the names of mutants. The environment variable `AXDEVICE_MUTANT` selects a mutant, which
+//! weakens the ordering or omits the step; the model in `loom-tests/mutants.md` must then fail. A row without a mutant
+//! has the ordering `Relaxed`; a comment in the code gives the reason.
 //!
 //! | operation | ordering | mutants | pairs with, and why |
 //! |---|---|---|---|
-//! | fair lock: take | Acquire, Relaxed | `lock-acquire` | *leave*: what the contexts before did inside |
+//! | fair lock: take | Acquire, Relaxed | `lock-acquire` | *leave*: the accesses of earlier contexts inside |
 //! | fair lock: leave | Release | `lock-release`, `lock-passes`, `lock-silent` | *take* |
-//! | fair lock: count of waiters | Relaxed | | a context that misses a waiter lets another pass it once; the waiter looks again within a millisecond |
+//! | fair lock: count of waiters | Relaxed | | a context that misses a waiter lets another context pass it once; the waiter checks again within a millisecond |
 //! | IVC | a mutex | `ivc-alloc-unlocks`, `ivc-release-unlocks` | |
-//! | lent: where a device is on the list | Relaxed | | a hint: what it leads to is looked at, and acquired by the list itself |
+//! | lent: the position of a device on the list | Relaxed | | a hint: the entry there is checked, and the list itself acquires it |
 //! | limited log: count | Relaxed | | a count |
-//! | redistributors: which is the last | Relaxed | | written before the registry is shared |
+//! | redistributors: whether one is the last | Relaxed | | written before the registry is shared |

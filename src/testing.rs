@@ -15,7 +15,7 @@ pub(crate) fn first_id() -> DeviceId {
     AxVmDevices::default().add_port_dev(device).unwrap()
 }
 
-/// A device on any bus that reads as the address, in every bit that a read can have.
+/// A device on any bus. A read returns the address, in all bits that a read can return.
 pub(crate) struct Echo<R>(R);
 
 impl<R: BusRange> Echo<R> {

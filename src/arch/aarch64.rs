@@ -1,7 +1,7 @@
 //! The Arm interrupt controllers of crate `arm_vgic`.
 //!
-//! `VGicD`, `VGicR` and `Gits` keep state in `UnsafeCell`s, and so are `Send` but not `Sync`. Their
-//! guards say which accesses reach that state, and must be alone in the device.
+//! `VGicD`, `VGicR` and `Gits` keep state in `UnsafeCell`s, and so are `Send` but not `Sync`. Their guards report which
+//! accesses reach that state; such an access must be alone in the device.
 
 use core::ops::Range;
 
@@ -39,14 +39,14 @@ use crate::{
 
 /// See the [module](super).
 pub(crate) struct Platform {
-    /// Whether the guest may make the host's hardware read and write the memory that it names.
+    /// Whether the guest may make the host's hardware read and write memory at addresses that the guest chooses.
     trusted: bool,
     redistributors: Series,
 }
 
 impl Platform {
-    /// Creates the devices' platform; `trusted` is whether the guest may make the host's hardware read
-    /// and write the memory that it names.
+    /// Creates the devices' platform; `trusted` is whether the guest may make the host's hardware read and write memory
+    /// at addresses that the guest chooses.
     pub(crate) fn new(trusted: bool) -> Self {
         Self {
             trusted,
@@ -123,7 +123,7 @@ impl Platform {
                     Device::Mmio(device) => device.emu_type(),
                     _ => EmulatedDeviceType::Dummy,
                 };
-                // A device that contains the address after another's last starts there: devices do not overlap.
+                // A device that contains the first address after another device starts there: devices do not overlap.
                 emu_type == EmulatedDeviceType::GPPTRedistributor
             });
             next == Ok(true)
@@ -156,7 +156,7 @@ fn check_free<B: DeviceBound>(
     })
 }
 
-/// The LPIs of the host: how many its configuration table holds once there is one.
+/// The number of LPIs in the host's configuration table, once there is a table.
 struct HostLpis(usize);
 
 impl Lpis for HostLpis {

@@ -1,6 +1,5 @@
-//! The devices that the crate builds itself, each on its own architecture, with their
-//! [guards](crate::guards). Each architecture has a `Platform`: the devices of one configuration, while
-//! they are made.
+//! The devices that the crate builds itself, each on its own architecture, with their [guards](crate::guards). Each
+//! architecture has a `Platform`, which represents the devices of one configuration while they are made.
 
 #[cfg(target_arch = "aarch64")]
 mod aarch64;

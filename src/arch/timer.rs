@@ -1,5 +1,5 @@
-//! The timer of a guest on Arm, whose EL1 physical timer crate `arm_vgic` emulates. Registers: Arm
-//! Architecture Reference Manual, DDI 0487, by their names.
+//! The EL1 physical timer of a guest on Arm, which crate `arm_vgic` emulates. The register names are those of the Arm
+//! Architecture Reference Manual, DDI 0487.
 
 use arm_vgic::vtimer::{SysCntpCtlEl0, SysCntpTvalEl0, SysCntpctEl0};
 use ax_errno::AxResult;
@@ -43,8 +43,8 @@ impl Guard<SysRegAddrRange, SysCntpTvalEl0> for TimerValue {
         Ok(0)
     }
 
-    /// Forwards the signed value in the lower 32 bits; the others are RES0. A negative value is a time
-    /// in the past, so that the timer expires immediately.
+    /// Forwards the signed value in the lower 32 bits; the others are RES0. A negative value is a time in the past: the
+    /// timer expires immediately.
     fn write(
         &self,
         device: &impl Enter<Device = SysCntpTvalEl0>,

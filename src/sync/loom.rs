@@ -9,7 +9,7 @@ pub(crate) use loom::sync::{
 // Set before any model begins, if ever.
 pub(crate) type Once<T> = spin::Once<T>;
 
-/// A mutex with the method of `spin::Mutex`, which loom cannot see into.
+/// A mutex of loom with the method of `spin::Mutex`: loom cannot observe a `spin::Mutex`.
 #[derive(Debug)]
 pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
 
@@ -26,9 +26,9 @@ impl<T> Mutex<T> {
 /// A mutex without a defined order of acquisition: models of the order have one waiter.
 pub(crate) use Mutex as FairMutex;
 
-/// Wakes the thread that waits for a lock. Time does not pass: a waiter that no thread wakes waits
-/// for ever, which ends the model, unless the model rings for it. (loom's own condition variable gives
-/// its threads' tokens for parking away.)
+/// Wakes the thread that waits for a lock. Time does not pass: a waiter that no thread wakes waits forever, which ends
+/// the model, unless the model itself rings the bell. (loom's own condition variable consumes its threads' tokens for
+/// parking.)
 #[derive(Debug)]
 pub(crate) struct Bell(AtomicUsize);
 

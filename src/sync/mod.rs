@@ -7,7 +7,7 @@
     expect(clippy::disallowed_types, reason = "this is where they are named")
 )]
 
-/// The counter of devices. Its type is part of the API, and so never loom's.
+/// The reference counter of devices. Its type is part of the API, so it is never loom's.
 pub(crate) type Arc<T> = alloc::sync::Arc<T>;
 
 #[cfg(loom)]
@@ -28,9 +28,8 @@ pub(crate) use self::sleeping::*;
 #[cfg(all(target_os = "none", not(loom)))]
 pub(crate) use self::spinning::*;
 
-/// Whether the crate is to be this mutant of itself, which a model must notice: `.ci/mutants.sh`.
-/// Mutants exist only under `cfg(loom)` and `cfg(mutants)`, where `AXDEVICE_MUTANT` in the environment
-/// names one.
+/// Whether this mutant of the crate is selected. A model must then fail: see `.ci/mutants.sh`. Mutants exist only under
+/// `cfg(loom)` and `cfg(mutants)`, where `AXDEVICE_MUTANT` in the environment names one.
 #[cfg(not(any(loom, mutants)))]
 #[inline(always)]
 pub(crate) const fn mutant(_name: &str) -> bool {

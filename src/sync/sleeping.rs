@@ -38,7 +38,7 @@ impl Bell {
         }
         let mut asleep = self.mutex.lock();
         loop {
-            // Under the mutex: a ring comes either before this look or while this thread sleeps.
+            // Under the mutex: a ring happens either before this check or while this thread sleeps.
             if let Some(taken) = take() {
                 return taken;
             }
@@ -49,7 +49,7 @@ impl Bell {
     /// Wakes the thread that waits, if one does.
     #[cold]
     pub(crate) fn ring(&self) {
-        // The waiter sleeps by now, or has not looked yet.
+        // The waiter already sleeps, or has not checked yet.
         drop(self.mutex.lock());
         self.rung.notify_one();
     }
