@@ -1,4 +1,4 @@
-//! `FairLock`: one context at a time is inside, all that wait get in, and in their order.
+//! `FairLock`: one context at a time is inside, and all that wait enter, in their order.
 
 use std::sync::Arc;
 
@@ -18,8 +18,8 @@ fn counter() -> Arc<Counter> {
     Arc::new(FairLock::new(Watched::new(0)))
 }
 
-/// Enters, puts `digit` after what was there, and leaves. Then time passes: a waiter that this
-/// context has missed looks by itself.
+/// Enters, appends `digit` to the value, and leaves. Then time passes: a waiter that this context
+/// has missed checks by itself.
 fn append(lock: &Counter, digit: usize) {
     let inside = lock.enter().expect("nothing re-enters");
     inside.write(inside.read() * 10 + digit);
@@ -60,7 +60,7 @@ fn a_waiter_that_is_seen_is_woken() {
         let other = thread::spawn(move || append(&other, 1));
         wait_until(|| lock.waiting() == 1);
         drop(inside);
-        // No time passes here: the bell alone wakes it.
+        // No time passes here: only the bell wakes it.
         other.join().expect("the other panicked");
         assert_eq!(seen(&lock), 1);
     });

@@ -1,4 +1,4 @@
-//! Threads that come, dispatch and go, while devices are added: they leave no memory behind.
+//! Threads that start, dispatch and end while devices are added: they leave no memory behind.
 
 use std::{
     alloc::System,
@@ -24,18 +24,18 @@ fn live() -> isize {
     stats.bytes_allocated as isize - stats.bytes_deallocated as isize
 }
 
-/// How many threads come and go.
+/// The number of threads that start and end.
 const THREADS: usize = 10_000;
 
-/// How many of them there are at once.
+/// The number of these threads at one time.
 const ALIVE: usize = 8;
 
 /// The number of devices that are added at the same time.
 const DEVICES: usize = THREADS / ALIVE;
 
-/// The bytes that may be left: of the test harness, and on arc-swap's cell a node of
-/// at most 256 bytes for each thread that was there at once; the writer and the main thread are, too.
-/// Twice as many are allowed, for a node that a writer looks at is not given to the next thread.
+/// The bytes that may be left: by the test harness and, with arc-swap's cell, a node of at most 256 bytes for each
+/// thread that lived at the same time, including the writer and the main thread. Twice this number is allowed, because
+/// the next thread does not get a node that a writer looks at.
 const LEFT: isize = match () {
     () if cfg!(feature = "slot-cell") => 1_024,
     () => 1_024 + 2 * 256 * (ALIVE as isize + 2),
@@ -49,14 +49,14 @@ fn fill(devices: &SharedVmDevices, rounds: impl Iterator<Item = ()>) {
     }
 }
 
-/// Has `THREADS` threads come and go, `ALIVE` at once: a round, which `rounds` hears of.
+/// Starts and ends `THREADS` threads, `ALIVE` at a time. Each such group is a round, which is sent to `rounds`.
 fn churn(devices: &SharedVmDevices, rounds: Sender<()>) {
     let all = Barrier::new(ALIVE);
     for _ in 0..DEVICES {
         rounds.send(()).unwrap();
         thread::scope(|scope| {
             let visit = || {
-                // The newest device may be added now; any other answers.
+                // The newest device may still be in the middle of its addition; any other one answers.
                 let newest = devices.snapshot().port().count() as u16;
                 let ports = [0, newest.saturating_sub(1), newest];
                 let reads = ports.map(|at| devices.handle_port_read(Port(at), AccessWidth::Byte));
@@ -67,7 +67,7 @@ fn churn(devices: &SharedVmDevices, rounds: Sender<()>) {
                 }
             };
             let threads = [(); ALIVE].map(|()| scope.spawn(visit));
-            // To the end of the thread, and not only of what it does.
+            // Waits for the end of the thread, not only of its work.
             threads
                 .into_iter()
                 .for_each(|thread| thread.join().unwrap());
@@ -75,7 +75,7 @@ fn churn(devices: &SharedVmDevices, rounds: Sender<()>) {
     }
 }
 
-/// The bytes that are live after `make`, and that dropping what it made does not free.
+/// The bytes that are live after `make`, and the bytes that are still live after the drop of its result.
 fn left_by<T>(make: impl FnOnce() -> T) -> (isize, isize) {
     let before = live();
     let made = make();
@@ -98,7 +98,7 @@ fn threads_that_come_and_go_leave_nothing_behind() {
             churn(&devices, sender);
             writer.join().unwrap();
         });
-        // Whatever was held at the last change.
+        // Frees the tables that were held at the last change.
         devices.reclaim();
         devices.reclaim();
         assert_eq!(devices.snapshot().port().count(), DEVICES);

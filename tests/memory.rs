@@ -1,4 +1,4 @@
-//! What the registry allocates, keeps and frees, counted by the global allocator, thread by thread.
+//! The memory that the registry allocates, keeps and frees, counted by the global allocator for each thread.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -27,7 +27,7 @@ use support::{Access, Bus, Sets, device, size_emulated};
 struct Heap {
     allocated: usize,
     freed: usize,
-    /// Bytes allocated less bytes freed, which another thread may have allocated.
+    /// Bytes allocated minus bytes freed. Another thread may have allocated the freed bytes.
     live: isize,
 }
 
@@ -48,8 +48,8 @@ fn heap() -> Heap {
 
 struct Counting;
 
-// SAFETY: every call goes to the system's allocator as it is. The counters need no memory: they are
-// constants at first, and have no destructor.
+// SAFETY: every call is forwarded unchanged to the system's allocator. The counters need no memory: their initial
+// values are constants, and they have no destructor.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let heap = HEAP.get();
@@ -58,7 +58,7 @@ unsafe impl GlobalAlloc for Counting {
             live: heap.live + layout.size() as isize,
             ..heap
         });
-        // SAFETY: the caller's promise is the one that is asked for.
+        // SAFETY: the caller guarantees the same conditions.
         unsafe { System.alloc(layout) }
     }
 
@@ -69,7 +69,7 @@ unsafe impl GlobalAlloc for Counting {
             live: heap.live - layout.size() as isize,
             ..heap
         });
-        // SAFETY: the caller's promise is the one that is asked for.
+        // SAFETY: the caller guarantees the same conditions.
         unsafe { System.dealloc(ptr, layout) }
     }
 }
@@ -80,10 +80,10 @@ static ALLOCATOR: Counting = Counting;
 /// The number of devices and of changes.
 const MANY: usize = size_emulated(10_000, 500, 60);
 
-/// As many as fit on every bus, with room for each.
+/// A number of devices that fits on every bus, with room for each.
 const SOME: usize = MANY / 10;
 
-/// A device that owns 16 addresses. It reads as the first, and refuses every write.
+/// A device that owns 16 addresses. A read returns the first address; a write fails.
 fn sixteen<R: Bus>(first: usize) -> Arc<impl BaseDeviceOps<R> + Send + Sync> {
     device::<R>(
         first,
@@ -95,7 +95,7 @@ fn sixteen<R: Bus>(first: usize) -> Arc<impl BaseDeviceOps<R> + Send + Sync> {
     )
 }
 
-/// Lets this thread make what it makes once: the cell's node, above all.
+/// Lets this thread make its one-time allocations: mainly the cell's node.
 fn warm_up() {
     let devices = SharedVmDevices::default();
     devices.add_mmio_dev(sixteen(0)).unwrap();
@@ -103,7 +103,7 @@ fn warm_up() {
     assert_eq!(devices.iter_mmio_dev().count(), 1);
 }
 
-/// A registry with `n` MMIO devices; `then` is called after each was added.
+/// A registry with `n` MMIO devices; `then` is called after each addition.
 fn registry(n: usize, then: impl Fn(&SharedVmDevices)) -> SharedVmDevices {
     let devices = SharedVmDevices::default().with_unmapped(Unmapped::Float);
     for place in 0..n {
@@ -113,13 +113,13 @@ fn registry(n: usize, then: impl Fn(&SharedVmDevices)) -> SharedVmDevices {
     devices
 }
 
-/// The bytes that what `make` gives takes.
+/// The bytes of the result of `make`.
 fn bytes<T>(make: impl FnOnce() -> T) -> isize {
     let before = heap().live;
     let made = make();
     let taken = heap().live - before;
     drop(made);
-    assert_eq!(heap().live, before, "what was made is freed, and all of it");
+    assert_eq!(heap().live, before, "everything that was made is freed");
     taken
 }
 
@@ -128,7 +128,7 @@ fn after_many_adds_the_replaced_tables_are_gone() {
     warm_up();
     let few = bytes(|| registry(SOME, |_| ()));
     let many = bytes(|| registry(MANY, |_| ()));
-    // Linear in the number of devices; all the tables there were would be its square.
+    // Linear in the number of devices. If all earlier tables were kept, it would be quadratic.
     let times = (MANY / SOME) as isize;
     assert!(
         many <= few * times * 11 / 10,
@@ -148,8 +148,7 @@ fn iterating_after_every_add_keeps_one_count_for_each_device() {
     });
     let always = bytes(|| registry(SOME, lend));
     assert_eq!(always, once);
-    // An `Arc`, which bus it is for, and whether the place is taken. Places are made twice as many each
-    // time that they are all taken.
+    // An `Arc`, its bus, and whether the place is taken. The number of places doubles each time that all are taken.
     let place = 4 * size_of::<usize>();
     let kept = (SOME * place) as isize..=(3 * SOME.max(32) * place) as isize;
     let more = once - plain;
@@ -297,7 +296,7 @@ fn dispatches_without_the_heap(devices: &SharedVmDevices, hits: usize, misses: u
                 Ok(())
             );
         }
-        // Into the neighbour.
+        // Into the next device.
         assert!(
             devices
                 .handle_mmio_read(15.into(), AccessWidth::Word)
@@ -307,7 +306,7 @@ fn dispatches_without_the_heap(devices: &SharedVmDevices, hits: usize, misses: u
     assert_eq!(heap(), before);
 }
 
-/// A registry with `n` devices on every bus, whose misses float.
+/// A registry with `n` devices on every bus, where misses float.
 fn on_every_bus(n: usize) -> SharedVmDevices {
     let devices = registry(n, |_| ());
     for place in 0..n {
@@ -343,7 +342,7 @@ fn nor_does_it_while_the_tables_are_replaced() {
             let at = 0x10_0000 + n * 16;
             devices.add_mmio_dev(sixteen(at)).unwrap();
             if readers.iter().any(thread::ScopedJoinHandle::is_finished) {
-                // One has failed: its panic is passed on when the scope ends.
+                // A thread has failed: its panic propagates when the scope ends.
                 break;
             }
         }
@@ -363,7 +362,7 @@ fn nor_does_a_vcpus_handle_that_renews_its_tables() {
             let mut vcpu = devices.dispatcher();
             started.wait();
             let before = heap();
-            // The last time it has all the changes before it.
+            // The last pass comes after all changes.
             let mut last = false;
             while !last {
                 last = done.load(Acquire);
@@ -390,13 +389,13 @@ fn nor_does_a_vcpus_handle_that_renews_its_tables() {
     });
 }
 
-/// Also not for what it counts: of more devices than it has room for, of devices that have taken the
-/// index of removed ones, and of more missed addresses than it lists.
+/// Not for its counts either: of more devices than it has room for, of devices that have reused the index of removed
+/// ones, and of more missed addresses than it lists.
 #[test]
 fn nor_does_what_a_handle_counts() {
     warm_up();
     const ROUNDS: usize = 5;
-    // Than there is room for in a handle of a registry without devices.
+    // More than a handle of a registry without devices has room for.
     const MORE: usize = 100;
     let devices = SharedVmDevices::default().with_unmapped(Unmapped::Float);
     let mut vcpu = devices.dispatcher();
@@ -422,7 +421,7 @@ fn nor_does_what_a_handle_counts() {
     assert_eq!(profile.answered().total(), answered);
     assert_eq!(profile.mmio.total, answered);
     assert!(profile.others.total() > 0 && profile.removed.total() > 0);
-    // A refresh makes room, once, and the room goes with the handle.
+    // A refresh makes room once; the room is freed with the handle.
     let ids: Vec<_> = (0..MORE)
         .map(|n| devices.add_mmio_dev(sixteen(n * 16)).unwrap())
         .collect();
@@ -456,7 +455,7 @@ fn a_handle_takes_less_than_4_kib_and_32_bytes_for_each_device() {
 fn a_handle_holds_the_tables_until_it_is_refreshed_or_parked() {
     warm_up();
     const DEVICES: usize = 50;
-    // How many bytes are free, after many changes, that were not before `then`.
+    // The bytes that `then` frees, after many changes.
     let freed = |then: fn(&mut Dispatcher<Arc<SharedVmDevices>>)| {
         let devices = Arc::new(registry(DEVICES, |_| ()));
         let mut vcpu = Dispatcher::new(devices.clone());
@@ -472,12 +471,12 @@ fn a_handle_holds_the_tables_until_it_is_refreshed_or_parked() {
         let room = heap().live - before - held;
         assert!(
             (0..=(32 * 2 * DEVICES) as isize).contains(&room),
-            "letting go frees nothing"
+            "`then` itself frees nothing"
         );
         devices.reclaim();
         held + room - (heap().live - before)
     };
-    assert_eq!(freed(|_| ()), 0, "it holds the tables of before");
+    assert_eq!(freed(|_| ()), 0, "it holds the earlier tables");
     let refreshed = freed(Dispatcher::refresh);
     let parked = freed(Dispatcher::park);
     let read = freed(|vcpu| {

@@ -1,8 +1,8 @@
-//! What a change does when there is no memory for the tables: nothing, and says so.
+//! A change without memory for the tables: it changes nothing and returns an error.
 //!
-//! The allocator fails, on the thread that asks for it, the n-th of the large allocations: those
-//! that grow with the number of devices. What the crate allocates besides is small and of fixed
-//! size, and aborts when it fails, as `Arc::new` and `Box::new` do.
+//! On request of a thread, the allocator fails the n-th large allocation of that thread. An allocation is large if it
+//! grows with the number of devices. The crate's other allocations are small and of fixed size, and abort when they
+//! fail, as `Arc::new` and `Box::new` do.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -19,39 +19,39 @@ use axaddrspace::device::{AccessWidth, Port, PortRange};
 use axdevice::{DeviceId, Difference, Listener, Refusal, SharedVmDevices, Unmapped, Veto};
 use support::{Echo, shared_registry};
 
-/// How large an allocation is that can fail: larger than all that are of fixed size.
+/// The size from which an allocation can fail: larger than all allocations of fixed size.
 const LARGE: usize = 576;
 
 thread_local! {
-    /// How many more large allocations succeed, or none fails.
+    /// The number of large allocations that still succeed; `None`: all succeed.
     static LEFT: Cell<Option<usize>> = const { Cell::new(None) };
-    /// How many have failed.
+    /// The number of failed allocations.
     static FAILED: Cell<usize> = const { Cell::new(0) };
 }
 
 struct Failing;
 
 impl Failing {
-    /// Whether this allocation is to fail.
+    /// Whether this allocation must fail.
     fn fails(size: usize) -> bool {
         let Some(left) = LEFT.get().filter(|_| size >= LARGE) else {
             return false;
         };
-        // All that follow succeed: each is tried in its turn.
+        // All later ones succeed: each run fails one allocation.
         LEFT.set(left.checked_sub(1));
         FAILED.set(FAILED.get() + usize::from(left == 0));
         left == 0
     }
 }
 
-// SAFETY: every call goes to the system's allocator as it is, or gives null, which an allocation may.
-// The thread-locals need no memory: they are constants at first, and have no destructor.
+// SAFETY: every call is forwarded unchanged to the system's allocator, or returns null, which an allocation may. The
+// thread-locals need no memory: their initial values are constants, and they have no destructor.
 unsafe impl GlobalAlloc for Failing {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if Self::fails(layout.size()) {
             return ptr::null_mut();
         }
-        // SAFETY: the caller's promise is the one that is asked for.
+        // SAFETY: the caller guarantees the same conditions.
         unsafe { System.alloc(layout) }
     }
 
@@ -59,12 +59,12 @@ unsafe impl GlobalAlloc for Failing {
         if Self::fails(size) {
             return ptr::null_mut();
         }
-        // SAFETY: the caller's promise is the one that is asked for.
+        // SAFETY: the caller guarantees the same conditions.
         unsafe { System.realloc(ptr, layout, size) }
     }
 
     unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise is the one that is asked for.
+        // SAFETY: the caller guarantees the same conditions.
         unsafe { System.dealloc(ptr, layout) }
     }
 }
@@ -72,8 +72,8 @@ unsafe impl GlobalAlloc for Failing {
 #[global_allocator]
 static ALLOCATOR: Failing = Failing;
 
-/// Repeats `change`, the n-th time with the n-th large allocation failing, until one
-/// succeeds. Asserts that before each failed; gives how many did.
+/// Repeats `change` until it succeeds; the n-th large allocation fails in the n-th run. Asserts that each earlier run
+/// failed, and returns their number.
 fn until_it_succeeds(
     mut change: impl FnMut() -> Result<(), Refusal>,
     unchanged: impl Fn(),
@@ -93,10 +93,10 @@ fn until_it_succeeds(
     unreachable!("an allocation more succeeds each time")
 }
 
-/// How many devices there are: enough that each of a table's vectors is large.
+/// The number of devices: enough that each of a table's vectors is large.
 const DEVICES: usize = 200;
 
-/// How many allocations the copy of a table takes at least: two vectors, and its index.
+/// The minimum number of allocations for the copy of a table: two vectors, and its index.
 const COPIES: usize = 3;
 
 /// A device with eight ports.
@@ -108,7 +108,7 @@ fn ports(first: u16) -> PortRange {
     PortRange::new(Port(first), Port(first + 7))
 }
 
-/// Where device `n` is.
+/// The first port of device `n`.
 fn first(n: usize) -> u16 {
     n as u16 * 8
 }
@@ -175,7 +175,7 @@ fn a_device_that_is_not_moved_stays() {
     assert!(devices.find_port_dev(Port(first(DEVICES))).is_none());
 }
 
-/// So large an update that its record and the list of what it removes can fail too.
+/// An update that is so large that its record and the list of removed devices can fail too.
 #[test]
 fn an_update_that_is_not_made_changes_nothing() {
     let (devices, ids, witness) = registry();
@@ -199,7 +199,7 @@ fn an_update_that_is_not_made_changes_nothing() {
         );
     };
     let failed = until_it_succeeds(update, recorded);
-    // The record as it grows, the removals that are given, the tables, the removals as they grow.
+    // The record as it grows, the returned removals, the tables, the removals as they grow.
     assert!(failed > 8, "{failed}");
     assert!(heirs.iter().all(|heir| Arc::strong_count(heir) > 1));
 }
@@ -279,14 +279,14 @@ fn a_listener_is_not_told_of_what_finds_no_memory() {
     let unchanged = unchanged(&devices, &witness);
     let failed = until_it_succeeds(update, || {
         unchanged();
-        assert_eq!(told(), (0, 0), "it was told of what is not published");
+        assert_eq!(told(), (0, 0), "an unpublished change was reported");
     });
     // The record and the tables, and both lists of the difference as they grow.
     assert!(failed > 8, "{failed}");
     assert_eq!(told(), (1, 1));
 }
 
-/// Nor does what it owns abort: the list of its ranges is not copied.
+/// A device of many ranges does not cause an abort either: the list of its ranges is not copied.
 #[test]
 fn a_device_of_many_ranges_waits_too() {
     let (mut devices, ids, _) = registry();
@@ -306,7 +306,7 @@ fn a_device_of_many_ranges_waits_too() {
     assert!(failed > 2, "{failed}");
 }
 
-/// Under the policy by which a miss panics, too.
+/// Also under the policy with which a miss panics.
 #[test]
 fn an_access_that_finds_no_memory_for_the_tables_is_no_miss() {
     let mut devices = registry().0.with_unmapped(Unmapped::Panic);

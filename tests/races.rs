@@ -1,13 +1,12 @@
-//! What two vCPUs do to the GICv3's devices when they enter them at once, bare and behind the registry.
+//! Races of two vCPUs in the GICv3's devices, which they enter at the same time, bare and behind the registry.
 //!
-//! The devices keep state that they change through shared references without any lock. Under Miri
-//! each test of `bare` ends with "Data race detected", and each of `behind_the_registry` passes:
-//! `.ci/miri-devices.sh` sees to both. Nothing else runs these tests, for the bare ones are undefined
-//! behaviour.
+//! The devices keep state that they change through shared references without any lock. Under Miri each test of `bare`
+//! ends with "Data race detected", and each of `behind_the_registry` passes: `.ci/miri-devices.sh` checks both. Nothing
+//! else runs these tests, because the bare ones are undefined behaviour.
 //!
-//! What is shown here is of the devices' own state. Behind the registry two vCPUs may also access one
-//! register of the host at the same time; hardware puts such accesses in order, but Miri, to which the
-//! register is memory, calls them a race. So no two vCPUs of these tests write one such register.
+//! The tests cover the devices' own state. Behind the registry two vCPUs may also access one register of the host at
+//! the same time. Hardware orders such accesses, but for Miri the register is memory, and it reports a race. So no two
+//! vCPUs of these tests write the same such register.
 #![cfg(target_arch = "aarch64")]
 
 use std::{sync::Barrier, thread};
@@ -41,13 +40,12 @@ const INTERRUPT: usize = 40;
 /// The state that the vCPUs share.
 struct Guest {
     devices: AxVmDevices,
-    /// Whether they find a device and call that, or dispatch through the registry.
+    /// Whether the vCPUs call the device that they have looked up, instead of dispatching through the registry.
     bare: bool,
 }
 
-// SAFETY: behind the registry, what reaches the same state of a device that is not `Sync` is kept
-// apart, and no thread calls the devices otherwise once there are vCPUs. Bare, this is the lie that the
-// tests are about.
+// SAFETY: behind the registry, accesses to the same state of a device that is not `Sync` exclude each other, and no
+// thread calls the devices directly once there are vCPUs. Bare, this claim is false: the tests show it.
 unsafe impl Sync for Guest {}
 
 impl Guest {
@@ -84,7 +82,7 @@ impl Guest {
         written.unwrap();
     }
 
-    /// Gives the guest its interrupt, as axvm does: in the bare device.
+    /// Assigns the interrupt to the guest as axvm does: in the bare device.
     fn assign(&self) {
         let assigned = self.devices.iter_mmio_dev().find_map(|device| {
             map_device_of_type(device, |gicd: &VGicD| {
@@ -94,7 +92,7 @@ impl Guest {
         assigned.expect("a distributor");
     }
 
-    /// Has two vCPUs do `work` at once.
+    /// Runs `work` on two vCPUs at once.
     fn run(&self, work: impl Fn(&Self, usize) + Sync) {
         let (work, start) = (&work, &Barrier::new(2));
         thread::scope(|vcpus| {
@@ -121,8 +119,7 @@ fn write_and_read(bare: bool, register: usize) {
     });
 }
 
-/// Two vCPUs write a half each of one register; bare, where the device knows no upper half, the
-/// same one.
+/// Each of two vCPUs writes one half of a register. Bare, the device has no upper half, and both write the same half.
 fn write_halves(bare: bool, register: usize) {
     Guest::new(bare).run(|guest, vcpu| {
         let upper = if bare { 0 } else { 4 * vcpu };
@@ -130,7 +127,7 @@ fn write_halves(bare: bool, register: usize) {
     });
 }
 
-/// Two vCPUs tell the ITS of the same command.
+/// Two vCPUs submit the same command to the ITS.
 fn submit(bare: bool) {
     let guest = Guest::new(bare);
     guest.write(GITS_CBASER, Qword, 1 << 63 | registers(0x1_0000) | 0xf);
@@ -138,8 +135,8 @@ fn submit(bare: bool) {
     guest.run(|guest, _| guest.write(GITS_CWRITER, Qword, 0x20));
 }
 
-/// A vCPU looks at interrupts while they are assigned. Behind the registry they are assigned first, as
-/// axvm does it: assigning is a call of the bare device there too.
+/// A vCPU reads interrupts while they are assigned. Behind the registry they are assigned first, as axvm does, because
+/// the assignment is a call of the bare device there too.
 fn assign(bare: bool) {
     let guest = Guest::new(bare);
     if !bare {
@@ -151,7 +148,7 @@ fn assign(bare: bool) {
     });
 }
 
-/// Makes two tests of each race.
+/// Makes two tests for each race.
 macro_rules! races {
     ($($name:ident: $race:expr;)+) => {
         mod bare {

@@ -69,7 +69,7 @@ fn a_gicv2_distributor() {
     let devices = AxVmDevices::try_new(config(&entries)).unwrap();
     let item = devices.iter_mmio_dev().next().unwrap();
     assert!(map_device_of_type(item, |_: &Vgic| ()).is_some());
-    // GICD_TYPER, which the device takes from its host.
+    // GICD_TYPER, which the device reads from its host.
     assert_eq!(read(&devices, GICD + 4), (15 << 19) | 0x1f);
 }
 
@@ -78,7 +78,7 @@ fn a_gicv3_distributor_reaches_its_host() {
     let _machine = machine::exclusive();
     let devices = AxVmDevices::try_new(config(&[gicd()])).unwrap();
     let item = devices.iter_mmio_dev().next().unwrap();
-    // As axvm finds the distributor, to assign it interrupts.
+    // As axvm looks up the distributor, to assign interrupts to it.
     let found = map_device_of_type(item, |gicd: &VGicD| gicd.assign_irq(40, 1, (0, 0, 0, 1)));
     assert!(found.is_some());
     // GICD_TYPER.
@@ -247,7 +247,7 @@ fn a_host_its_that_cannot_be_is_refused_before_it_is_touched() {
     let _machine = machine::exclusive();
     let beyond = fault(entry(GPPTITS, ITS, ITS_LENGTH, &[usize::MAX]));
     assert!(matches!(beyond, ConfigFault::DoesNotFit { .. }));
-    // The next one is made as if nothing had been.
+    // The next one is made as if there had been no error.
     assert!(trusted(&[its()]).is_ok());
 }
 

@@ -213,7 +213,7 @@ fn no_device_lies_in_the_ivc_range_whichever_entry_comes_first() {
             assert_eq!(AxError::from(error), AxError::AlreadyExists);
         }
     }
-    // Beside it, and at ports of the same numbers.
+    // Next to it, and at ports of the same numbers.
     let devices = SharedVmDevices::builder()
         .config(config(&[
             named("low", entry(Console, IVC - 0x1000, 0x1000, &[])),
@@ -234,7 +234,7 @@ fn no_device_lies_in_the_ivc_range_whichever_entry_comes_first() {
     assert_eq!(devices.alloc_ivc_channel(0x10_0000), Ok(IVC.into()));
 }
 
-/// Makes the console that the entry asks for.
+/// Makes the console of the entry.
 fn console<B: DeviceBound>(
     config: &axvmconfig::EmulatedDeviceConfig,
     batch: &mut Batch<'_, B>,
@@ -337,7 +337,7 @@ fn the_refusal_of_a_factory_s_device_is_kept() {
          starts"
     );
     assert_eq!(AxError::from(error), AxError::InvalidInput);
-    // Another error is the factory's own.
+    // A different error is the factory's own.
     let error = build(Some(AxError::Io));
     assert_eq!(error.fault, ConfigFault::Factory(AxError::Io));
 }
@@ -380,8 +380,8 @@ fn an_entry_is_made_whole_or_not_at_all() {
     assert_eq!(built.unwrap_err().index, 1);
 }
 
-/// On an architecture without interrupt controllers of its own, their entries are left out whatever
-/// their arguments, as in 0.4.10.
+/// On an architecture without interrupt controllers of its own, their entries are left out regardless of their
+/// arguments, as in 0.4.10.
 #[cfg(not(any(target_arch = "aarch64", target_arch = "riscv64")))]
 #[test]
 fn interrupt_controllers_of_other_architectures_are_left_out() {

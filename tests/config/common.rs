@@ -1,4 +1,4 @@
-//! Configurations, and vCPUs that use what is built from them.
+//! Configurations, and vCPUs that use their devices.
 
 #[cfg(target_arch = "aarch64")]
 use std::time::Duration;
@@ -50,9 +50,10 @@ pub(crate) fn write(devices: &AxVmDevices, register: usize, width: AccessWidth, 
 #[cfg(any(target_arch = "aarch64", target_arch = "riscv64"))]
 pub(crate) struct Shared<'r>(pub(crate) &'r AxVmDevices);
 
-// SAFETY: the tests reach the devices that are not `Sync` through `handle_*` alone while there are
-// several vCPUs. It keeps those apart that reach the same state of such a device; of `VGicD` only
-// `assign_irq` writes it, which no vCPU calls. And no thread takes the registry apart.
+// SAFETY: while there are several vCPUs, the tests reach the devices that are not `Sync` only
+// through `handle_*`. It separates accesses that reach the same state of such a device. Only
+// `assign_irq` writes the state of `VGicD`, and no vCPU calls it. No thread takes devices out of
+// the registry.
 #[cfg(any(target_arch = "aarch64", target_arch = "riscv64"))]
 unsafe impl Sync for Shared<'_> {}
 
@@ -77,9 +78,9 @@ pub(crate) fn on_two_vcpus(devices: &AxVmDevices, work: impl Fn(&AxVmDevices, us
     });
 }
 
-/// Whether two vCPUs are in a device together while each does `work`, of which the first access of
-/// the host's register at `register` waits for the other vCPU's. Not for ever: see
-/// [`meet`] and [`miss`].
+/// Whether two vCPUs are in a device together while each does `work`. The first access to the
+/// host's register at `register` waits for that of the other vCPU, for a limited time: see [`meet`]
+/// and [`miss`].
 #[cfg(target_arch = "aarch64")]
 fn together(
     devices: &AxVmDevices,
@@ -92,7 +93,8 @@ fn together(
     meeting.took_place()
 }
 
-/// Whether they are, where they should be: on a loaded machine one vCPU may be long in coming.
+/// Whether they are together where they should be. The wait is long: on a loaded machine a vCPU may
+/// be late.
 #[cfg(target_arch = "aarch64")]
 pub(crate) fn meet(
     devices: &AxVmDevices,
@@ -102,7 +104,8 @@ pub(crate) fn meet(
     together(devices, register, Duration::from_secs(10), work)
 }
 
-/// Whether they are not, where they should not be: then one always waits in vain.
+/// Whether they are not together where they must not be. One vCPU then always waits until the time
+/// is over.
 #[cfg(target_arch = "aarch64")]
 pub(crate) fn miss(
     devices: &AxVmDevices,

@@ -1,5 +1,4 @@
-//! Many vCPUs on each interrupt controller: no access fails, and where accesses wait for each other no
-//! vCPU starves.
+//! Many vCPUs on each interrupt controller: no access fails, and no vCPU starves where accesses wait for each other.
 
 use std::time::Duration;
 
@@ -20,15 +19,15 @@ use crate::{
     host::machine,
 };
 
-/// How long each register is accessed in each registry.
+/// The time for which each register is accessed in each registry.
 const TIME: Duration = Duration::from_secs(2);
 
 /// A controller alone in a machine, and the address of one of its registers.
 struct Controller {
     entry: EmulatedDeviceConfig,
     register: usize,
-    /// Whether a write to it is alone in the device. Of others each vCPU makes as many as the scheduler
-    /// lets it.
+    /// Whether a write to it is alone in the device. If not, the scheduler alone determines the number of each vCPU's
+    /// writes.
     alone: bool,
 }
 
@@ -78,7 +77,7 @@ fn controllers() -> [Controller; 4] {
 fn controllers() -> [Controller; 1] {
     const LENGTH: usize = 0x40_0000;
     let base = crate::host::registers(LENGTH);
-    // The completion of source 7 by context 0, which the guard lets through one at a time.
+    // The completion of source 7 by context 0, which the guard forwards one at a time.
     [Controller {
         entry: entry(PPPTGlobal, base, LENGTH, &[1]),
         register: base + 0x20_0004,

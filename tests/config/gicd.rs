@@ -1,6 +1,6 @@
-//! The GICv3 distributor, which lets a guest at its own interrupts in the host's. Registers: Arm GIC
-//! architecture specification, GICv3 and GICv4, IHI 0069, "Distributor register map"; what may be
-//! accessed how, "GIC memory-mapped register access" there.
+//! The GICv3 distributor, through which a guest accesses its own interrupts in the host's distributor. Registers: Arm
+//! GIC architecture specification, GICv3 and GICv4, IHI 0069, "Distributor register map". Permitted accesses: "GIC
+//! memory-mapped register access" there.
 
 use std::{thread, time::Duration};
 
@@ -16,22 +16,21 @@ use crate::{
     host::{self, machine},
 };
 
-/// Where the guest has it: elsewhere than the host.
+/// Its address in the guest, which differs from that in the host.
 const BASE: usize = 0x2f00_0000;
 
-/// The guest's interrupts: the first and the last of a register of every kind, and some between.
+/// The guest's interrupts: the first and the last in a register of every kind, and some in between.
 const OURS: [usize; 6] = [32, 40, 41, 63, 100, 1019];
 
 /// Registers with some bits for each interrupt, from 0 up.
 struct Bank {
     name: &'static str,
     offset: usize,
-    /// For each interrupt.
+    /// The number of bits for each interrupt.
     bits: usize,
-    /// How many of them, from the lowest, the device passes.
+    /// The number of these bits, from the lowest, that the device forwards.
     passed: usize,
-    /// Whether a write of zero to a bit leaves it as it is, so that the host's register need not be
-    /// read first.
+    /// Whether a write of zero to a bit leaves it unchanged. The host's register is then not read first.
     pokes: bool,
 }
 
@@ -61,7 +60,7 @@ const fn bank(name: &'static str, offset: usize, bits: usize, pokes: bool) -> Ba
         name,
         offset,
         bits,
-        // `arm_vgic` 0.4.10 passes half of a priority, which is the half that few hosts implement.
+        // `arm_vgic` 0.4.10 forwards half of a priority, the half that few hosts implement.
         passed: if bits == 8 { 4 } else { bits },
         pokes,
     }
@@ -85,7 +84,7 @@ impl Bank {
         ours.fold(0, |mask, bit| mask | 1 << bit)
     }
 
-    /// The widths that the architecture has for it.
+    /// The widths that the architecture defines for it.
     fn widths(&self) -> &'static [AccessWidth] {
         match self.bits {
             8 => &[Byte, Dword],
@@ -156,7 +155,7 @@ fn no_width_reaches_the_interrupts_of_others() {
     let devices = guest();
     for bank in &BANKS {
         for width in [Byte, Word, Dword, Qword] {
-            // The device does not stand the last access of eight bytes.
+            // The device cannot handle the last access of eight bytes.
             let count = bank.accesses(width).count() - usize::from(width == Qword);
             for offset in bank.accesses(width).take(count) {
                 let (name, ours) = (bank.name, bank.ours(offset, width));
@@ -242,8 +241,8 @@ fn two_vcpus_use_it_at_once() {
     for interrupt in 32..64 {
         host::set(machine::GICD + PRIORITIES + interrupt, Byte, 0xa0);
     }
-    // Each writes priorities of its own, in one register of four bytes, and enable bits in registers
-    // of its own: what two write, the hardware puts in order, but not this memory.
+    // Each vCPU writes its own priorities, in one register of four bytes, and enable bits in its own registers.
+    // Hardware orders the writes of two vCPUs to one register; this memory does not.
     on_two_vcpus(&devices, |devices, vcpu| {
         for round in 0..8 {
             let (register, priority) = (BASE + PRIORITIES + OURS[1 + vcpu], round + 8);
@@ -261,8 +260,7 @@ fn two_vcpus_use_it_at_once() {
     }
 }
 
-/// A register of each kind, of an interrupt of the guest's, and a width: all but what the guard
-/// reserves.
+/// A register of each kind, for an interrupt of the guest, and a width: all kinds except those that the guard reserves.
 const EACH: [(usize, AccessWidth); 13] = [
     (0x4, Dword),
     (0x84, Dword),
@@ -296,7 +294,7 @@ fn writes_are_made_at_the_same_time_but_for_those_that_mask() {
     let _machine = machine::exclusive();
     let devices = guest();
     for (offset, width) in EACH {
-        // GICD_TYPER is read only. What the device masks it reads first, under a lock of its own.
+        // GICD_TYPER is read-only. A register with masked bits is read first by the device, under its own lock.
         let masked = BANKS.iter().find(|bank| {
             !bank.pokes && (bank.offset..bank.offset + 128 * bank.bits).contains(&offset)
         });

@@ -1,4 +1,4 @@
-//! The GICv3 redistributors: each vCPU has that of its physical CPU. Registers: Arm GIC architecture
+//! The GICv3 redistributors: each vCPU has the redistributor of its physical CPU. Registers: Arm GIC architecture
 //! specification, GICv3 and GICv4, IHI 0069, "Redistributor register map".
 
 use axaddrspace::device::AccessWidth::{self, Byte, Dword, Qword};
@@ -14,9 +14,9 @@ use crate::{
     host::{self, machine},
 };
 
-/// Where the guest has the first one: elsewhere than the host.
+/// The address of the first one in the guest, which differs from that in the host.
 const BASE: usize = 0x2f10_0000;
-/// From one to the next: there is a hole between them.
+/// The distance from one to the next: there is a hole between them.
 const STRIDE: usize = 0x4_0000;
 /// The physical CPU of the first vCPU.
 const PCPU: usize = 3;
@@ -36,7 +36,7 @@ const LAST: usize = 1 << 4;
 /// The maintenance interrupt, a PPI that the hypervisor needs.
 const MAINTENANCE: usize = 1 << 25;
 
-/// Registers that pass as they are, and a value for each.
+/// Registers that are forwarded unchanged, and a value for each.
 const READ_WRITE: [(&str, usize, AccessWidth, usize); 17] = [
     // DPG1NS, DPG0 and DPG1S.
     ("GICR_CTLR", 0x0, Dword, 0x0700_0000),
@@ -72,7 +72,7 @@ fn guest() -> AxVmDevices {
     AxVmDevices::try_new(config(&[gicr])).unwrap()
 }
 
-/// A register of a vCPU's redistributor, and of that of its physical CPU.
+/// The addresses of a register in a vCPU's redistributor, and in that of its physical CPU.
 fn both(vcpu: usize, offset: usize) -> (usize, usize) {
     let host = machine::GICR + (PCPU + vcpu) * machine::GICR_LENGTH;
     (BASE + vcpu * STRIDE + offset, host + offset)
@@ -94,7 +94,7 @@ fn each_vcpu_reaches_its_cpu_s_and_no_other() {
             assert_eq!(read(&devices, guests, width), value, "{name}");
             host::set(hosts, width, value >> 1);
             assert_eq!(read(&devices, guests, width), value >> 1, "{name}");
-            // Back, so that the next one's write is seen to be its own.
+            // Reset, so that the next write is distinguishable.
             host::set(hosts, width, 0);
             for cpu in 0..machine::CPUS {
                 let register = machine::GICR + cpu * machine::GICR_LENGTH + offset;
@@ -120,7 +120,7 @@ fn what_it_is_can_be_read() {
     host::set(hosts, Qword, affinity);
     assert_eq!(read(&devices, guests, Qword), affinity | LAST);
     assert_eq!(read(&devices, guests, Dword), 0x521 | LAST);
-    // GICR_SYNCR: nothing is ever under way.
+    // GICR_SYNCR: no operation is ever in progress.
     let (guests, hosts) = both(0, SYNCR);
     host::set(hosts, Dword, 1);
     assert_eq!(read(&devices, guests, Dword), 0);
@@ -155,8 +155,7 @@ fn the_maintenance_interrupt_stays_enabled() {
     assert_eq!(host::get(hosts, Dword), 0xffff_ffff & !MAINTENANCE);
 }
 
-/// GICR_TYPER.Last of each redistributor at these addresses, as all of the register and as its half
-/// say.
+/// GICR_TYPER.Last of each redistributor at these addresses, read from the whole register and from its half.
 fn last(devices: &AxVmDevices, at: impl IntoIterator<Item = usize>) -> Vec<usize> {
     let last = |base| {
         let whole = read(devices, base + TYPER, Qword);
@@ -173,7 +172,7 @@ fn redistributors(base: usize, count: usize, stride: usize) -> EmulatedDeviceCon
     entry(GPPTRedistributor, base, machine::GICR_LENGTH, &args)
 }
 
-/// Has each of the host's redistributors say which it is, and the last that it is the last.
+/// Sets GICR_TYPER of the host's redistributors: each contains its number, and the last one contains Last.
 fn set_types() {
     for cpu in 0..machine::CPUS {
         let typer = machine::GICR + cpu * machine::GICR_LENGTH + TYPER;
@@ -195,7 +194,7 @@ fn of_contiguous_ones_the_last_is_the_last() {
             last(&devices, (0..count).map(|i| BASE + i * length)),
             expected
         );
-        // All else is the host's: each finds its own by its affinity.
+        // All other bits are the host's: each vCPU finds its redistributor by its affinity.
         for i in 0..count {
             let typer = read(&devices, BASE + i * length + TYPER, Qword);
             assert_eq!(typer & !LAST, i << 32 | i << 8 | 1);
@@ -246,7 +245,7 @@ fn only_a_redistributor_that_is_there_comes_after_another() {
 #[test]
 fn how_far_the_next_one_is_follows_from_the_length() {
     let _machine = machine::exclusive();
-    // GICR_TYPER of a GICv4.1: VLPIS, Dirty, RVPEID and VSGI, beside PLPIS.
+    // GICR_TYPER of a GICv4.1: VLPIS, Dirty, RVPEID and VSGI, in addition to PLPIS.
     let (virtual_lpis, others) = (1 << 1 | 1 << 2 | 1 << 7 | 1 << 26, 1);
     for (length, seen) in [
         (machine::GICR_LENGTH, others),
@@ -344,8 +343,8 @@ fn writes_are_made_at_the_same_time_but_for_what_is_written_back() {
     }
 }
 
-/// Has two vCPUs write a register of one redistributor, which holds `before`. Gives what it holds
-/// then; the two are never in the device together.
+/// Two vCPUs write a register of one redistributor, with the initial value `before`. Returns its final value. The two
+/// are never in the device together.
 fn in_turn(
     devices: &AxVmDevices,
     offset: usize,
@@ -366,7 +365,7 @@ fn in_turn(
 fn what_is_written_back_is_not_lost() {
     let _machine = machine::exclusive();
     let untrusted = guest();
-    // GICR_CTLR: EnableLPIs, which the host has set, stays whatever either writes.
+    // GICR_CTLR: EnableLPIs, which the host has set, stays set regardless of the two writes.
     let writes = [(0, Dword, 1 << 24), (0, Dword, 1 << 25)];
     let control = in_turn(&untrusted, 0x0, 1, writes);
     assert!(matches!(control, 0x100_0001 | 0x200_0001), "{control:#x}");

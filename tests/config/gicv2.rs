@@ -12,7 +12,7 @@ use crate::{
     host::machine,
 };
 
-/// Where the device is, whatever the entry says.
+/// The device's address, regardless of the entry.
 const GICD: usize = 0x800_0000;
 const CTLR: usize = GICD;
 const TYPER: usize = GICD + 0x4;

@@ -1,4 +1,4 @@
-//! The ITS: the guest's tables are the guest's, its commands go to the host's. Registers: Arm GIC
+//! The ITS: the guest has its own tables; its commands go to the host's ITS. Registers: Arm GIC
 //! architecture specification, GICv3 and GICv4, IHI 0069, "ITS register map"; commands, "ITS
 //! commands" there.
 
@@ -17,7 +17,7 @@ use crate::{
     host::{self, machine},
 };
 
-/// Where the guest has it: elsewhere than the host.
+/// Its address in the guest, which differs from that in the host.
 const BASE: usize = 0x2f20_0000;
 const GICR: usize = 0x2f10_0000;
 
@@ -59,7 +59,7 @@ fn mapti(event: usize, lpi: usize) -> [usize; 4] {
     [0x0a | 7 << 32, event | lpi << 32, 0, 0]
 }
 
-/// Has all that was mapped take effect at redistributor 0.
+/// Makes all mappings take effect at redistributor 0.
 const SYNC: [usize; 4] = [0x05, 0, 0, 0];
 
 /// A guest's command queue.
@@ -69,7 +69,8 @@ struct Queue {
 }
 
 impl Queue {
-    /// Gives the ITS, which is off, a queue of as many pages as the host's, and turns it on.
+    /// Sets up a queue with the same number of pages as the host's in the ITS, which is off, and
+    /// turns the ITS on.
     fn new(devices: &AxVmDevices) -> Self {
         let memory = host::registers(QUEUE);
         write(
@@ -82,7 +83,7 @@ impl Queue {
         Self { memory, written: 0 }
     }
 
-    /// Appends a command, and gives what GITS_CWRITER must say to submit it.
+    /// Appends a command, and returns the value of GITS_CWRITER that submits it.
     fn push(&mut self, command: [usize; 4]) -> usize {
         for (at, word) in command.into_iter().enumerate() {
             host::set(self.memory + self.written + 8 * at, Qword, word);
@@ -93,18 +94,18 @@ impl Queue {
     }
 }
 
-/// How far the host's ITS has been given commands.
+/// The position up to which the host's ITS has received commands.
 fn submitted() -> usize {
     host::get(machine::ITS + CWRITER, Qword)
 }
 
-/// The command that the host's ITS was given at `at` bytes from the start of its queue.
+/// The command at `at` bytes from the start of the host's ITS queue.
 fn command(at: usize) -> [usize; 4] {
     let queue = host::get(machine::ITS + CBASER, Qword) & ADDRESS;
     [0, 8, 16, 24].map(|word| host::get(queue + (at + word) % QUEUE, Qword))
 }
 
-/// The byte that says how the host's redistributors treat the LPI.
+/// The byte that configures the LPI in the host's redistributors.
 fn properties(lpi: usize) -> usize {
     let table = host::get(machine::GICR + 0x70, Qword) & ADDRESS;
     host::get(table + lpi - FIRST_LPI, Byte)
@@ -202,7 +203,7 @@ fn two_vcpus_submit_commands_once() {
     for round in 0..rounds {
         queue.push(mapti(round, FIRST_LPI + 0x200 + round));
     }
-    // Both tell the ITS, at the same time, of the same command.
+    // Both submit the same command to the ITS at the same time.
     let (turn, told) = (Barrier::new(2), AtomicUsize::new(0));
     on_two_vcpus(&devices, |devices, _| {
         for round in 1..=rounds {

@@ -1,7 +1,7 @@
 //! From configuration to devices: every row of the table, on its architecture, and every bad input.
 //!
-//! What the arguments of the interrupt controllers must satisfy is tested beside the code that
-//! checks it, on every architecture; here stands what comes out of it.
+//! The conditions on the arguments of the interrupt controllers are tested beside the code that
+//! checks them, on every architecture. The tests here check the resulting devices.
 
 mod builder;
 mod common;

@@ -1,6 +1,6 @@
-//! The PLIC, run whole: the hypervisor's CSRs, through which the device raises interrupts, are
-//! emulated. Registers: RISC-V PLIC specification 1.0.0, "Memory Map" and the section named beside
-//! each; all have 32 bits, and are accessed in no other width.
+//! The PLIC, run whole: the hypervisor's CSRs, through which the device raises interrupts, are emulated. Registers:
+//! RISC-V PLIC specification 1.0.0, "Memory Map" and the section beside each register. All registers have 32 bits, and
+//! are accessed only in this width.
 
 use axaddrspace::device::AccessWidth::Dword;
 use axdevice::AxVmDevices;
@@ -36,11 +36,11 @@ const CLAIM: usize = 0x20_0004;
 #[cfg(not(miri))]
 const CONTEXT_STRIDE: usize = 0x1000;
 
-/// The supervisor context of a hart is the odd one of its two.
+/// Of the two contexts of a hart, the odd one is the supervisor context.
 #[cfg(not(miri))]
 const SUPERVISOR: usize = 1;
 
-/// A guest's PLIC, and where it is. The device takes the host's to be at the same address.
+/// A guest's PLIC, and its address. The device assumes that the host's PLIC is at the same address.
 struct Plic {
     devices: AxVmDevices,
     base: usize,
@@ -62,7 +62,7 @@ impl Plic {
         write(&self.devices, self.base + offset, Dword, value);
     }
 
-    /// The value of the host's there.
+    /// The value of the host's register at this offset.
     fn host(&self, offset: usize) -> usize {
         host::get(self.base + offset, Dword)
     }
@@ -110,8 +110,8 @@ fn two_vcpus_use_it_at_once() {
     let (base, sources) = (plic.base, 2..32);
     on_two_vcpus(&plic.devices, |devices, vcpu| {
         for source in sources.clone().skip(vcpu).step_by(2) {
-            // Each its own registers of the host's: what two write, the hardware puts in order, but
-            // not this memory.
+            // Each writes its own registers of the host. Hardware orders the writes of two vCPUs to one register; this
+            // memory does not.
             write(devices, base + PRIORITY + 4 * source, Dword, source);
             assert_eq!(read(devices, base + PRIORITY + 4 * source, Dword), source);
             let word = (base + PENDING).into();
@@ -141,7 +141,7 @@ fn enables_and_thresholds_are_the_host_s_for_each_context() {
         assert_eq!(plic.host(offset), context + 1);
         assert_eq!(plic.read(offset), context + 1);
     }
-    // No context has written another's.
+    // No context has written registers of another.
     let enables = (0..4).map(|context| plic.host(ENABLE + ENABLE_STRIDE * context));
     assert!(enables.eq((0..4).map(|context| 0x8000_0001 + context * 0x100)));
 }
@@ -164,7 +164,7 @@ fn an_interrupt_is_raised_claimed_and_completed() {
     }
     assert!(vseip());
 
-    // The highest priority first; of equals the lowest number. Source 33 is not enabled.
+    // The highest priority first; of equal priorities, the lowest number. Source 33 is not enabled.
     for source in [9, 10, 5] {
         assert_eq!(plic.read(claim), source);
         assert_eq!(plic.read(PENDING) & 1 << source, 0, "claimed");
@@ -172,7 +172,7 @@ fn an_interrupt_is_raised_claimed_and_completed() {
     }
     assert_eq!(plic.read(claim), 0, "no interrupt");
 
-    // One that is being served waits for its completion, which the guard forwards to the host's PLIC.
+    // A source that is being served waits for its completion, which the guard forwards to the host's PLIC.
     plic.inject(9);
     assert_eq!(plic.read(claim), 0);
     plic.write(claim, 9);
@@ -181,7 +181,7 @@ fn an_interrupt_is_raised_claimed_and_completed() {
     assert_eq!(plic.read(claim), 9);
     plic.write(claim, 9);
 
-    // A threshold hides what is not above it from the hart, not from a claim.
+    // A threshold hides interrupts that are not above it from the hart, but not from a claim.
     plic.write(claim, 5);
     plic.write(threshold, 2);
     plic.inject(5);

@@ -16,8 +16,8 @@ const LENGTH: usize = 0x40_0000;
 
 #[test]
 fn a_plic_reaches_its_registers() {
-    // The device takes the host's PLIC to be at the guest's address. With two contexts, one of them a
-    // guest's, it would raise interrupts through hypervisor CSRs, which user mode does not have.
+    // The device assumes that the host's PLIC is at the guest's address. With two contexts, one of them a guest's, it
+    // would raise interrupts through hypervisor CSRs, which user mode does not have.
     let base = host::registers(LENGTH);
     let devices = AxVmDevices::try_new(config(&[entry(PPPTGlobal, base, LENGTH, &[1])])).unwrap();
     let item = devices.iter_mmio_dev().next().unwrap();

@@ -21,8 +21,8 @@ const CNTP_TVAL_EL0: SysRegAddr = sys_reg(3, 3, 14, 2, 0);
 /// The interrupt of the EL1 physical timer.
 const PPI: usize = 30;
 
-/// A system register, as the fields of the syndrome of a trapped access name it ("ISS encoding for an
-/// exception from MSR, MRS, or System instruction execution").
+/// A system register, by the fields of the syndrome of a trapped access ("ISS encoding for an exception from MSR, MRS,
+/// or System instruction execution").
 const fn sys_reg(op0: usize, op1: usize, crn: usize, crm: usize, op2: usize) -> SysRegAddr {
     SysRegAddr(op0 << 20 | op2 << 17 | op1 << 14 | crn << 10 | crm << 1)
 }
@@ -92,7 +92,7 @@ fn no_value_that_a_guest_writes_or_reads_does_harm() {
     let devices = guest();
     assert_eq!(devices.handle_sys_reg_read(CNTP_TVAL_EL0, Qword), Ok(0));
     host::take_injected();
-    // The latest that there is; one with reserved bits; times that have passed.
+    // The latest time; one with reserved bits; times in the past.
     let values = [
         0x7fff_ffff,
         0xffff_ffff_0000_0010,
@@ -118,7 +118,7 @@ fn no_value_that_a_guest_writes_or_reads_does_harm() {
 fn when_axvm_adds_it_too_the_first_stays() {
     let devices = AxVmDevices::builder().with_virtual_timer().build().unwrap();
     let before = devices.snapshot().to_string();
-    // As axvm 0.5.9 does, which does not look at the result.
+    // As axvm 0.5.9 does, which ignores the result.
     let lines = logged(|| {
         for device in get_sysreg_device() {
             let error = devices.add_sys_reg_dev(device).unwrap_err();

@@ -1,4 +1,4 @@
-//! Configurations of whole VMs, as people write them: those of the examples, good and broken.
+//! Configurations of whole VMs: those of the examples, good and broken.
 
 use std::{env, sync::Arc};
 
@@ -27,9 +27,10 @@ fn parse(text: &str) -> AxVMCrateConfig {
     toml::from_str(text).unwrap()
 }
 
-/// Builds it with consoles for consoles. Serial ports alone: those in memory are another factory's.
+/// Builds the configuration, with a factory for consoles. It makes only serial devices at ports; those in memory need
+/// another factory.
 fn build(config: AxVMCrateConfig) -> Result<SharedVmDevices, ConfigError> {
-    // An ITS sets the host's up.
+    // An ITS programs the host's ITS.
     #[cfg(any(target_arch = "aarch64", target_arch = "riscv64"))]
     let _machine = crate::host::machine::exclusive();
     SharedVmDevices::builder()
@@ -48,7 +49,7 @@ fn build(config: AxVMCrateConfig) -> Result<SharedVmDevices, ConfigError> {
         .build()
 }
 
-/// Checks the memory map of a good file: of its lines those count whose architecture is this one.
+/// Checks the memory map of a good file: only lines for this architecture count.
 #[track_caller]
 fn has((name, text): (&str, &str), lines: &[(&str, &str)]) {
     let devices = build(parse(text)).unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -65,7 +66,7 @@ fn has((name, text): (&str, &str), lines: &[(&str, &str)]) {
     assert_eq!(rows.collect::<Vec<_>>(), expected, "{name}");
 }
 
-/// Checks the error of a broken file. Where its devices are not built there is none.
+/// Checks the error of a broken file. There is no error on an architecture that does not build its devices.
 #[track_caller]
 fn fails((name, text): (&str, &str), arch: &str, expected: &str) {
     match build(parse(text)) {
@@ -74,7 +75,7 @@ fn fails((name, text): (&str, &str), arch: &str, expected: &str) {
     }
 }
 
-/// Checks that a file cannot be parsed, and where it says that it is wrong.
+/// Checks that a file cannot be parsed, and the position in the error.
 #[track_caller]
 fn does_not_parse((name, text): (&str, &str), expected: &[&str]) {
     let error = toml::from_str::<AxVMCrateConfig>(text).unwrap_err();
@@ -112,8 +113,8 @@ fn gppt_guests_with_one_two_and_eight_vcpus() {
     }
 }
 
-/// The redistributors that a guest finds, which walks from the first to the one that says that it is
-/// the last, as Linux and EDK II do.
+/// The number of redistributors that a guest finds. It walks from the first to the one with Last set, as Linux and EDK
+/// II do.
 #[cfg(target_arch = "aarch64")]
 fn walk(devices: &SharedVmDevices, first: usize) -> usize {
     use axaddrspace::device::AccessWidth::Qword;
@@ -278,7 +279,7 @@ fn files_that_do_not_parse_say_where() {
     does_not_parse(file!("broken/negative-base.toml"), &negative);
 }
 
-/// Each file of the examples is named above.
+/// Each file of the examples is in a test above.
 #[cfg(not(miri))]
 #[test]
 fn no_file_is_forgotten() {

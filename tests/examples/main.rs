@@ -1,5 +1,5 @@
-//! Runs the examples. Cargo builds them before it runs all tests; for these alone, run
-//! `cargo build --examples`.
+//! Runs the examples. Cargo builds them before it runs all tests. To run only these tests, first
+//! run `cargo build --examples`.
 
 mod vm_config;
 mod vmm;
@@ -11,7 +11,7 @@ use std::{
     process::{Command, Output},
 };
 
-/// An example's program, beside the folder of the tests.
+/// An example's program, which is next to the folder of the tests.
 fn program(example: &str) -> PathBuf {
     let test = env::current_exe().unwrap();
     let folder = test.parent().and_then(Path::parent).unwrap();

@@ -1,4 +1,4 @@
-//! The example `vmm`, on KVM or without.
+//! The example `vmm`, with or without KVM.
 
 use crate::text;
 

@@ -1,5 +1,5 @@
 //! Dragonball's serial device and keyboard controller, unchanged, on `busmap`'s front end for
-//! rust-vmm's.
+//! rust-vmm's devices.
 #![cfg(target_os = "linux")]
 
 use std::{
@@ -27,7 +27,7 @@ use dbs_device::{DeviceIo, resources::Resource};
 use dbs_legacy_devices::{ConsoleHandler, SerialDevice};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-/// Dragonball's trait is rust-vmm's two in one, with other types of addresses.
+/// Dragonball's trait combines rust-vmm's two traits, with other types of addresses.
 struct Dragonball(Arc<dyn DeviceIo>);
 
 impl DeviceMmio for Dragonball {
@@ -137,7 +137,7 @@ fn the_serial_device_answers_on_both_buses() {
     let mut data = [0];
     vcpu.mmio_read(MmioAddress(SERIAL), &mut data).unwrap();
     assert_eq!(data, *b"?");
-    // Three bytes are one access, which this device does not know.
+    // Three bytes are one access, which this device does not support.
     let mut three = [9; 3];
     vcpu.pio_read(PioAddress(COM1), &mut three).unwrap();
     assert_eq!(three, [9; 3]);
@@ -153,7 +153,7 @@ fn the_serial_device_answers_on_both_buses() {
     assert_eq!(vcpu.pio_write(PioAddress(COM1), b"p"), nobody);
 }
 
-/// Dragonball has it on x86 only.
+/// Dragonball has this device only on x86.
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn the_keyboard_controller_resets() {
@@ -174,7 +174,7 @@ fn the_keyboard_controller_resets() {
     assert_eq!(reset.read().unwrap(), 1);
 }
 
-/// Set when it is dropped, also by a panic.
+/// Sets the flag when it is dropped, also by a panic.
 struct Stop<'f>(&'f AtomicBool);
 
 impl Drop for Stop<'_> {
@@ -183,8 +183,8 @@ impl Drop for Stop<'_> {
     }
 }
 
-/// vCPUs print all the time, on ports and in memory. Once a device's removal is quiet it is the
-/// remover's alone, and of each write that was made its byte was printed by some device.
+/// vCPUs print all the time, on ports and in memory. Once a removed device is quiescent, only the
+/// remover holds it. The byte of each write was printed by some device.
 #[test]
 fn serial_devices_come_and_go_while_vcpus_print() {
     const ROUNDS: usize = 200;
@@ -217,8 +217,8 @@ fn serial_devices_come_and_go_while_vcpus_print() {
             let removed = removed.unwrap().expect("it is there");
             let device = removed.wait_timeout(Duration::from_secs(60));
             drop(device.expect("the vCPUs leave it"));
-            drop(Arc::into_inner(serial).expect("nobody else has it"));
-            // Its printer is gone, so that this ends.
+            drop(Arc::into_inner(serial).expect("the only reference"));
+            // The device's printer is dropped, so this loop ends.
             total += 1 + printed.iter().count();
         }
         drop(stop);

@@ -34,8 +34,7 @@ impl Trigger for Counted {
     }
 }
 
-// The devices implement no trait of a bus. They know one width each, and other accesses are nothing to
-// them.
+// The devices implement no trait of a bus. Each supports one width; other accesses have no effect.
 
 struct Com1(Serial<Counted, NoEvents, Vec<u8>>);
 
@@ -153,7 +152,7 @@ fn the_keyboard_controller_resets() {
     assert_eq!(reset.0.load(SeqCst), 1);
 }
 
-/// Set when it is dropped, also by a panic.
+/// Sets the flag when it is dropped, also by a panic.
 struct Stop<'f>(&'f AtomicBool);
 
 impl Drop for Stop<'_> {
@@ -162,8 +161,8 @@ impl Drop for Stop<'_> {
     }
 }
 
-/// vCPUs print all the time, with a handle and without. Once a UART's removal is quiet it is the
-/// remover's alone, and of each write that was made its byte is in some UART's output.
+/// vCPUs print all the time, with a handle and without. Once a removed UART is quiescent, only the remover holds it.
+/// The byte of each write is in some UART's output.
 #[test]
 fn uarts_come_and_go_while_vcpus_print() {
     const ROUNDS: usize = 200;
@@ -190,7 +189,7 @@ fn uarts_come_and_go_while_vcpus_print() {
             let removed = io.deregister_pio(COM1).unwrap().expect("it is there");
             let device = removed.wait_timeout(Duration::from_secs(60));
             drop(device.expect("the vCPUs leave it"));
-            let uart = Arc::into_inner(uart).expect("nobody else has it");
+            let uart = Arc::into_inner(uart).expect("the only reference");
             printed += uart.into_inner().unwrap().0.into_writer().len();
         }
         drop(stop);

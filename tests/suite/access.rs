@@ -1,5 +1,5 @@
-//! Which accesses a device gets: those that lie wholly in its range, up to the ends of the bus, with
-//! values masked to the width.
+//! The accesses that a device gets: those wholly in its range, up to the ends of the bus, with values masked to the
+//! width.
 
 use ax_errno::AxError;
 use axaddrspace::{
@@ -19,7 +19,7 @@ fn devices<R: Bus>(spans: &[(usize, usize)]) -> (AxVmDevices, Journal) {
     (devices, journal)
 }
 
-/// Asserts that device `number` gets accesses of `width` at `at`, as they are made.
+/// Asserts that device `number` gets accesses of `width` at `at` unchanged.
 fn hits<R: Bus>(on: &(AxVmDevices, Journal), at: usize, width: AccessWidth, number: usize) {
     let (devices, journal) = on;
     let call = |written| Call {
@@ -74,17 +74,17 @@ fn an_access_at_the_end_of_the_bus_does_not_wrap<R: Bus>() {
 }
 
 fn an_access_must_lie_wholly_in_a_device<R: Bus>() {
-    // A hole behind the first device, a neighbour right behind the second.
+    // A hole after the first device, another device directly after the second.
     let on = devices::<R>(&[(0x20, 0x2f), (0x40, 0x4f), (0x50, 0x5f)]);
     for width in WIDTHS {
         let extent = extent::<R>(width);
         for (device, first) in [0x20, 0x40, 0x50].into_iter().enumerate() {
             hits::<R>(&on, first, width, device);
             hits::<R>(&on, first + 0x10 - extent, width, device);
-            // The last bytes, from where the access runs into the hole or into the neighbour.
+            // From the last bytes the access runs into the hole or into the next device.
             (1..extent).for_each(|inside| misses::<R>(&on, first + 0x10 - inside, width));
         }
-        // Before the first device, and running into it.
+        // From before the first device into it.
         (1..=8).for_each(|before| misses::<R>(&on, 0x20 - before, width));
     }
 }
@@ -101,7 +101,7 @@ fn a_device_of_one_address_takes_bytes_only<R: Bus>() {
 }
 
 fn many_devices_are_told_apart_at_both_ends<R: Bus>() {
-    // Added neither upwards nor downwards: 37 is prime to 64.
+    // Added in neither ascending nor descending order: 37 and 64 are coprime.
     let spans: Vec<_> = (0..64)
         .map(|n| (n * 37 % 64) * 0x20)
         .map(|f| (f, f + 0xf))

@@ -45,7 +45,7 @@ fn a_device_is_unmapped_and_mapped_in_one_publication<R: Bus>() {
     let one = R::add(&devices, Recorder::silent(1, 0x10, 0x1f)).unwrap();
     let two = R::add(&devices, Recorder::silent(2, 0x20, 0x2f)).unwrap();
     let sixteen = |first: usize| R::covering(first, first + 0xf);
-    // The second takes what the first gives up, and keeps what it has.
+    // The second takes the range that the first loses, and keeps its own.
     let updated = devices.update(|batch| {
         batch.map(two, sixteen(0x10))?;
         batch.unmap(one, sixteen(0x10))?;
@@ -58,7 +58,7 @@ fn a_device_is_unmapped_and_mapped_in_one_publication<R: Bus>() {
         (one, sixteen(0x40)),
     ];
     assert_eq!(owners::<R, _>(&devices.snapshot()), all);
-    // A recorded change can be taken back; the registry stays as it was.
+    // A recorded change can be undone; the registry is unchanged.
     let updated = devices.update(|batch| {
         batch.map(one, sixteen(0x20))?;
         batch.unmap(one, sixteen(0x20))?;
@@ -92,7 +92,7 @@ fn the_changes_of_one_device_are_made_in_their_order<R: Bus>() {
     let (here, there) = (R::covering(0x10, 0x1f), R::covering(0x40, 0x4f));
     let bus = R::BUS;
     let not_mapped = |span| Refusal::NotMapped { id, bus, span };
-    // A move replaces what was mapped before, and not what is mapped afterwards.
+    // A move replaces ranges that were mapped before it, not ranges that are mapped after it.
     let updated = devices.update(|batch| {
         batch.map(id, there)?;
         batch.move_to(id, R::covering(0x80, 0x80))
@@ -103,7 +103,7 @@ fn the_changes_of_one_device_are_made_in_their_order<R: Bus>() {
         batch.map(id, there)
     });
     assert!(updated.is_ok() && listed() == [(id, here), (id, there)]);
-    // A device without ranges cannot be moved, nor lose a range twice.
+    // A device without ranges cannot be moved, and no device can lose a range twice.
     let refused = devices.update(|batch| {
         batch.unmap(id, here)?;
         batch.unmap(id, there)?;
@@ -116,7 +116,7 @@ fn the_changes_of_one_device_are_made_in_their_order<R: Bus>() {
     });
     let span = span(0x10, 0x1f);
     assert_eq!(refused.unwrap_err(), not_mapped(Some(span)));
-    // A removed device has no ranges any more, and gets none.
+    // A removed device has no ranges, and gets none.
     let refused = devices.update(|batch| {
         batch.remove(id)?;
         batch.map(id, R::covering(0, 0))
@@ -126,7 +126,7 @@ fn the_changes_of_one_device_are_made_in_their_order<R: Bus>() {
     assert_eq!(listed(), [(id, here), (id, there)]);
 }
 
-/// Where two are wrong, the overlap is not reported, whichever was recorded first.
+/// If two changes are wrong, the overlap is not reported, regardless of the order of recording.
 fn an_overlap_comes_after_all_other_reasons<R: Bus>() {
     let devices = shared_registry();
     let [one, two] = [1, 2].map(|n| R::add(&devices, Recorder::silent(n, n, n)).unwrap());
@@ -146,7 +146,7 @@ fn an_overlap_comes_after_all_other_reasons<R: Bus>() {
         R::record(batch, overlaps())
     });
     assert_eq!(refused.unwrap_err(), unknown);
-    // Of the others, the first recorded is reported.
+    // Of the other errors, the first recorded one is reported.
     let refused = devices.update(|batch| {
         batch.unmap(one, R::covering(7, 7))?;
         batch.remove(gone)

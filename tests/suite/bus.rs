@@ -1,4 +1,4 @@
-//! What may cross threads and what is an error, checked when this compiles.
+//! The types that may cross threads and those that are errors, checked at compile time.
 
 use std::{
     cell::Cell,
@@ -30,12 +30,12 @@ assert_not_impl_any!(Device<Unbound>: Send, Sync);
 assert_impl_all!(Batch<'static, ThreadSafe>: Send);
 assert_not_impl_any!(Batch<'static, Unbound>: Send, Sync);
 
-// Another thread may wait for a removed device than the one that removed it.
+// A thread may wait for a device that another thread removed.
 assert_impl_all!(Removed<ThreadSafe>: Send, Sync, Debug, Error);
 assert_not_impl_any!(Removed<Unbound>: Send, Sync);
 assert_impl_all!(Removed<Unbound>: Debug, Error);
 
-// A lock makes what can be sent shareable, and nothing else.
+// A lock makes a `Send` type `Sync`, but no other type.
 assert_impl_all!(Serialized<Cell<u8>>: Send, Sync);
 assert_not_impl_any!(Serialized<Rc<u8>>: Send, Sync);
 
@@ -48,7 +48,7 @@ assert_impl_all!(DeviceId: Send, Sync, Copy, Ord, std::hash::Hash, Display);
 assert_impl_all!(Unmapped: Send, Sync, Copy, Eq, Default);
 assert_impl_all!(AxVmDeviceConfig: Send, Sync, Clone, Default);
 
-// The device objects of 0.4.10, to the letter: its embedders pass them and take them.
+// Exactly the device objects of 0.4.10: its embedders pass and receive them.
 assert_type_eq_all!(
     Arc<<Unbound as DeviceBound>::Dev<GuestPhysAddrRange>>,
     Arc<dyn BaseMmioDeviceOps>

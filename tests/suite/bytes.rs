@@ -1,5 +1,5 @@
-//! Accesses as KVM hands them over: the accesses for a number of bytes, in which order the bytes are, and
-//! that a buffer that is read into never keeps what it held.
+//! Accesses in the format of KVM: the accesses for a number of bytes, the order of the bytes, and that a read always
+//! overwrites the whole buffer.
 
 use std::{cell::Cell, rc::Rc};
 
@@ -52,7 +52,7 @@ fn writes_are_little_endian_and_extended_with_zeros<R: Bus>() {
     }
 }
 
-/// Four devices, two of them neighbours, and one at the end of the bus.
+/// Four devices: two of them adjacent, one at the end of the bus.
 struct Vm {
     devices: AxVmDevices,
     unmapped: Unmapped,
@@ -82,7 +82,7 @@ impl Vm {
         }
     }
 
-    /// Which device gets an access, or how the policy answers it; nothing, if it should panic.
+    /// The device that gets an access, or the result of the policy; `None` if it should panic.
     fn owner<R: Bus>(&self, at: usize, width: AccessWidth) -> Option<Result<usize, AxResult>> {
         let owner = (self.ranges.iter()).position(|(first, last)| (*first..=*last).contains(&at));
         let whole = owner.filter(|owner| self.ranges[*owner].1 - at >= extent::<R>(width) - 1);
@@ -128,7 +128,7 @@ impl Vm {
         Some((result, data, calls))
     }
 
-    /// Reads and writes by the registry and by a handle, all of which should do these accesses.
+    /// Reads and writes through the registry and through a handle. Each should make these accesses.
     fn check<R: Bus>(
         &self,
         vcpu: &mut Handle,
@@ -158,7 +158,7 @@ impl Vm {
 /// A vCPU's handle.
 type Handle<'a> = Dispatcher<&'a AxVmDevices>;
 
-/// An access in bytes, by a handle or, where there is none, by the registry.
+/// An access in bytes, through a handle or, if there is none, through the registry.
 trait ByteAccess {
     fn read(&self, on: &AxVmDevices, by: Option<&mut Handle>, data: &mut [u8]) -> AxResult;
     fn write(&self, on: &AxVmDevices, by: Option<&mut Handle>, data: &[u8]) -> AxResult;
@@ -204,7 +204,7 @@ impl<A: BusAddr> ByteAccess for Repeated<A> {
 
 const POLICIES: [Unmapped; 3] = [Unmapped::Panic, Unmapped::Error, Unmapped::Float];
 
-/// Addresses in, between and around the devices of a [`Vm`], those of all alignments among them.
+/// Addresses in, between and around the devices of a [`Vm`], with all alignments.
 fn addresses<R: Bus>() -> impl Iterator<Item = usize> {
     let end = R::place(R::at(usize::MAX));
     (0..0x50).chain(R::HIGHEST - 12..=end)
@@ -239,7 +239,7 @@ fn every_number_of_items<R: Bus>() {
     }
 }
 
-/// A device that fails in the middle does not keep the rest from its bytes.
+/// After a failure in the middle, the other accesses still get their bytes.
 fn the_first_error_is_given_after_all_accesses<R: Bus>() {
     let devices = AxVmDevices::default();
     let calls = Rc::new(Cell::new(0));

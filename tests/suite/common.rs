@@ -41,7 +41,7 @@ macro_rules! on_every_bus {
     };
 }
 
-/// The number of random cases that a test tries, of `many`.
+/// The number of random cases of a test, at most `many`.
 pub(crate) const fn cases(many: u32) -> u32 {
     size_emulated(many as usize, many as usize / 8, 4) as u32
 }

@@ -1,5 +1,5 @@
-//! A vCPU's own handle: it answers as the registry does, sees every change, and holds the tables no
-//! longer than it says.
+//! A vCPU's own handle: it gives the same results as the registry, sees every change, and holds the tables no longer
+//! than documented.
 
 use std::{
     cell::Cell,
@@ -42,7 +42,7 @@ fn answers_as_the_registry_does<R: Bus>() {
     let mut vcpu = devices.dispatcher();
     for n in 0..100 {
         R::add(&devices, Recorder::silent(n, n * 0x18, n * 0x18 + 0xf)).unwrap();
-        // Each device before it is remembered, and after.
+        // Each device before the handle remembers it, and after.
         for at in (0..=n * 0x18).rev().step_by(0xc).chain([n * 0x18]) {
             for width in WIDTHS {
                 let ours = R::vcpu_read(&mut vcpu, at, width);
@@ -74,7 +74,7 @@ fn counts_hits_searches_and_misses<R: Bus>() {
     assert_eq!(read(8), (1, 1, 1, 1));
     R::add(&devices, Recorder::silent(1, 8, 15)).unwrap();
     assert_eq!(read(8), (1, 2, 1, 2));
-    // Of many searches one sets the hint again.
+    // One of many lookups sets the hint again.
     assert_eq!(read(8), (1, 3, 1, 2));
     while read(8).0 == 1 {}
     assert_eq!(read(8).1, 65);
@@ -136,12 +136,12 @@ fn follows_the_policy<R: Bus>() {
         R::BUS
     );
     assert_eq!(message.downcast_ref::<String>(), Some(&text));
-    // The handle is as usable as before.
+    // The handle is still usable.
     R::add(&devices, Recorder::silent(0, 0x40, 0x40)).unwrap();
     assert!(R::vcpu_read(&mut vcpu, 0x40, BYTE).is_ok());
 }
 
-/// Which thread makes a change, and which pointer leads to the registry, does not matter.
+/// The result does not depend on the thread that makes a change, or on the pointer to the registry.
 #[test]
 fn whoever_learns_of_a_device_finds_it() {
     const DEVICES: usize = size(1_500, 24);
@@ -155,7 +155,7 @@ fn whoever_learns_of_a_device_finds_it() {
                 let mut seen = 0;
                 while seen < DEVICES {
                     let now = added.load(Acquire);
-                    // The newest ones, and one from before.
+                    // The newest ones, and an earlier one.
                     for n in (seen..now).chain([now / 2].into_iter().filter(|&n| n < now)) {
                         let read = vcpu.handle_mmio_read((n * 0x1000).into(), QWORD);
                         assert_eq!(read, Ok(answer(n, n * 0x1000)), "device {n}");
@@ -198,7 +198,7 @@ fn a_handler_may_use_the_registry_that_dispatches_to_it() {
     let act = move |Access { at, .. }| {
         let devices: Arc<SharedVmDevices> = registry.upgrade().expect("the registry is in use");
         let added = Recorder::<PortRange>::silent(at, 0x100, 0x100);
-        // The second time it is there already.
+        // The second time the device already exists.
         let _ = devices.add_port_dev(added);
         devices.dispatcher().handle_port_read(Port(0x100), BYTE)
     };
@@ -231,7 +231,7 @@ fn a_handler_that_unwinds_leaves_the_handle_usable() {
     }
 }
 
-/// More devices than a handle remembers, and one that takes many of its places.
+/// More devices than a handle remembers, and one that takes many of the handle's places.
 #[test]
 fn remembers_wrongly_without_harm() {
     const DEVICES: usize = size(5_000, 100);
@@ -258,7 +258,7 @@ fn remembers_wrongly_without_harm() {
     }
 }
 
-/// Leads to one registry and the other in turn.
+/// Dereferences alternately to one registry and the other.
 struct Fickle<'r>([&'r SharedVmDevices; 2], Cell<usize>);
 
 impl Deref for Fickle<'_> {
@@ -269,7 +269,7 @@ impl Deref for Fickle<'_> {
     }
 }
 
-/// Any code may implement the target of a handle. Whichever registry it uses, none of its devices is gone.
+/// Any code may implement the target of a handle. Regardless of the registry that it uses, none of its devices is gone.
 #[test]
 fn a_pointer_that_leads_elsewhere_does_no_harm() {
     let registries = [shared_registry(), shared_registry()];

@@ -21,7 +21,7 @@ fn a_device_is_iterated_over_once_whatever_ranges_it_has<R: Bus>() {
     for (device, (_, expected)) in all.into_iter().zip(&added) {
         assert!(Arc::ptr_eq(device, &(expected.clone() as _)));
     }
-    // Moves and maps change nothing of that, a removal does.
+    // Moves and maps do not change the order, a removal does.
     devices.move_to(one, R::covering(0x08, 0x0f)).unwrap_err();
     devices.move_to(one, R::covering(0xd0, 0xdf)).unwrap();
     devices.map(three, R::covering(0x80, 0x8f)).unwrap();

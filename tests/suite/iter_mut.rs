@@ -1,5 +1,4 @@
-//! `iter_mut_*`: items that are replaced, and the first use of the registry afterwards, whichever it
-//! is.
+//! `iter_mut_*`: items that are replaced, and the first use of the registry afterwards, for each kind of use.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -19,14 +18,14 @@ use support::{Bus, Recorder, answer, carried, mortal, ranged, registry};
 
 const BYTE: AccessWidth = AccessWidth::Byte;
 
-/// Which device answers at `at`, of the first ten.
+/// The device, of the first ten, that answers at `at`.
 fn owner<R: Bus>(devices: &AxVmDevices, at: usize) -> Option<usize> {
-    // Two bytes' worth of reads tell the devices apart where one does not.
+    // Two reads of a byte distinguish devices that one read does not.
     let value = R::read(devices, at, BYTE).ok()?;
     let found: Vec<_> = (0..10)
         .filter(|&n| carried::<R>(answer(n, at), BYTE) == value)
         .collect();
-    assert_eq!(found.len(), 1, "the devices are told apart");
+    assert_eq!(found.len(), 1, "the reads distinguish the devices");
     Some(found[0])
 }
 
@@ -66,7 +65,7 @@ fn a_device_is_replaced_by_one_with_another_range<R: Bus>() {
     replace::<R>(&mut devices, 0, 2, (0x40, 0x41));
     assert_eq!(owner::<R>(&devices, 0x41), Some(2));
     assert_eq!(owner::<R>(&devices, 0x10), None);
-    // A range that is free again can be taken, by an addition and by a replacement.
+    // A freed range can be taken, by an addition and by a replacement.
     let added = R::add(&devices, Recorder::silent(3, 0x10, 0x17));
     assert!(added.is_ok());
     replace::<R>(&mut devices, 1, 4, (0x18, 0x1f));
@@ -95,18 +94,18 @@ fn devices_can_swap_their_ranges<R: Bus>() {
 }
 
 fn what_does_not_fit_puts_everything_back<R: Bus>() {
-    // Onto the other's new range, an empty range, a range that wraps.
+    // To the other's new range, an empty range, a range that wraps.
     for range in [R::covering(0x8f, 0x90), R::raw(9, 8), R::raw(9, 7)] {
         let mut devices = two::<R>();
         let map = devices.snapshot().to_string();
         *R::all_mut(&mut devices)[0] = Recorder::new(2, range, &Default::default());
-        // A replacement that would fit alone goes the same way.
+        // A replacement that would fit alone is undone too.
         replace::<R>(&mut devices, 1, 3, (0x80, 0x8f));
         assert_eq!(owner::<R>(&devices, 0x10), Some(0), "{range:?}");
         assert_eq!(owner::<R>(&devices, 0x0f), Some(1), "{range:?}");
         assert_eq!(owner::<R>(&devices, 0x80), None, "{range:?}");
         assert_eq!(devices.snapshot().to_string(), map);
-        // And does not come back later.
+        // It does not come back later.
         assert_eq!(R::all_mut(&mut devices).len(), 2);
         assert_eq!(owner::<R>(&devices, 0x10), Some(0), "{range:?}");
         assert_eq!(owner::<R>(&devices, 0x00), Some(1), "{range:?}");
@@ -190,8 +189,8 @@ fn a_device_that_has_no_range_gets_none<R: Bus>() {
     let id = R::listed(&devices.snapshot())[1].0;
     devices.unmap(id, R::covering(0x10, 0x1f)).unwrap();
     let map = devices.snapshot().to_string();
-    // Not if it stays, and not if it is replaced, whatever the new one says of its range: where the
-    // other is, or nothing.
+    // Not if it stays, and not if it is replaced, regardless of the new device's range: the other's range, or an empty
+    // one.
     assert_eq!(R::all_mut(&mut devices).len(), 2);
     assert_eq!(devices.snapshot().to_string(), map);
     for range in [
@@ -227,7 +226,7 @@ fn a_device_with_two_ranges_keeps_both_and_another_in_its_place_neither<R: Bus>(
     replace::<R>(&mut devices, 1, 4, (0x48, 0x57));
     let owners = [0x10, 0x20, 0x48].map(|at| owner::<R>(&devices, at));
     assert_eq!(owners, [Some(0), Some(3), Some(0)]);
-    // Another has the range that it says, in place of both.
+    // Another device gets the range that it returns, in place of both.
     replace::<R>(&mut devices, 0, 5, (0x18, 0x1f));
     let owners = [0x10, 0x18, 0x40].map(|at| owner::<R>(&devices, at));
     assert_eq!(owners, [None, Some(5), None]);
@@ -303,7 +302,7 @@ fn a_destructor_that_unwinds_leaves_the_registry_usable() {
     assert_eq!(owner::<PortRange>(&devices, 0x20), Some(4));
 }
 
-/// A device that counts how often its range is asked for, and panics the `unwinds`th time.
+/// A device that counts the reads of its range, and panics at the `unwinds`th.
 fn asked(count: &Arc<AtomicUsize>, unwinds: usize) -> Arc<impl BaseDeviceOps<PortRange> + use<>> {
     let count = count.clone();
     ranged(move || {
@@ -335,7 +334,7 @@ fn a_range_is_read_once_when_added_and_not_when_put_back() {
 
 #[test]
 fn a_range_that_unwinds_is_asked_for_again() {
-    // When it is added, the registry stays as it was; when it replaces another, the next use asks.
+    // When it is added, the registry is unchanged; when it replaces another device, the next use reads its range.
     let device = || asked(&Arc::default(), 1);
     let mut devices = two::<PortRange>();
     let added = device();

@@ -1,5 +1,5 @@
-//! The IVC range: no device comes into it; and random sequences of allocations and releases, held
-//! against a naive list of pages and against the allocator of crate `axdevice` 0.4.10.
+//! The IVC range: no device gets into it. Random sequences of allocations and releases are compared with a naive list
+//! of pages and with the allocator of crate `axdevice` 0.4.10.
 
 use ax_errno::AxError;
 use axaddrspace::{
@@ -24,7 +24,7 @@ const HUGE: usize = usize::MAX / 2 / PAGE;
 struct Pages(Vec<bool>);
 
 impl Pages {
-    /// The smallest free piece that holds `count` pages, the lowest of equals.
+    /// The smallest free piece that holds `count` pages, the lowest of equal pieces.
     fn best_fit(&self, count: usize) -> Option<usize> {
         let free = |page: usize| self.0.get(page) == Some(&false);
         let starts = (0..self.0.len()).filter(|&p| free(p) && (p == 0 || !free(p - 1)));
@@ -39,11 +39,11 @@ impl Pages {
         self.0[first..first + count].fill(taken);
     }
 
-    /// The pages of a release that frees something: its first page and how many.
+    /// The pages of a release that frees something: the first page and their number.
     ///
-    /// Any other is the difference from 0.4.10: there, to release what is not wholly allocated
-    /// panics or corrupts the list of free pieces, so that it is not asked. Ours refuses it. One that
-    /// is not on a page boundary is of this kind, since no page is then wholly released.
+    /// Any other release is the difference from 0.4.10. There, a release of pages that are not all allocated panics or
+    /// corrupts the list of free pieces, so this test does not make it there. Ours refuses it. A release that is not on
+    /// a page boundary is of this kind, because no page is then wholly released.
     fn released(&self, addr: usize, size: usize) -> Option<(usize, usize)> {
         let offset = addr.checked_sub(BASE)?;
         let (first, count) = (offset / PAGE, size / PAGE);
@@ -60,9 +60,9 @@ impl Pages {
 enum Op {
     /// A number of pages and bytes.
     Alloc(usize, usize),
-    /// One of the allocations that were made, without this number of pages at either end.
+    /// One of the earlier allocations, without this number of pages at either end.
     ReleaseOne(usize, usize, usize),
-    /// Whatever.
+    /// An arbitrary address and size.
     Release(usize, usize),
 }
 
@@ -157,7 +157,7 @@ impl Trio {
         }
     }
 
-    /// Nothing that was refused has changed anything: the free pages are those of the model.
+    /// No refused operation has changed anything: the free pages are those of the model.
     fn drain(&mut self) -> Result<(), TestCaseError> {
         let free = self.pages.0.iter().filter(|&&taken| !taken).count();
         for _ in 0..=free {
@@ -241,7 +241,7 @@ fn no_device_is_added_moved_or_mapped_into_the_ivc_range() {
         assert_eq!(update.unwrap_err(), refusal);
         assert_eq!(devices.snapshot().to_string(), map);
     }
-    // An update is judged by its result.
+    // Only the result of an update counts.
     let inside = Mmio::covering(BASE, BASE);
     let update = devices.update(|batch| {
         batch.map(id, inside)?;
@@ -298,6 +298,6 @@ fn what_iter_mut_puts_into_the_ivc_range_is_put_back() {
     }
     *devices.iter_mut_mmio_dev().next().unwrap() = Recorder::<Mmio>::silent(2, BASE - 1, BASE - 1);
     assert!(Mmio::read(&devices, BASE - 1, AccessWidth::Byte).is_ok());
-    // The range is kept free by the tables that were published then too.
+    // The tables that were published then also keep the range free.
     assert!(devices.add_mmio_dev(memory(BASE, BASE)).is_err());
 }

@@ -1,5 +1,5 @@
-//! What `iter_*` has lent lives until the next `iter_mut_*`, or as long as the registry; what was only
-//! looked at dies when it is removed.
+//! A device that `iter_*` has lent lives until the next `iter_mut_*`, or as long as the registry. A device that was
+//! only looked at is dropped when it is removed.
 
 use std::sync::{Arc, Weak};
 
@@ -10,7 +10,7 @@ use support::{Access, Bus, Recorder, device, device_of, shared_registry, size};
 
 const BYTE: AccessWidth = AccessWidth::Byte;
 
-/// A device at one address, that the registry alone holds.
+/// A device at one address, which only the registry holds.
 fn add<R: Bus>(devices: &SharedVmDevices, at: usize) -> (DeviceId, Weak<Recorder<R>>) {
     let device = Recorder::silent(0, at, at);
     (
@@ -68,7 +68,7 @@ fn a_device_that_was_lent_lives_as_long_as_the_registry<R: Bus>() {
     drop(given);
     devices.reclaim();
     assert_eq!((device.strong_count(), R::count(&devices)), (1, 0));
-    // Others come and go.
+    // Others are added and removed.
     let (other, same_place) = add::<R>(&devices, 7);
     drop(devices.remove(other).unwrap());
     devices.reclaim();
@@ -86,7 +86,7 @@ fn a_device_that_was_lent_lives_until_the_next_iter_mut<R: Bus>() {
     assert_eq!(device.strong_count(), 1);
     assert_eq!(R::all_mut(&mut devices).len(), 0);
     assert_eq!(device.strong_count(), 0);
-    // Another is lent anew.
+    // Another device is lent.
     let (id, device) = add::<R>(&devices, 7);
     assert_eq!(R::all(&devices).len(), 1);
     drop(devices.remove(id).unwrap());

@@ -19,7 +19,7 @@ use axvmconfig::{EmulatedDeviceConfig, EmulatedDeviceType::Console};
 use static_assertions::{assert_impl_all, assert_not_impl_any};
 use support::{Access, Bus, Recorder, device, read_of, registry, shared_registry, size};
 
-// A registry with a listener can be shared as one without.
+// A registry with a listener can be shared like one without.
 assert_impl_all!(SharedVmDevices: Send, Sync);
 assert_not_impl_any!(AxVmDevices: Send, Sync);
 assert_impl_all!(dyn Listener: Send, Sync);
@@ -27,7 +27,7 @@ assert_impl_all!(dyn Listener: Send, Sync);
 const BYTE: AccessWidth = AccessWidth::Byte;
 const VETO: Veto = Veto::new("no doorbell is left").with_code(28);
 
-/// Records each difference, once `before` and `after` got it.
+/// Records each difference after both `before` and `after` got it.
 #[derive(Default)]
 struct Scribe {
     announced: Mutex<Option<Difference>>,
@@ -91,7 +91,7 @@ fn every_change_is_told<R: Bus>() {
     devices.reindex(id).unwrap();
     let moved = (vec![on::<R>(id, 0x50, 0x5f)], vec![on::<R>(id, 0x60, 0x6f)]);
     assert_eq!(scribe.told(), [moved]);
-    // It is where it says that it is.
+    // The device is already at the range that it returns.
     devices.reindex(id).unwrap();
     assert_eq!(scribe.told(), []);
     let (heir, _) = devices
@@ -140,7 +140,7 @@ fn iter_mut_is_told_at_the_first_use<R: Bus>() {
     let id = R::add(&devices, Recorder::silent(1, 0x10, 0x1f)).unwrap();
     let other = R::add(&devices, Recorder::silent(2, 0x20, 0x2f)).unwrap();
     scribe.told();
-    // Another device in the same place: another device answers, at the same place.
+    // Another device in the same range: that device answers there.
     *R::all_mut(&mut devices)[1] = Recorder::silent(3, 0x20, 0x2f);
     assert_eq!(R::read(&devices, 0x20, BYTE), read_of::<R>(3, 0x20));
     assert_eq!(scribe.told(), []);
@@ -149,7 +149,7 @@ fn iter_mut_is_told_at_the_first_use<R: Bus>() {
     assert_eq!(R::read(&devices, 0x40, BYTE), read_of::<R>(4, 0x40));
     let moved = (vec![on::<R>(id, 0x10, 0x1f)], vec![on::<R>(id, 0x40, 0x4f)]);
     assert_eq!(scribe.told(), [moved]);
-    // Refused: all is as it was.
+    // Refused: nothing has changed.
     scribe.vetoes.store(true, SeqCst);
     *R::all_mut(&mut devices)[1] = Recorder::silent(5, 0x50, 0x5f);
     assert_eq!(R::read(&devices, 0x50, BYTE), Err(AxError::NotFound));
@@ -160,14 +160,14 @@ fn iter_mut_is_told_at_the_first_use<R: Bus>() {
     assert_eq!(scribe.told(), [(vec![on::<R>(other, 0x20, 0x2f)], vec![])]);
 }
 
-/// Looks into its registry, and tries to change it, in each call.
+/// In each call, looks up devices in its registry and tries to change it.
 #[derive(Default)]
 struct Meddler {
     devices: Mutex<Weak<SharedVmDevices>>,
     met: Mutex<Vec<Met>>,
 }
 
-/// The result of a change, and whether there was a device at either of two places.
+/// The result of a change, and whether there was a device at each of two addresses.
 type Met = (Result<(), Refusal>, Vec<bool>);
 
 impl Meddler {
@@ -208,9 +208,9 @@ fn a_listener_sees_the_registry_before_and_after_and_does_not_change_it<R: Bus>(
         met,
         [(refused, vec![true, false]), (refused, vec![false, true])]
     );
-    // The devices that `iter_mut_*` has lent: before they are put back, nothing is found from inside.
+    // The devices that `iter_mut_*` has withdrawn: before they are put back, the listener finds none.
     *meddler.devices.lock().unwrap() = Weak::new();
-    let alone = Arc::get_mut(&mut devices).expect("nobody else has it");
+    let alone = Arc::get_mut(&mut devices).expect("the only reference");
     *R::all_mut(alone)[0] = Recorder::silent(2, 0x10, 0x1f);
     *meddler.devices.lock().unwrap() = Arc::downgrade(&devices);
     assert_eq!(R::read(&devices, 0x10, BYTE), read_of::<R>(2, 0x10));
@@ -221,7 +221,7 @@ fn a_listener_sees_the_registry_before_and_after_and_does_not_change_it<R: Bus>(
     );
 }
 
-/// A guest may move its device while another change is being made: it waits, and is reported in its turn.
+/// A guest may move its device while another change is being made: the move waits, and is reported after that change.
 fn devices_that_move_themselves_on_many_threads_take_turns<R: Bus>() {
     const THREADS: usize = 4;
     const MOVES: usize = size(200, 3);

@@ -1,6 +1,6 @@
-//! The registry through its public API, and only that.
+//! The registry, through its public API only.
 //!
-//! Each module is named after the module of the library that it tests. `common` is what they share.
+//! Each module is named after the module of the library that it tests. `common` is shared by all.
 
 #[macro_use]
 mod common;

@@ -1,5 +1,5 @@
-//! What handles count: which devices and which missed addresses the accesses were for, on every bus,
-//! whatever the shape of the access, and as a table with names.
+//! The counts of handles: accesses by device and by missed address, on every bus, for every kind of access, and as a
+//! table with names.
 
 use std::collections::BTreeMap;
 
@@ -65,7 +65,7 @@ fn counts_by_device_and_direction<R: Bus>() {
     let profile = vcpu.profile();
     assert_eq!(listed(&profile), [(b, 5, 4), (a, 0, 4)]);
     assert!(missed::<R>(&profile).is_empty());
-    // Accesses by `&self` are counted nowhere.
+    // Accesses through `&self` are not counted.
     assert!(R::read(&devices, 0, BYTE).is_ok());
     assert_eq!(vcpu.profile(), profile);
 }
@@ -93,7 +93,7 @@ fn counts_misses_and_crossings<R: Bus>() {
     }
 }
 
-/// String I/O, and what is split.
+/// String I/O, and accesses that are split.
 fn counts_every_access_of_an_exit<R: Bus>() {
     let devices = AxVmDevices::default().with_unmapped(Unmapped::Float);
     let id = add::<R>(&devices, 0, 0);
@@ -148,7 +148,7 @@ fn hot_plug_mixes_no_counts<R: Bus>() {
     let mut vcpus = [devices.dispatcher(), devices.dispatcher()];
     let mut exact = BTreeMap::<DeviceId, u64>::new();
     let mut there = Vec::new();
-    // Not more than handles remember of removed devices.
+    // No more removed devices than a handle remembers.
     for n in 0..20 {
         let first = n % 5 * 8;
         if n >= 5 {
@@ -180,7 +180,7 @@ fn hot_plug_mixes_no_counts<R: Bus>() {
     assert_eq!((profile.removed, profile.others), Default::default());
 }
 
-/// They come back with their ids, but not at their places: profiles of before and after fit together.
+/// They come back with their ids, but at other positions: profiles from before and after can be merged.
 fn devices_that_iter_mut_gives_back_keep_their_counts<R: Bus>() {
     let mut devices = registry();
     let ids = [0, 1, 2, 3].map(|n| add::<R>(&devices, n, n * 8));

@@ -1,4 +1,5 @@
-//! What `add_*` refuses, why, and that a refusal gives the device back and changes nothing.
+//! The additions that `add_*` refuses, the reasons, and that a refusal returns the device and
+//! changes nothing.
 
 use std::{error::Error, sync::Arc};
 
@@ -10,7 +11,7 @@ use axaddrspace::{
 use axdevice::{AxVmDevices, BusId, Refusal, Span};
 use support::{Bus, Journal, Recorder, registry, span};
 
-/// Asserts that a device with this range is refused for that reason, and comes back.
+/// Asserts that a device with this range is refused for that reason, and is returned.
 fn refused<R: Bus>(devices: &AxVmDevices, range: R, refusal: Refusal, error: AxError) {
     let before = devices.snapshot().to_string();
     let device = Recorder::new(9, range, &Journal::default());

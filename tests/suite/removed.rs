@@ -1,4 +1,4 @@
-//! [`Removed`]: a device says when the last vCPU has left it, and is given then.
+//! [`Removed`]: it reports when the last vCPU has left the device, and then returns the device.
 
 use std::{
     error::Error,
@@ -43,14 +43,14 @@ fn a_handle_holds_what_was_removed_until_it_looks_again<R: Bus>() {
         R::add(&devices, Recorder::silent(1, 0x40, 0x40)).unwrap();
         let id = R::add(&devices, device.clone()).unwrap();
         let mut vcpu = devices.dispatcher();
-        // One that holds tables from before the device, and one that does not hold any.
+        // One handle that holds tables from before the device, and one that holds none.
         let mut parked = devices.dispatcher();
         parked.refresh();
         parked.park();
         assert!(R::vcpu_read(&mut vcpu, 0x10, BYTE).is_ok());
         let removed = devices.remove(id).unwrap();
         assert_eq!((removed.holders(), removed.is_quiescent()), (1, false));
-        // Changes do not end it, nor does dispatching without that handle.
+        // Neither changes nor dispatches without that handle end it.
         R::add(&devices, Recorder::silent(2, 0x80, 0x80)).unwrap();
         assert!(R::read(&devices, 0x80, BYTE).is_ok());
         let removed = removed.wait(3).expect_err("the handle holds it");
@@ -96,7 +96,7 @@ fn what_the_caller_holds_does_not_count<R: Bus>() {
     assert!(Arc::ptr_eq(&given, &found) && Arc::ptr_eq(&given, lent[0]));
     assert!(Arc::ptr_eq(&given, &R::listed(&snapshot)[0].2));
     drop((lent, found, snapshot));
-    // The loan is the registry's, for as long as it is borrowed, but no way in.
+    // The registry keeps the lent device while it is borrowed, but no vCPU can reach it.
     assert_eq!(R::all(&devices).len(), 0);
 }
 
@@ -127,7 +127,7 @@ fn from_its_own_handler_waiting_ends_and_gives_the_removal_back<R: Bus>() {
             assert!(R::find(&*devices, at).is_none(), "unlinked at once");
             assert!(!removed.is_quiescent() && removed.holders() > 0);
             let removed = removed.wait(0).unwrap_err().wait(50).unwrap_err();
-            // Others may take its place while it runs.
+            // Other devices may take its range while its handler runs.
             R::add(&*devices, Recorder::silent(1, 0, 7)).unwrap();
             *left.lock().unwrap() = Some(removed);
             Ok(5)
@@ -152,7 +152,7 @@ fn waiting_for_a_time_gives_up_and_says_why<R: Bus>() {
     let id = R::add(&devices, Recorder::silent(0, 0x10, 0x1f)).unwrap();
     let mut vcpus = [devices.dispatcher(), devices.dispatcher()];
     assert!(R::vcpu_read(&mut vcpus[0], 0x10, BYTE).is_ok());
-    // A neighbour, so that the other handle's tables list the device a second time.
+    // Another device: the other handle's tables then list the device a second time.
     R::add(&devices, Recorder::silent(1, 0x20, 0x2f)).unwrap();
     assert!(R::vcpu_read(&mut vcpus[1], 0x10, BYTE).is_ok());
     let mut removed = devices.remove(id).unwrap();
@@ -162,13 +162,13 @@ fn waiting_for_a_time_gives_up_and_says_why<R: Bus>() {
         removed = removed.wait_timeout(TIME).expect_err("a handle holds it");
         assert!(start.elapsed() >= TIME);
         assert_eq!((removed.id(), removed.holders()), (id, holders));
-        // It is the error that says so.
+        // The error has the same text.
         let error: &dyn Error = &removed;
         assert_eq!(error.to_string(), format!("{in_use}{holds}"));
         assert!(error.source().is_none());
         vcpus[holders - 1].park();
     }
-    // Without time there is one look.
+    // With no time there is one check.
     let device = removed
         .wait_timeout(Duration::ZERO)
         .expect("no handle holds it");
@@ -188,10 +188,10 @@ fn waiting_for_a_time_ends_when_another_thread_parks<R: Bus>() {
             assert!(R::vcpu_read(&mut vcpu, 0x10, BYTE).is_ok());
             holds.send(()).unwrap();
             waited.recv().unwrap();
-            // Until the other most likely sleeps.
+            // By then the other thread most likely sleeps.
             thread::sleep(Duration::from_millis(10));
             vcpu.park();
-            // Parked, and not gone.
+            // The handle is parked, not dropped.
             waited.recv().unwrap_err();
         });
         held.recv().unwrap();
@@ -233,7 +233,7 @@ fn a_device_is_not_quiescent_while_a_vcpu_is_inside() {
         assert_eq!(removed.holders(), 1);
         let removed = removed.wait(20).unwrap_err();
         barriers.1.wait();
-        // It is on its way out, which takes as long as it takes.
+        // The vCPU is leaving, which may take any time.
         let device = removed.wait(usize::MAX).unwrap();
         assert_eq!(vcpu.join().unwrap(), Ok(6));
         assert_eq!(Arc::strong_count(&PortRange::unwrapped(device).unwrap()), 1);
@@ -261,7 +261,7 @@ fn waiting_ends_when_every_vcpu_was_kicked() {
                     _ => vcpu.park(),
                 }
                 says.send(()).unwrap();
-                // In its guest again.
+                // The vCPU is in its guest again.
                 kicked.recv().unwrap_err();
             });
             kick
@@ -290,7 +290,7 @@ fn a_removal_may_be_dropped_before_it_is_quiescent() {
     devices.reclaim();
     assert!(graves.lock().is_empty(), "the handle holds the tables");
     vcpu.park();
-    assert!(graves.lock().is_empty(), "letting go drops nothing");
+    assert!(graves.lock().is_empty(), "`park` drops no device");
     let sweeper = thread::scope(|scope| {
         let sweeper = scope.spawn(|| {
             devices.reclaim();
@@ -361,8 +361,8 @@ fn a_handler_that_removes_itself_and_unwinds_is_quiescent_afterwards() {
     assert!(removed.wait(0).is_ok());
 }
 
-/// Adds, moves and removes a device in the destructor of another; counts the destructors in which that device
-/// was quiescent at once.
+/// Adds, moves and removes a device in the destructor of another; counts the destructors in which that device was
+/// immediately quiescent.
 fn avenge(devices: &SharedVmDevices, quiescent: &AtomicUsize) {
     let heir = devices
         .add_port_dev(Recorder::silent(1, 0x10, 0x17))

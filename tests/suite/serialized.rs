@@ -32,7 +32,7 @@ fn threads_lose_no_update_of_a_device_that_is_not_sync() {
     let counter = bare_device::<PortRange>(0x70, 0x77, move |Access { written, .. }| {
         let seen = count.get();
         if written.is_some() {
-            // Time for another thread to get in between.
+            // Time for another thread to enter in between.
             (0..20).for_each(|_| std::hint::spin_loop());
             count.set(seen + 1);
         }
@@ -97,7 +97,7 @@ fn an_access_waits_for_the_one_before_it() {
     }
 }
 
-/// A serialized device at port 0, which does `act` in its own handler with the registry.
+/// A serialized device at port 0, which calls `act` with the registry in its own handler.
 fn with_handler<T: Send + 'static>(
     act: impl Fn(&SharedVmDevices) -> T + Send + 'static,
 ) -> (Arc<SharedVmDevices>, Arc<Mutex<Vec<T>>>) {
@@ -135,7 +135,7 @@ fn adding_it_again_from_its_own_handler_is_refused() {
     });
     assert_eq!(devices.handle_port_read(Port(0), DWORD), Ok(5));
     let refusal = results.lock().unwrap()[0];
-    // Its lock is taken, so that it says it has an empty range.
+    // Its lock is taken, so it returns an empty range.
     assert!(matches!(refusal, Refusal::Empty { .. }), "{refusal}");
     assert_eq!(devices.iter_port_dev().count(), 1);
 }
@@ -204,7 +204,7 @@ fn two_devices_that_call_each_other_end() {
             .add_mmio_dev(Arc::new(Serialized::new(device)))
             .unwrap();
     }
-    // Round to the first, which is busy; the error comes back through both.
+    // The accesses go round to the first device, which is busy; the error returns through both.
     for at in [0x00, 0x10] {
         let read = GuestPhysAddrRange::read(&*devices, at, DWORD);
         assert_eq!(read, Err(AxError::ResourceBusy));

@@ -84,7 +84,7 @@ fn is_a_copy<R: Bus>() {
     assert_eq!(old.to_string(), map);
     assert_eq!(R::listed(&old).len(), 1);
     assert_eq!(R::listed(&devices.snapshot()).len(), 2);
-    // It outlives the registry, and so does what it lists.
+    // It outlives the registry, and so do its devices.
     drop(devices);
     assert_eq!(R::listed(&old)[0].0, id);
     assert_eq!(Arc::strong_count(&device), 2);

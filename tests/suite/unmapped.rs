@@ -1,4 +1,4 @@
-//! What an access does that no device answers: every policy, for holes and for crossings.
+//! An access that no device answers: every policy, for holes and for crossings.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -27,7 +27,7 @@ fn outcome(access: impl FnOnce() -> AxResult<usize>) -> Outcome {
     }
 }
 
-/// The result of a miss: of a read, or of a write if it is `Ok`. It is a `direction` of what is `at` an address.
+/// The result of a miss: of a read, or of a write if it is `Ok`. The access is a `direction` at address `at`.
 fn expected<R: Bus>(
     policy: Unmapped,
     crosses: bool,
@@ -61,7 +61,7 @@ fn every_policy_answers_holes_and_crossings<R: Bus>() {
                 let expected = |direction| expected::<R>(policy, crosses, width, (direction, at));
                 let read = outcome(|| R::read(&devices, at, width));
                 assert_eq!(read, expected("read"), "{case}");
-                // A write that floats gives nothing: let it count as what the read gave.
+                // A write that floats returns no value: use the value of the read.
                 let write = || R::write(&devices, at, width, 7).map(|()| floating::<R>(width));
                 assert_eq!(outcome(write), expected("write"), "{case}");
             }

@@ -1,4 +1,4 @@
-//! How long a test goes on.
+//! The duration of a test.
 
 use std::{
     env,
@@ -6,7 +6,7 @@ use std::{
 };
 use support::size;
 
-/// As many seconds as the environment says, or `default`.
+/// The number of seconds in the environment, or `default`.
 pub(crate) fn seconds_or(default: u64) -> Duration {
     let seconds = env::var("AXDEVICE_TORTURE_SECONDS").map_or(default, |seconds| {
         seconds.parse().expect("a number of seconds")
@@ -14,15 +14,15 @@ pub(crate) fn seconds_or(default: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// A time, and a number of rounds in any case.
+/// A minimum time, and a minimum number of rounds.
 pub(crate) struct Budget {
     until: Instant,
     rounds: usize,
 }
 
 impl Budget {
-    /// As many seconds as the environment says or one, and `rounds` rounds at least. Under Miri, whose
-    /// clock is no measure, `miri` rounds alone.
+    /// The number of seconds in the environment, or one second, and at least `rounds` rounds. Under Miri, where the
+    /// clock does not measure real time, only `miri` rounds.
     pub(crate) fn new(rounds: usize, miri: usize) -> Self {
         let time = if cfg!(miri) {
             Duration::ZERO

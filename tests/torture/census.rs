@@ -1,4 +1,4 @@
-//! The devices that a test makes: what is seen in them too late, and where they end.
+//! The devices that a test makes: accesses to them that come too late, and the threads that drop them.
 
 use std::{
     any::Any,
@@ -21,7 +21,7 @@ use axdevice::{Dispatcher, Removed, SharedVmDevices, ThreadSafe};
 use axdevice_base::BaseDeviceOps;
 use support::{Access, Device, size};
 
-/// The width of every access: a whole generation passes.
+/// The width of every access: a generation fits in it.
 const WIDTH: AccessWidth = AccessWidth::Qword;
 
 thread_local! {
@@ -37,24 +37,24 @@ pub(crate) fn only_reads() {
 /// A poisoned device.
 type Body = Arc<dyn BaseDeviceOps<GuestPhysAddrRange> + Send + Sync>;
 
-/// Counts devices, and what went wrong with them.
+/// Counts devices, and errors with them.
 #[derive(Default)]
 pub(crate) struct Census {
     born: AtomicU64,
     dead: AtomicU64,
-    /// Looks that saw poison.
+    /// Accesses that saw poison.
     late: AtomicUsize,
-    /// Devices that a thread dropped which only reads.
+    /// Devices that were dropped by a thread that only reads.
     misplaced: AtomicUsize,
-    /// How many removals were left.
+    /// The number of removals that were left.
     left: AtomicUsize,
-    /// Devices that were removed, and are perhaps not quiescent yet.
+    /// Removed devices that may not be quiescent yet.
     leaving: Mutex<Vec<Removed<ThreadSafe>>>,
-    /// Poisoned ones, which stay for a while, so that they can be seen.
+    /// Poisoned devices, which stay for a while, to detect late accesses.
     morgue: Mutex<VecDeque<Body>>,
 }
 
-/// How many poisoned devices stay.
+/// The number of poisoned devices that stay.
 const MORGUE: usize = 64;
 
 impl Census {
@@ -66,13 +66,13 @@ impl Census {
         self.misplaced.load(Acquire)
     }
 
-    /// How many devices have been made and not been dropped.
+    /// The number of devices that were made and not dropped.
     pub(crate) fn alive(&self) -> u64 {
         self.born.load(Acquire) - self.dead.load(Acquire)
     }
 
-    /// Leaves a removed device to [`bury_left`](Self::bury_left): for a thread that cannot wait. Of every third
-    /// nothing is kept, so that it goes with the last table that lists it.
+    /// Leaves a removed device to [`bury_left`](Self::bury_left): for a thread that cannot wait. Every third device is
+    /// not kept, so it is dropped with the last table that lists it.
     pub(crate) fn leave(&self, removed: Removed<ThreadSafe>) {
         if !self.left.fetch_add(1, Relaxed).is_multiple_of(3) {
             self.leaving.lock().unwrap().push(removed);
@@ -85,7 +85,7 @@ impl Census {
         let mut leaving = mem::take(&mut *self.leaving.lock().unwrap());
         let quiescent = leaving.extract_if(.., |removed| removed.is_quiescent());
         for removed in quiescent {
-            self.poison(removed.wait(0).expect("what is quiescent stays it"));
+            self.poison(removed.wait(0).expect("it remains quiescent"));
         }
         let mut left = self.leaving.lock().unwrap();
         left.append(&mut leaving);
@@ -103,11 +103,7 @@ impl Census {
 
     /// Asserts that all went well, now that the registry is gone.
     pub(crate) fn close(&self) {
-        assert_eq!(
-            self.bury_left(),
-            0,
-            "nobody is left to be inside of a device"
-        );
+        assert_eq!(self.bury_left(), 0, "no vCPU can be inside a device");
         self.morgue.lock().unwrap().clear();
         assert_eq!(self.late(), 0, "accesses to devices that were quiescent");
         assert_eq!(self.misplaced(), 0, "devices dropped by readers");
@@ -134,15 +130,14 @@ pub(crate) struct Victim {
     /// The value of a read.
     generation: usize,
     mark: AtomicU64,
-    /// The same without atomics, so that tools see a race where nothing orders an access before the
-    /// poison.
+    /// The same without atomics: tools then report a race if an access is not ordered before the poison.
     plain: u64,
     census: Arc<Census>,
     act: Box<Act>,
 }
 
 impl Victim {
-    /// A device that is entered, left after a while, and does nothing besides.
+    /// A device that a vCPU enters and leaves after a while, with no other action.
     pub(crate) fn idle(
         first: usize,
         length: usize,
@@ -200,7 +195,7 @@ impl Victim {
     }
 }
 
-/// Poisons a device that is quiescent; gives it back.
+/// Poisons a device that is quiescent, and returns it.
 fn poisoned(device: axdevice::Device<ThreadSafe>) -> Body {
     let axdevice::Device::Mmio(mut device) = device else {
         panic!("all victims are on one bus");
@@ -228,7 +223,7 @@ pub(crate) fn range(first: usize, length: usize) -> GuestPhysAddrRange {
     GuestPhysAddrRange::from_start_size(first.into(), length)
 }
 
-/// The kinds of vCPU: what each of them dispatches by.
+/// The kinds of vCPU, by the object that each dispatches through.
 #[expect(
     clippy::large_enum_variant,
     reason = "there is one for each thread, and it stays where it is"
@@ -241,7 +236,7 @@ pub(crate) enum Vcpu<'r> {
 }
 
 impl<'r> Vcpu<'r> {
-    /// The `nth` vCPU: of each kind every other.
+    /// The `nth` vCPU: the two kinds alternate.
     pub(crate) fn new(devices: &'r SharedVmDevices, nth: usize) -> Self {
         match nth % 2 {
             0 => Self::Registry(devices),
@@ -263,7 +258,7 @@ impl<'r> Vcpu<'r> {
         }
     }
 
-    /// As at the end of a run in the guest.
+    /// Parks the handle, as after a run in the guest.
     pub(crate) fn park(&mut self) {
         if let Self::Handle(vcpu) = self {
             vcpu.park();
@@ -271,5 +266,5 @@ impl<'r> Vcpu<'r> {
     }
 }
 
-/// How many vCPUs there are, half of either kind.
+/// The number of vCPUs, half of each kind.
 pub(crate) const VCPUS: usize = size(4, 2);

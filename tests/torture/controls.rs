@@ -1,4 +1,4 @@
-//! That the census sees what it is there to see.
+//! The check that the census detects the errors that it must detect.
 
 use std::{
     sync::{Arc, Barrier, Mutex},
@@ -8,7 +8,7 @@ use support::shared_registry;
 
 use crate::census::{Census, Vcpu, Victim, only_reads};
 
-/// Removes a device, and takes that for quiescent, while a vCPU is inside.
+/// Removes a device, and treats it as quiescent while a vCPU is inside.
 #[test]
 fn poison_that_does_not_wait_is_seen() {
     for nth in 0..2 {

@@ -1,16 +1,16 @@
-//! Which core a thread runs on.
+//! The core on which a thread runs.
 
 use core_affinity::CoreId;
 
-/// A core, where threads can choose.
+/// A core, if threads can choose one.
 #[derive(Clone, Copy)]
 pub(crate) struct Core(Option<CoreId>);
 
 impl Core {
     /// The `nth` pair of the cores that this process may use, or an earlier one if there are fewer.
     ///
-    /// Where there is one core, or no choice, threads run where the scheduler puts them. So they do
-    /// under Miri, which interrupts them anywhere by itself.
+    /// If there is only one core, or no choice, threads run where the scheduler places them. The
+    /// same applies under Miri, which interrupts them anywhere.
     pub(crate) fn pair(nth: usize) -> [Self; 2] {
         let cores = if cfg!(miri) {
             None

@@ -1,13 +1,12 @@
-//! Long, hard use of the registry under many threads: devices come, move and go as fast as they can
-//! while vCPUs access them, and none is ever called when no vCPU should be inside it.
+//! Long, heavy use of the registry by many threads. Devices are added, moved and removed as fast as possible while
+//! vCPUs access them. No device is ever called when no vCPU should be inside it.
 //!
-//! Each test takes a second or two; with `AXDEVICE_TORTURE_SECONDS` it takes as long as that says
-//! (`.ci/torture.sh`). `census` and `budget` are what the tests share; every other module is one way
-//! of use.
+//! Each test takes one or two seconds, or the number of seconds in `AXDEVICE_TORTURE_SECONDS` (`.ci/torture.sh`). The
+//! tests share `census` and `budget`; every other module is one kind of use.
 //!
-//! Every device is overwritten with poison as soon as its removal says that it is quiescent, and
-//! looks at each access whether it is. When a test ends, every device that it made has been dropped
-//! once, and none by a thread that only reads.
+//! Every device is overwritten with poison as soon as its removal reports that it is quiescent, and checks for poison
+//! at each access. When a test ends, every device that it made has been dropped once, and never by a thread that only
+//! reads.
 
 mod budget;
 mod census;

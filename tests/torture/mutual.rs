@@ -26,7 +26,7 @@ const LENGTH: usize = 0x10;
 /// The number of places. Every device may move to any of them.
 const PLACES: usize = 6;
 
-/// The two devices, and what they do to each other.
+/// The two devices, and their changes of each other.
 struct Duel {
     devices: Weak<SharedVmDevices>,
     census: Arc<Census>,
@@ -52,7 +52,7 @@ impl Duel {
         })
     }
 
-    /// Has a device on this side, in the first place that is free, if there is none.
+    /// Adds a device on this side, in the first free place, if there is none.
     fn enlist(self: &Arc<Self>, side: usize) {
         let devices = self.devices.upgrade().expect("the test has it");
         let mut on_side = self.sides[side].lock().unwrap();
@@ -68,7 +68,8 @@ impl Duel {
         }
     }
 
-    /// The action of the handler on this side: it moves or removes the other, which may be inside its own.
+    /// The action of the handler on this side: it moves or removes the other device, which may be inside its own
+    /// handler.
     fn strike(self: &Arc<Self>, side: usize) {
         let _inside = self.locks[side].lock().unwrap();
         let devices = self.devices.upgrade().expect("the test has it");
@@ -97,7 +98,7 @@ impl Duel {
         }
     }
 
-    /// Whether both have happened often enough to prove something.
+    /// Whether both have happened often enough for the test.
     fn is_over(&self) -> bool {
         let enough = size(100, 1);
         self.moves.load(Relaxed) >= enough && self.removals.load(Relaxed) >= enough

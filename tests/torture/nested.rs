@@ -18,8 +18,8 @@ use crate::{
     watchdog::Watchdog,
 };
 
-/// How deep the accesses of one vCPU are nested: more than the slot cell has slots. Under Miri, where
-/// that takes minutes, more than a thread has with arc-swap.
+/// The depth of the nested accesses of one vCPU: more than the slots of the slot cell. Under Miri, where that takes
+/// minutes, more than the slots of a thread with arc-swap.
 const DEPTH: usize = size(66, 9);
 
 const LENGTH: usize = 0x10;
@@ -31,7 +31,7 @@ const LANE: usize = 4 * DEPTH * LENGTH;
 struct Mine {
     devices: Weak<SharedVmDevices>,
     census: Arc<Census>,
-    /// Whether no other vCPU accesses devices, so that a device is quiescent once its access is over.
+    /// Whether no other vCPU accesses devices. A device is then quiescent when its access is over.
     alone: bool,
     deepest: AtomicUsize,
 }
@@ -46,7 +46,7 @@ impl Mine {
         })
     }
 
-    /// Maps the device of a level, and gives its id.
+    /// Maps the device of a level, and returns its id.
     fn map(self: &Arc<Self>, lane: usize, level: usize) -> DeviceId {
         let (mine, own) = (self.clone(), Arc::new(OnceLock::new()));
         let id = own.clone();
@@ -60,8 +60,8 @@ impl Mine {
         id
     }
 
-    /// A device's action in an access: it maps the next, accesses that, and unmaps it, by
-    /// itself if that did not do it.
+    /// A device's action in an access: it maps the next device, accesses it, and unmaps it, unless that device has
+    /// unmapped itself.
     fn dig(self: &Arc<Self>, lane: usize, level: usize, own: DeviceId) {
         self.deepest.fetch_max(level, Relaxed);
         let devices = self.devices.upgrade().expect("the test has it");
@@ -77,7 +77,7 @@ impl Mine {
             assert!(devices.find_mmio_dev(first.into()).is_none());
         }
         if unmaps_itself(level) {
-            // Out of the way first, which another lane's devices are not.
+            // First out of the way, to a range that no other lane uses.
             let aside = lane * LANE + (2 * DEPTH + level) * LENGTH;
             devices.move_to(own, range(aside, LENGTH)).unwrap();
             let removed = devices.remove(own).unwrap();

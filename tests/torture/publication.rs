@@ -1,5 +1,5 @@
-//! vCPUs under constant publication: each sees every place as it was at some instant during its
-//! access, and no device that is quiescent.
+//! vCPUs under constant publication: each sees every place in its state at some instant during its
+//! access, and no quiescent device.
 
 use std::{
     array,
@@ -24,8 +24,8 @@ use crate::{
 const PLACES: usize = 8;
 const LENGTH: usize = 0x10;
 
-/// The publications about a place. The numbers of its changes: after an odd one a device is there,
-/// of which the number is the generation; after an even one none is.
+/// The publications about a place. Its changes are numbered: after an odd number there is a device,
+/// with this number as its generation; after an even number there is none.
 #[derive(Default)]
 struct Place {
     begun: AtomicUsize,
@@ -40,7 +40,7 @@ impl Place {
         self.done.store(number, Release);
     }
 
-    /// Asserts that what a vCPU sees was there at some instant while it looked.
+    /// Asserts that the state that a vCPU sees existed at some instant during its access.
     fn check(&self, see: impl FnOnce() -> Result<usize, AxError>) {
         let earliest = self.done.load(Acquire);
         let seen = see();
@@ -54,7 +54,7 @@ impl Place {
             Err(error) => {
                 assert_eq!(error, AxError::NotFound);
                 let empty = possible.clone().any(|change| change % 2 == 0);
-                assert!(empty, "nobody, between changes {possible:?}");
+                assert!(empty, "no device, between changes {possible:?}");
             }
         }
     }
@@ -94,7 +94,7 @@ fn vcpus_see_what_is_there_and_nothing_that_is_gone() {
                 }
                 Some(id) => census.leave(devices.remove(id).unwrap()),
             });
-            // Removals pile up for a while, so that publication does not wait for the vCPUs.
+            // Removals accumulate for a while, because publication must not wait for the vCPUs.
             if census.bury_left() > 32 {
                 thread::yield_now();
             }

@@ -21,7 +21,7 @@ const LENGTH: usize = 0x10;
 const HERE: usize = 0x1000;
 const THERE: usize = 0x2000;
 
-/// The devices at the addresses right beside either range.
+/// The devices directly beside each range.
 const NEIGHBOURS: [usize; 4] = [HERE - LENGTH, HERE + LENGTH, THERE - LENGTH, THERE + LENGTH];
 
 /// The value of the wanderer; its neighbours are above, its rivals below.
@@ -31,8 +31,8 @@ fn span(first: usize, length: usize) -> Span {
     Span::new(first as u64, (first + length - 1) as u64).unwrap()
 }
 
-/// Moves the wanderer there, and back as soon as no rival is in its place; not back where the rivals
-/// have failed and will not go.
+/// Moves the wanderer there, and back as soon as no rival is in its place. Does not move it back if the rivals have
+/// failed and do not leave.
 fn wander(devices: &SharedVmDevices, wanderer: DeviceId, failed: impl Fn() -> bool) {
     assert_eq!(devices.move_to(wanderer, range(THERE, LENGTH)), Ok(()));
     loop {
@@ -57,7 +57,7 @@ fn wander(devices: &SharedVmDevices, wanderer: DeviceId, failed: impl Fn() -> bo
     }
 }
 
-/// Tries to add a rival where the wanderer was; removes it again. Returns whether it got in.
+/// Tries to add a rival in the wanderer's former range, and removes it again. Returns whether the addition succeeded.
 fn rival(
     devices: &SharedVmDevices,
     wanderer: DeviceId,
@@ -84,8 +84,8 @@ fn rival(
     }
 }
 
-/// Asserts that no address has two owners, that the wanderer is in one place, and that its neighbours
-/// are in theirs. For the thread alone that removes, since a snapshot holds devices.
+/// Asserts that no address has two owners, that the wanderer is in one place, and that its neighbours are in theirs.
+/// Only for the thread that removes devices, because a snapshot holds devices.
 fn check(devices: &SharedVmDevices, wanderer: DeviceId) {
     let snapshot = devices.snapshot();
     let rows = snapshot

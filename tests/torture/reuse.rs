@@ -23,7 +23,7 @@ use crate::{
 const FIRST: usize = 0x1000;
 const LENGTH: usize = 0x100;
 
-/// How the range changes hands.
+/// The way in which the range gets a new owner.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum By {
     /// Removed, then added: in between no device has it.

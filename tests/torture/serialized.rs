@@ -20,8 +20,8 @@ use crate::{budget::seconds_or, watchdog::Watchdog};
 
 const WIDTH: AccessWidth = AccessWidth::Dword;
 
-/// A port that reads as the number of accesses to it, this one included, and loses some if two vCPUs
-/// are inside. A write stays inside as many milliseconds as it says.
+/// A port that reads as the number of accesses to it, this one included, and loses some if two vCPUs are inside. A
+/// write stays inside for the written number of milliseconds.
 #[derive(Default)]
 struct Disk {
     accesses: Cell<usize>,
@@ -32,7 +32,7 @@ impl Disk {
     fn access(&self, access: Access) -> AxResult<usize> {
         match access.written {
             Some(milliseconds) => self.flush(Duration::from_millis(milliseconds as u64)),
-            // Most of the time of a vCPU is inside, as with a real device.
+            // A vCPU is inside most of the time, as with a real device.
             None => (0..size(200, 1)).for_each(|_| spin_loop()),
         }
         Ok(self.count())
@@ -62,7 +62,7 @@ fn read(devices: &SharedVmDevices) -> AxResult<usize> {
     devices.handle_port_read(Port(0x1f0), WIDTH)
 }
 
-/// Ten seconds, or as many as the environment says.
+/// Takes ten seconds, or the number of seconds in the environment.
 #[test]
 fn no_vcpu_starves() {
     let _watchdog = Watchdog::new("no_vcpu_starves");
@@ -77,7 +77,7 @@ fn no_vcpu_starves() {
     assert_eq!(read(&devices), Ok(made + 1), "no access is lost");
 }
 
-/// Two seconds: a vCPU that has lost its core, or that flushes, is inside for longer than any spin.
+/// Takes two seconds: a vCPU that has lost its core, or that flushes, is inside for longer than any spin.
 #[test]
 fn all_wait_for_one_that_stays_inside() {
     const OTHERS: usize = 4;
@@ -98,7 +98,7 @@ fn all_wait_for_one_that_stays_inside() {
             .into_iter()
             .map(|other| other.join().unwrap().unwrap())
             .collect();
-        assert!(!is_flushing.load(SeqCst), "nobody has got in beside it");
+        assert!(!is_flushing.load(SeqCst), "no vCPU has entered beside it");
         assert_eq!(flush.join().unwrap(), Ok(()));
         seen.sort_unstable();
         assert_eq!(seen, [2, 3, 4, 5], "the flush is the first");

@@ -1,14 +1,13 @@
 //! Two VMs in one process, whose registries change all the time: a vCPU reads the devices of its own
 //! VM only.
 //!
-//! Both tests fail with arc-swap 1.9.3 and 1.9.4 (arc-swap#210). There a load reads which tables are
-//! current, and then notes their address. If it is interrupted in between, its own VM may free these
-//! tables, and the other VM allocate its next ones at the same address. When the other VM replaces
-//! those in turn, it takes the note for that of a load of its own, and leaves its tables to the reader.
+//! Both tests fail with arc-swap 1.9.3 and 1.9.4 (arc-swap#210). There a load reads which tables are current, and then
+//! notes their address. If it is interrupted in between, its own VM may free these tables, and the other VM allocate
+//! its next ones at the same address. When the other VM replaces these tables, it treats the note as that of a load of
+//! its own, and leaves its tables to the reader.
 //!
-//! So one thread changes both registries by turns: what the one frees, the other allocates next. On
-//! another core the vCPU shares its time with threads that sleep and wake as fast as they can, which
-//! interrupt it anywhere.
+//! So one thread changes both registries alternately: the memory that one frees, the other allocates next. On another
+//! core the vCPU shares its time with threads that sleep and wake as fast as they can, which interrupt it anywhere.
 //!
 //! With 1.9.4, an optimised build and two cores, the tests fail within 2 seconds if the cores have
 //! little else to do, and within 20 if they are busy. In the one second of `cargo test` one of the two
@@ -34,14 +33,14 @@ use crate::{
 
 const LENGTH: usize = 0x10;
 const FIXED: usize = 0x1000;
-/// Where the device that moves can be.
+/// The possible places of the device that moves.
 const PLACES: [usize; 2] = [0x2000, 0x3000];
 
 /// The numbers of the VMs, which their devices read as.
 const OURS: usize = 1;
 const OTHER: usize = 2;
 
-/// How many threads interrupt the vCPU.
+/// The number of threads that interrupt the vCPU.
 const INTERRUPTERS: usize = size(4, 0);
 
 /// A VM with a device that stays and one that moves.
@@ -76,7 +75,7 @@ impl Vm {
     }
 }
 
-/// Changes both VMs by turns.
+/// Changes both VMs alternately.
 fn change(vms: &[Vm]) {
     for first in PLACES {
         for Vm { devices, moving } in vms {
@@ -122,7 +121,7 @@ fn run(nth: usize) {
     census.close();
 }
 
-/// Runs it on a thread of its own, since a thread stays on its core.
+/// Runs it on its own thread, because a thread stays on its core.
 fn apart(nth: usize) {
     thread::spawn(move || run(nth))
         .join()

@@ -1,4 +1,4 @@
-//! Ends the process when a test does not.
+//! Ends the process if a test makes no progress.
 
 use std::{
     process,
@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-/// How long nothing may happen.
+/// The longest time without progress.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A watchdog, for as long as it is kept.
@@ -22,7 +22,7 @@ impl Watchdog {
                 match fed.recv_timeout(PATIENCE) {
                     Ok(()) => (),
                     Err(RecvTimeoutError::Disconnected) => return,
-                    // Miri's clock is its own: there a deadlock shows by itself.
+                    // Miri has its own clock, and detects a deadlock itself.
                     Err(RecvTimeoutError::Timeout) if cfg!(miri) => (),
                     Err(RecvTimeoutError::Timeout) => {
                         eprintln!("{test} has not moved for {PATIENCE:?}");
@@ -34,7 +34,7 @@ impl Watchdog {
         Self(feed)
     }
 
-    /// Says that the test goes on.
+    /// Reports that the test makes progress.
     pub(crate) fn feed(&self) {
         self.0
             .send(())

@@ -1,5 +1,5 @@
-//! What a hypervisor does with the devices of a VM of axvm, which are this project's registry. With
-//! the published `axdevice` 0.4.10 this does not compile: the types and the methods are not there.
+//! A hypervisor's use of the devices of a VM of axvm, which are this project's registry. With the
+//! published `axdevice` 0.4.10 this does not compile: it lacks the types and the methods.
 #![no_std]
 
 extern crate alloc;
@@ -12,7 +12,7 @@ use axdevice::{AddError, AxVmDevices, DeviceId};
 use axdevice_base::{BaseDeviceOps, BaseMmioDeviceOps};
 use axvm::AxVM;
 
-/// axvm's devices, and there is but one type of that name.
+/// axvm's devices. There is only one type of that name.
 pub fn devices(vm: &AxVM) -> &axdevice::VmDevices<axdevice::Unbound> {
     vm.get_devices()
 }
@@ -28,7 +28,7 @@ pub fn hot_add(
 /// Prints the owners of addresses.
 pub fn memory_map(vm: &AxVM) -> String {
     let mut map = String::new();
-    write!(map, "{}", devices(vm).snapshot()).expect("a String takes everything");
+    write!(map, "{}", devices(vm).snapshot()).expect("a String accepts everything");
     map
 }
 

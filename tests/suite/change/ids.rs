@@ -9,7 +9,7 @@ fn an_unknown_device_is_refused_and_nothing_changes<R: Bus>() {
     let devices = registry();
     let id = R::add(&devices, Recorder::silent(0, 0, 7)).unwrap();
     let witness = R::add(&devices, Recorder::silent(1, 8, 15)).unwrap();
-    // Handed out, but for a device that was refused.
+    // This id is assigned to a device that is refused.
     let refused = R::add(&devices, Recorder::silent(2, 7, 8)).unwrap_err();
     assert!(matches!(refused.refusal(), Refusal::Overlap { owner, .. } if owner == id));
     let other = registry();
@@ -44,7 +44,7 @@ fn an_id_of_another_registry_is_unknown<R: Bus>() {
     let (devices, other) = (registry(), registry());
     let own = R::add(&devices, Recorder::silent(0, 0x10, 0x1f)).unwrap();
     let foreign = R::add(&other, Recorder::silent(1, 0x10, 0x1f)).unwrap();
-    // They look the same.
+    // They have the same number.
     assert_eq!(own.number(), foreign.number());
     assert_eq!(own.to_string(), foreign.to_string());
     assert_ne!(own, foreign);
@@ -95,7 +95,7 @@ fn ids_are_unique_and_grow_over_all_buses() {
     for n in 0..20 {
         ids.push(devices.add_mmio_dev(Recorder::silent(0, n, n)).unwrap());
         assert!(devices.add_mmio_dev(Recorder::silent(0, n, n)).is_err());
-        // Each bus downwards, so that the order is not that of the addresses.
+        // In descending order of addresses: the order of ids is not that of the addresses.
         ids.push(
             devices
                 .add_port_dev(Recorder::silent(0, 99 - n, 99 - n))

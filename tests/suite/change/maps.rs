@@ -1,4 +1,4 @@
-//! `map` and `unmap`: a device keeps its registration and its id, whatever ranges it has or has not.
+//! `map` and `unmap`: a device keeps its registration and its id, regardless of its ranges.
 
 use ax_errno::AxError;
 use axaddrspace::{
@@ -13,7 +13,7 @@ use support::{Bus, Recorder, answer, device_of, owners, read_of, registry, span}
 const BYTE: AccessWidth = AccessWidth::Byte;
 const QWORD: AccessWidth = AccessWidth::Qword;
 
-/// The devices that `for_each_*` visits, by address, which are those that a snapshot lists.
+/// The devices that `for_each_*` visits, by address: the same as in a snapshot.
 fn visited<R: Bus>(devices: &AxVmDevices) -> Vec<(DeviceId, R)> {
     let mut visited = Vec::new();
     R::for_each(devices, |id, range, _| visited.push((id, range)));
@@ -34,12 +34,12 @@ fn an_unmapped_device_keeps_its_registration_and_its_id<R: Bus>() {
         assert_eq!(missed, Err(AxError::NotFound));
         assert!(R::find(&devices, at).is_none());
     }
-    // It is not listed, and not visited; it is iterated over, in its place.
+    // It is not in a snapshot and not visited, but it is iterated over, at its position.
     assert_eq!(visited::<R>(&devices), [(other, sixteen(0x20))]);
     assert_eq!(R::count(&devices), 2);
     let ranges: Vec<_> = R::all(&devices).iter().map(|d| d.address_range()).collect();
     assert_eq!(ranges, [sixteen::<R>(0x10), sixteen(0x20)]);
-    // Somewhere else, where it was, under the same id.
+    // At another range and at the old one, with the same id.
     for first in [0x40, 0x10] {
         assert_eq!(devices.map(id, sixteen::<R>(first)), Ok(()));
         let at = first + 8;
@@ -106,7 +106,7 @@ fn a_device_with_two_ranges_is_listed_twice_and_iterated_over_once<R: Bus>() {
         assert_eq!(R::read(&devices, at, BYTE), read_of::<R>(1, at));
         assert_eq!(R::vcpu_read(&mut vcpu, at, BYTE), read_of::<R>(1, at));
     }
-    // It overlaps itself as it would another.
+    // It overlaps itself as it would overlap another device.
     let overlap = Refusal::Overlap {
         bus: R::BUS,
         wanted: span(0x0f, 0x1f),
@@ -120,10 +120,10 @@ fn a_device_with_two_ranges_is_listed_twice_and_iterated_over_once<R: Bus>() {
     assert_eq!(R::vcpu_read(&mut vcpu, 0x48, BYTE), Err(AxError::NotFound));
     assert_eq!(R::vcpu_read(&mut vcpu, 0x08, BYTE), read_of::<R>(1, 0x08));
     assert_eq!(devices.map(id, sixteen::<R>(0x40)), Ok(()));
-    // A move gives it one range in place of both.
+    // A move replaces both ranges by one.
     assert_eq!(devices.move_to(id, sixteen::<R>(0x08)), Ok(()));
     assert_eq!(visited::<R>(&devices), [(id, sixteen(0x08)), all[1]]);
-    // And so does the device, if it is asked.
+    // So does `reindex`, with the device's own range.
     assert_eq!(devices.map(id, sixteen::<R>(0x80)), Ok(()));
     assert_eq!(devices.reindex(id), Ok(()));
     assert_eq!(visited::<R>(&devices), all[1..]);

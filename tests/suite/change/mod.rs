@@ -16,12 +16,12 @@ mod reindex;
 mod removal;
 mod updates;
 
-/// How a BAR is moved.
+/// The way in which a BAR is moved.
 #[derive(Clone, Copy)]
 pub(super) enum By {
-    /// By saying where to, before it changes its own idea of its range.
+    /// By `move_to`, before the device changes its own range.
     MoveTo,
-    /// By having the registry ask, after that.
+    /// By `reindex`, after the device has changed its own range.
     Reindex,
 }
 

@@ -53,7 +53,7 @@ fn a_device_moves_over_itself<R: Bus>() {
     let id = R::add(&devices, Recorder::silent(0, 0x10, 0x1f)).unwrap();
     R::add(&devices, Recorder::silent(1, 0x08, 0x0f)).unwrap();
     R::add(&devices, Recorder::silent(2, 0x30, 0x30)).unwrap();
-    // Where it is, shifted, smaller, larger, to the ends of the bus and back.
+    // The same range, shifted, smaller, larger, to the ends of the bus and back.
     for (first, last) in [
         (0x10, 0x1f),
         (0x18, 0x27),
@@ -121,7 +121,7 @@ fn a_range_that_is_none_is_refused<R: Bus>() {
     let id = R::add(&devices, Recorder::silent(0, 0x10, 0x1f)).unwrap();
     for range in [R::raw(9, 8), R::raw(9, 7), R::raw(1, 0)] {
         let added = R::add(&devices, Recorder::new(1, range, &Journal::default()));
-        // As an addition with that range is.
+        // The refusal is that of an addition with the same range.
         let refusal = added.unwrap_err().refusal();
         assert!(matches!(
             refusal,
@@ -139,11 +139,11 @@ fn a_serialized_device_moves_itself_from_its_own_handler<R: Bus + Send>() {
     assert_eq!(R::write(&*devices, 0x14, BYTE, 0x40), Ok(()));
     assert_eq!(R::read(&*devices, 0x14, BYTE), Err(AxError::NotFound));
     assert_eq!(R::read(&*devices, 0x44, BYTE), Ok(4));
-    // By a handle, over itself.
+    // Through a handle, to a range that overlaps its own.
     assert_eq!(R::vcpu_write(&mut vcpu, 0x44, BYTE, 0x48), Ok(()));
     assert_eq!(R::vcpu_read(&mut vcpu, 0x40, BYTE), Err(AxError::NotFound));
     assert_eq!(R::vcpu_read(&mut vcpu, 0x57, BYTE), Ok(15));
-    // Onto another: it stays, and can move again.
+    // To a range that overlaps another: it stays, and can move again.
     let refused = R::write(&*devices, 0x48, BYTE, 0x58);
     assert_eq!(refused, Err(AxError::AlreadyExists));
     assert_eq!(R::read(&*devices, 0x4a, BYTE), Ok(2));
@@ -190,8 +190,8 @@ fn a_device_does_not_change_its_bus() {
     assert_eq!(devices.snapshot().to_string(), moved);
 }
 
-/// Until it has dropped the old tables, a vCPU may call a moved device with the old addresses; so
-/// does a handler that is inside it while it moves.
+/// Until it has dropped the old tables, a vCPU may call a moved device with the old addresses. So
+/// may a handler that is inside the device while it moves.
 #[test]
 fn a_vcpu_inside_a_device_that_moves_stays_inside() {
     let devices = Arc::new(shared_registry());

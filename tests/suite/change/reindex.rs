@@ -1,4 +1,4 @@
-//! `reindex`: the registry asks the device where it is, and moves it there.
+//! `reindex`: the registry reads the device's range, and moves the device there.
 
 use std::{
     cell::Cell,
@@ -31,14 +31,14 @@ fn reindexing_asks_the_device<R: Bus + Send>() {
     // Nothing to do.
     assert_eq!(devices.reindex(id), Ok(()));
     assert_eq!(R::read(&*devices, 0x1f, BYTE), Ok(15));
-    // The tables say 0x30, the device what it was made with.
+    // The tables contain 0x30; the device still returns its original range.
     let fixed = R::add(&*devices, Recorder::silent(1, 0x20, 0x2f)).unwrap();
     devices.move_to(fixed, R::covering(0x30, 0x3f)).unwrap();
     assert_eq!(R::read(&*devices, 0x30, QWORD), Ok(answer(1, 0x30)));
     assert_eq!(devices.reindex(fixed), Ok(()));
     assert_eq!(R::read(&*devices, 0x20, QWORD), Ok(answer(1, 0x20)));
     assert_eq!(R::read(&*devices, 0x30, BYTE), Err(AxError::NotFound));
-    // Where it wants to be another has come.
+    // Another device now owns the range that it returns.
     devices.move_to(fixed, R::covering(0x30, 0x3f)).unwrap();
     devices.move_to(id, R::covering(0x28, 0x2f)).unwrap();
     let overlap = Refusal::Overlap {
@@ -54,7 +54,7 @@ fn reindexing_asks_the_device<R: Bus + Send>() {
 fn reindexing_a_busy_serialized_device_leaves_it_where_it_was<R: Bus + Send>() {
     let (devices, id) = with_bar::<R>(By::Reindex);
     let map = devices.snapshot().to_string();
-    // Inside its handler it cannot be asked, and says that it has no range.
+    // Inside its handler it returns an empty range.
     let refused = R::write(&*devices, 0x10, BYTE, 0x40);
     assert_eq!(refused, Err(AxError::InvalidInput));
     assert_eq!(devices.snapshot().to_string(), map);
@@ -62,7 +62,7 @@ fn reindexing_a_busy_serialized_device_leaves_it_where_it_was<R: Bus + Send>() {
     assert_eq!(devices.reindex(id), Ok(()));
 }
 
-/// The state of a device that has one address more after each read.
+/// The state of a device that grows by one address at each read.
 #[derive(Default)]
 struct Grows {
     devices: OnceLock<(rc::Weak<AxVmDevices>, DeviceId)>,
@@ -95,7 +95,7 @@ fn a_device_without_a_lock_may_be_reindexed_in_its_own_handler<R: Bus + Send>() 
     assert_eq!([0x10, 0x14].map(read), [Ok(4), Ok(5)]);
 }
 
-/// Two vCPUs program one BAR, and the first is preempted when its device has said where it is.
+/// Two vCPUs program one BAR, and the first is preempted after its device has returned its range.
 fn the_last_reindex_wins<R: Bus>() {
     let devices = shared_registry();
     let range = Arc::new(Mutex::new(sixteen::<R>(0x10)));
@@ -143,10 +143,10 @@ fn threads_that_reprogram_a_device_leave_it_where_it_says<R: Bus>() {
     });
     let id = R::add(&devices, bar).unwrap();
     let done = AtomicBool::new(false);
-    // Each to ranges of its own, some of which overlap those of the others.
+    // Each thread has its own ranges, some of which overlap those of the others.
     let program = |thread: usize, step: usize| {
         *range.lock().unwrap() = sixteen(0x10 + thread * 8 + step % 3 * 0x40);
-        // However often the others have moved it before.
+        // Repeats, regardless of how often the others move it.
         while devices.reindex(id) == Err(Refusal::Restless { id, bus: R::BUS }) {}
     };
     thread::scope(|scope| {
@@ -182,7 +182,7 @@ fn a_device_that_is_elsewhere_each_time_is_restless<R: Bus>() {
     let bus = R::BUS;
     let refusal = Refusal::Restless { id, bus };
     assert_eq!(devices.reindex(id), Err(refusal));
-    // When it was added, and once more than it was moved.
+    // Once when it was added, and once more than it was moved.
     assert_eq!(asked.load(Relaxed), 1 + 101);
     assert_eq!(
         refusal.to_string(),
@@ -198,7 +198,7 @@ fn a_device_that_is_elsewhere_each_time_is_restless<R: Bus>() {
     assert!(devices.remove(id).unwrap().wait(0).is_ok());
 }
 
-/// Where it has been on its way, and cannot be, does not matter.
+/// Ranges that it returned earlier, and cannot have, do not matter.
 fn a_device_that_comes_to_rest_is_followed<R: Bus>() {
     for (rest, stays) in [(7, false), (5, true)] {
         let devices = registry();

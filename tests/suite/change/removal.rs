@@ -36,7 +36,8 @@ fn a_removed_device_is_unlinked_at_once_and_its_range_is_free<R: Bus>() {
         assert_eq!(R::read(&devices, at, QWORD), Ok(answer(n, at)));
         assert_eq!(R::vcpu_read(&mut vcpu, at, QWORD), Ok(answer(n, at)));
     }
-    // The range can be taken at once, whatever became of the old device; its id is not used again.
+    // The range can be taken at once, regardless of the state of the old device; its id is not used
+    // again.
     let heir = R::add(&devices, Recorder::silent(3, 0x10, 0x1f)).unwrap();
     assert!(heir > ids[2]);
     assert_eq!(R::vcpu_read(&mut vcpu, 0x18, QWORD), Ok(answer(3, 0x18)));

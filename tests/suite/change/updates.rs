@@ -37,7 +37,7 @@ fn changes_are_made_together_and_in_order<R: Bus>() {
             batch.move_to(two, R::covering(0x40, 0x4f))?;
             batch.move_to(three, R::covering(0x10, 0x1f))?;
             batch.move_to(two, R::covering(0x20, 0x2f))?;
-            // Nothing of it is seen yet.
+            // None of the changes is visible yet.
             assert_eq!(R::read(&devices, 0, QWORD), Ok(answer(0, 0)));
             assert_eq!(owners::<R, _>(&devices.snapshot()).len(), 3);
             Ok([heir, passing])
@@ -76,7 +76,7 @@ fn a_conflict_inside_the_batch_is_found_and_named<R: Bus>() {
         owned: Span::new(0x10, 0x17).unwrap(),
     };
     assert_eq!(refused.unwrap_err(), overlap);
-    // With one that is there, and stays.
+    // With a registered device that stays.
     let refused = devices.update(|batch| R::record(batch, Recorder::silent(3, 0x1f, 0x1f)));
     let overlap = Refusal::Overlap {
         bus: R::BUS,
@@ -126,7 +126,7 @@ fn a_record_that_fails_or_unwinds_changes_nothing<R: Bus>() {
         1,
         "nothing keeps what was recorded"
     );
-    // The ids that were handed out are skipped.
+    // The ids that were assigned are skipped.
     let next = R::add(&devices, device).unwrap();
     assert!(next > there);
     assert_eq!(next.to_string(), "#4");
@@ -142,7 +142,7 @@ fn the_record_is_made_again_on_what_came_between<R: Bus>() {
         .update(|batch| -> Result<_, Refusal> {
             runs += 1;
             batch.remove(one)?;
-            // Published before what is recorded here.
+            // Published before the recorded changes.
             between = Some(add(2, 0x20).unwrap());
             devices.move_to(two, R::covering(0x40, 0x4f))?;
             R::record(batch, Recorder::silent(3, 0, 0x1f))
@@ -211,7 +211,7 @@ fn a_handler_updates_the_registry_that_called_it<R: Bus>() {
     assert!(read.is_ok());
 }
 
-/// No address is free, so that no device can be moved out of the way first.
+/// No address is free, so no device can be moved out of the way first.
 fn two_devices_that_fill_the_bus_swap<R: Bus>() {
     let devices = shared_registry();
     let half = R::HIGHEST / 2;
@@ -238,7 +238,7 @@ fn two_devices_that_fill_the_bus_swap<R: Bus>() {
     );
     reads(2, 0, half);
     reads(1, half + 1, R::HIGHEST);
-    // And back, with what is mapped recorded before what is unmapped.
+    // And back, with maps recorded before unmaps.
     let swapped = devices.update(|batch| {
         batch.map(one, low)?;
         batch.map(two, high)?;
@@ -264,7 +264,7 @@ fn three_devices_that_fill_the_bus_change_places_in_a_circle<R: Bus>() {
     ];
     let add = |n: usize| R::add(&devices, Recorder::silent(n, ranges[n].0, ranges[n].1));
     let ids = [0, 1, 2].map(|n| add(n).unwrap());
-    // In whatever order the three moves are recorded.
+    // In every order of recording the three moves.
     let orders = [
         [0, 1, 2],
         [0, 2, 1],
@@ -323,7 +323,7 @@ fn an_update_whose_result_overlaps_changes_nothing<R: Bus>() {
     let one = R::add(&devices, Recorder::silent(1, 0, 7)).unwrap();
     let two = R::add(&devices, Recorder::silent(2, 8, 0xf)).unwrap();
     let map = devices.snapshot().to_string();
-    // The first has left its place by then, and would share the second's new one.
+    // The first has left its range by then, and would overlap the second's new range.
     let refused = devices.update(|batch| {
         batch.move_to(one, R::covering(0x10, 0x1f))?;
         batch.move_to(two, R::covering(0, 0x10))
@@ -397,7 +397,7 @@ fn an_update_of_nothing_succeeds() {
     assert_eq!((value, removed.len()), (7, 0));
 }
 
-/// The error type of the closure is that of what it ends in.
+/// The closure may return the error type of its last call.
 #[test]
 fn an_update_may_end_in_an_add() {
     let devices = shared_registry();
@@ -433,7 +433,8 @@ fn an_update_in_an_update_is_published_first() {
     assert!(devices.handle_port_read(Port(8), BYTE).is_err());
 }
 
-/// A device on all three buses comes, moves and goes; every lookup sees it whole or not at all.
+/// A device on all three buses is added, moved and removed; every lookup sees it on all buses or on
+/// none.
 #[test]
 fn all_buses_change_in_one_publication() {
     const ROUNDS: usize = size(600, 6);

@@ -23,8 +23,8 @@ const QWORD: AccessWidth = AccessWidth::Qword;
 /// The number of addresses of each level.
 const LEVEL: usize = 0x10;
 
-/// A device that adds the next one and forwards the access to it, `left` times over. At the level `unwinds`
-/// it panics instead.
+/// A device that adds the next one and forwards the access to it, for `left` levels. At the level `unwinds` it panics
+/// instead.
 fn nested<R: Bus>(
     devices: Weak<SharedVmDevices>,
     at: usize,
@@ -109,7 +109,7 @@ fn a_handler_may_use_everything_while_its_table_is_replaced<R: Bus>() {
         for n in 0..50 {
             let recorder = Recorder::silent(n, 0x100 + n * 8, 0x107 + n * 8);
             R::add(&devices, recorder).unwrap();
-            // The table that led here is among those that this would free.
+            // The table of this dispatch is among those that this could free.
             devices.reclaim();
         }
         assert!(R::find(&*devices, at).is_some());
@@ -191,7 +191,7 @@ fn a_device_that_takes_its_own_place_is_refused() {
     let weak = Arc::downgrade(&devices);
     let outer = ranged(move || {
         let devices = weak.upgrade().unwrap();
-        // The first time only: the second it is refused itself.
+        // Only the first time: the second addition is refused itself.
         drop(devices.add_port_dev(Recorder::silent(0, 0x10, 0x1f)));
         PortRange::new(Port(0x1f), Port(0x2f))
     });
@@ -231,7 +231,7 @@ fn destructors_that_run_while_the_registry_is_dropped_find_no_registry() {
     let (weak, others) = (Arc::downgrade(&devices), other.clone());
     let dying = dying(move || {
         assert!(weak.upgrade().is_none());
-        // Another registry, in the middle of dropping this one.
+        // Another registry, during the drop of this one.
         others.add_port_dev(Recorder::silent(2, 0, 7)).unwrap();
         assert!(others.handle_port_read(Port(0), BYTE).is_ok());
     });
@@ -260,7 +260,7 @@ fn dropping_the_registry_drops_each_device_once() {
     let found = devices.find_port_dev(Port(0x10)).unwrap();
     assert!(devices.add_port_dev(counted()).is_err());
     drop(devices);
-    assert_eq!(drops.load(Relaxed), 4, "all but the one in hand");
+    assert_eq!(drops.load(Relaxed), 4, "all except the one held here");
     drop(found);
     assert_eq!(drops.load(Relaxed), 5);
 }

@@ -1,4 +1,5 @@
-//! Which thread frees what, and when: tables only writers, devices their last holder.
+//! The threads that free tables and devices: only writers free tables; the last holder drops a
+//! device.
 
 use std::{
     sync::{
@@ -45,7 +46,7 @@ fn a_vcpu_in_a_handler_neither_delays_a_change_nor_frees_a_table() {
             let read = devices.handle_port_read(Port(first as u16), AccessWidth::Byte);
             assert!(read.is_ok());
         }
-        // The table that led the vCPU into the handler is now the only one that lists the device.
+        // The table of the vCPU's dispatch is now the only one that lists the device.
         drop(devices.remove(id).unwrap());
         devices.reclaim();
         assert_eq!(Arc::strong_count(&device), held, "the vCPU holds it");
@@ -66,7 +67,7 @@ fn devices_die_on_the_writer_s_thread_although_readers_dispatch_first_afterwards
     for n in 0..4 {
         devices.add_port_dev(mortal(n * 0x10)).unwrap();
     }
-    // Replacing needs `&mut`, so that the embedder has a lock around the registry.
+    // Replacement needs `&mut`, so the embedder has a lock around the registry.
     let (devices, done) = (RwLock::new(devices), AtomicBool::new(false));
     thread::scope(|scope| {
         let stops = Sets(&done);

@@ -1,5 +1,5 @@
-//! The registry as a whole: what its documentation promises of handlers, threads and lifetimes, and
-//! crate `axdevice` 0.4.10, whose place it takes.
+//! The registry as a whole: the documented guarantees for handlers, threads and lifetimes, and the
+//! comparison with crate `axdevice` 0.4.10, which it replaces.
 
 mod handlers;
 mod lifetimes;

@@ -1,5 +1,5 @@
-//! A shared registry under many threads: changes that are seen by all threads that learn of them, changes
-//! that race, and dispatches that do not mind.
+//! A shared registry under many threads: changes that are visible to all threads that learn of them, changes that race,
+//! and dispatches that are not affected.
 
 use std::{
     collections::BTreeSet,
@@ -23,10 +23,10 @@ use support::{Access, Bus, Recorder, Sets, answer, shared_registry, size};
 
 const QWORD: AccessWidth = AccessWidth::Qword;
 
-/// How many devices are added: few where every step is slow.
+/// The number of added devices: small where every step is slow.
 const DEVICES: usize = size(1_500, 8);
 
-/// Where device `n` begins; the places are filled neither upwards nor downwards.
+/// The first address of device `n`. The addresses are filled in neither ascending nor descending order.
 fn place(n: usize) -> usize {
     (n * 7919 % DEVICES) * 0x10
 }
@@ -70,7 +70,7 @@ fn whoever_learns_of_a_device_finds_it() {
                     reached(devices, known - 1);
                     reached(devices, pick);
                     assert!(devices.find_mmio_dev(place(pick).into()).is_some());
-                    // The device, or none yet, but never another one.
+                    // The device, or no device yet, but never another one.
                     let at = place((known + 1) % DEVICES) + 8;
                     let read = devices.handle_mmio_read(at.into(), QWORD);
                     assert!(read.is_err() || read == Ok(answer((known + 1) % DEVICES, at)));
@@ -129,7 +129,7 @@ fn of_two_that_overlap_exactly_one_is_refused() {
             let recorder = Recorder::silent(side, first(side), first(side) + 0xf);
             start.wait();
             let refusal = devices.add_mmio_dev(recorder).err()?.refusal();
-            // The thread that is refused learns that the other device is there.
+            // The thread that is refused learns that the other device exists.
             let at = first(1 - side);
             let read = devices.handle_mmio_read(at.into(), QWORD);
             assert_eq!(read, Ok(answer(1 - side, at)));

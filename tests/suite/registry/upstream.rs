@@ -1,4 +1,4 @@
-//! What crate `axdevice` 0.4.10 does, and what code written for it may rely on.
+//! The behaviour of crate `axdevice` 0.4.10 on which code written for it may rely.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ fn empty() -> AxVmDevices {
     AxVmDevices::new(AxVmDeviceConfig::new(vec![]))
 }
 
-/// A registry whose misses panic, as they did.
+/// A registry where misses panic, as in 0.4.10.
 fn panicking() -> AxVmDevices {
     let devices = empty().with_unmapped(Unmapped::Panic);
     let owner = MmioRecorder::silent(0, 0x1000, 0x1fff);

@@ -34,7 +34,7 @@ fn a_visitor_may_use_the_registry<R: Bus>() {
     let mut visited = Vec::new();
     let mut removed = Vec::new();
     R::for_each(&devices, |id, range, _| {
-        // All goes, and something else comes, before the second is visited.
+        // All devices are removed, and another is added, before the second is visited.
         if visited.is_empty() {
             removed.extend(ids.map(|id| devices.remove(id).unwrap()));
             R::add(&devices, Recorder::silent(3, 0, 0x2f)).unwrap();

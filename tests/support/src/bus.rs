@@ -1,4 +1,4 @@
-//! The three buses under one name each, so that a test is written once for all of them.
+//! The three buses under one trait: a test is written once for all of them.
 
 use std::{
     ops::{Deref, Range},
@@ -29,7 +29,7 @@ pub type Added<B, R> = Result<DeviceId, AddError<<B as DeviceBound>::Dev<R>>>;
 /// A device of a snapshot: id, range, device.
 pub type Listed<B, R> = (DeviceId, R, Arc<<B as DeviceBound>::Dev<R>>);
 
-/// A bus, named by its range type: its numbers, and the registry's methods for it.
+/// A bus, named by its range type: its constants, and the registry's methods for it.
 pub trait Bus: BusRange<Addr = Self::Address> + PartialEq {
     /// Its addresses: `Self::Addr` under a name that has bounds.
     type Address: BusAddr<Range = Self>;
@@ -49,7 +49,7 @@ pub trait Bus: BusRange<Addr = Self::Address> + PartialEq {
     /// The number of an address.
     fn place(addr: Self::Address) -> usize;
 
-    /// A range with the two fields as they are, whether or not that is a range.
+    /// A range with these two fields, even if they are not a valid range.
     fn raw(start: usize, end: usize) -> Self;
 
     /// The addresses `first ..= last`.
@@ -167,7 +167,7 @@ pub fn extent<R: Bus>(width: AccessWidth) -> usize {
     if R::WIDE { width.size() } else { 1 }
 }
 
-/// The value of a read where no device drives the bus.
+/// The value of a read if no device drives the bus.
 pub fn floating<R: Bus>(width: AccessWidth) -> usize {
     if R::WIDE {
         carried::<R>(usize::MAX, width)
@@ -179,8 +179,8 @@ pub fn floating<R: Bus>(width: AccessWidth) -> usize {
 /// One of the accesses into which bytes are split: its address, its width, and its bytes.
 pub type Piece = (usize, AccessWidth, Range<usize>);
 
-/// The accesses into which `length` bytes at `at` are split, if a guest can make them: 1, 2, 4 or 8 bytes are
-/// one access; others are split into aligned accesses where the bus has widths and all the addresses.
+/// The accesses into which `length` bytes at `at` are split, if a guest can make them: 1, 2, 4 or 8 bytes are one
+/// access; others are split into aligned accesses, if the bus has widths and contains all the addresses.
 pub fn pieces<R: Bus>(at: usize, length: usize) -> Option<Vec<Piece>> {
     let width = |size| AccessWidth::try_from(size).unwrap();
     let last = at.checked_add(length.saturating_sub(1));

@@ -32,10 +32,10 @@ impl Access {
     }
 }
 
-/// A device made of its state and of two closures, which get the state: one gives the range, the other
-/// handles an access. A write drops the value that the second gives.
+/// A device made of its state and of two closures, which get the state: one returns the range, the other handles an
+/// access. For a write, the value that the second returns is dropped.
 ///
-/// The state decides what the device does when it is dropped, such as an [`OnDrop`].
+/// The state, such as an [`OnDrop`], determines the action when the device is dropped.
 pub struct Device<S, G, F> {
     state: S,
     range: G,
@@ -96,7 +96,7 @@ where
     }
 }
 
-/// A device at the addresses `first ..= last` that handles an access by a closure.
+/// A device at the addresses `first ..= last` that handles an access with a closure.
 pub fn bare_device<R: Bus>(
     first: usize,
     last: usize,
@@ -106,7 +106,7 @@ pub fn bare_device<R: Bus>(
     Device::new((), range, move |_: &(), access| act(access))
 }
 
-/// The same, counted.
+/// The same, in an `Arc`.
 pub fn device<R: Bus>(
     first: usize,
     last: usize,
@@ -115,14 +115,13 @@ pub fn device<R: Bus>(
     Arc::new(bare_device(first, last, act))
 }
 
-/// A device that gives its range by a closure and reads as 1.
+/// A device that returns its range from a closure and reads as 1.
 pub fn ranged<R: Bus>(range: impl Fn() -> R + 'static) -> Arc<impl BaseDeviceOps<R>> {
     let range = move |_: &()| range();
     Arc::new(Device::new((), range, |_: &(), _| Ok(1)))
 }
 
-/// Calls a closure when it is dropped, unless the thread panics: in a test that has failed, a second panic
-/// would end all tests.
+/// Calls a closure when it is dropped, unless the thread panics: in a failed test, a second panic would end all tests.
 pub struct OnDrop<F: Fn()>(pub F);
 
 impl<F: Fn()> Drop for OnDrop<F> {
@@ -151,7 +150,7 @@ pub fn mortal<R: Bus>(
     Arc::new(Device::new(OnDrop(dies), range, echo))
 }
 
-/// A device that reads as the address, in all bits, whatever the width.
+/// A device that reads as the address, in all bits, regardless of the width.
 #[derive(Debug)]
 pub struct Echo<R>(pub R);
 

@@ -10,15 +10,15 @@ use ax_errno::AxResult;
 
 use crate::size::size;
 
-/// The number of vCPUs: eight for each core, so that most of them wait for one.
+/// The number of vCPUs: eight for each core, so most of them wait for a core.
 fn vcpus() -> usize {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     size(8 * cores, 3)
 }
 
-/// Repeats `access` on each vCPU for `time`; under Miri, whose clock is no measure, five
-/// times. Gives the number of accesses that each vCPU made after all had started: a vCPU that is alone is
-/// hundreds of times as fast.
+/// Repeats `access` on each vCPU for `time`; under Miri, where the clock does not measure real time, five times.
+/// Returns the number of accesses that each vCPU made after all had started, because a vCPU that is alone is hundreds
+/// of times as fast.
 ///
 /// # Panics
 ///
@@ -33,7 +33,7 @@ pub fn hammer<T>(time: Duration, access: impl Fn() -> AxResult<T> + Sync) -> Vec
     let vcpu = || {
         access();
         here.fetch_add(1, Relaxed);
-        // Ends also where another vCPU has failed and never starts.
+        // Also ends if another vCPU has failed and never starts.
         while here.load(Relaxed) < vcpus && !stop.load(Relaxed) {
             access();
         }
@@ -64,7 +64,7 @@ pub fn hammer<T>(time: Duration, access: impl Fn() -> AxResult<T> + Sync) -> Vec
 ///
 /// # Panics
 ///
-/// If it has not.
+/// If it made fewer.
 pub fn assert_fair(accesses: &[usize]) {
     let share = accesses.iter().sum::<usize>() / accesses.len();
     let slowest = accesses.iter().min();

@@ -1,9 +1,9 @@
-//! What the tests, the fuzz targets and the benches of axdevice share.
+//! The code that the tests, the fuzz targets and the benches of axdevice share.
 //!
-//! - [`Bus`]: the three buses under one name each, so that a test is written once for all of them;
-//! - [`Device`]: a device made of closures. [`device()`], [`bare_device`], [`ranged`] and [`mortal`] make
-//!   those that most tests need; [`Echo`] and [`Recorder`] are the two that have names;
-//! - [`registry()`] and [`shared_registry`], and what they list;
+//! - [`Bus`]: the three buses under one trait: a test is written once for all of them;
+//! - [`Device`]: a device made of closures. [`device()`], [`bare_device`], [`ranged`] and [`mortal`] make the devices
+//!   that most tests need; [`Echo`] and [`Recorder`] are devices with named types;
+//! - [`registry()`] and [`shared_registry`], and the devices that they list;
 //! - [`size()`]: the size of a test on hardware, under emulation and under Miri;
 //! - [`hammer()`]: many vCPUs that access one device as often as they can;
 //! - `host`, on aarch64 and riscv64: the hypervisor that the built-in interrupt controllers call.

@@ -50,7 +50,7 @@ impl Journal {
     }
 }
 
-/// The value that a [`Recorder`] reads as, in all bits, whatever the width.
+/// The value of a read of a [`Recorder`], in all bits, regardless of the width.
 pub const fn answer(device: usize, at: usize) -> usize {
     (device + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ at.rotate_left(29) ^ at
 }
@@ -83,7 +83,7 @@ impl<R: Bus> Recorder<R> {
         Self::new(number, R::covering(first, last), &Journal::default())
     }
 
-    /// Changes the range that the device gives.
+    /// Changes the range that the device returns.
     pub fn set_range(&self, range: R) {
         *self.range.lock().unwrap() = range;
     }

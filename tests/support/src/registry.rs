@@ -1,4 +1,4 @@
-//! Registries without devices, and what a registry lists.
+//! Registries without devices, and the devices that a registry lists.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use axdevice::{
 
 use crate::bus::Bus;
 
-/// A registry that answers a miss with an error, whatever the features.
+/// A registry where a miss is an error, regardless of the features.
 pub fn registry() -> AxVmDevices {
     AxVmDevices::default().with_unmapped(Unmapped::Error)
 }

@@ -1,4 +1,4 @@
-//! [`Sets`]: a flag that is set in any case.
+//! [`Sets`]: a flag that is set in every case.
 
 use std::sync::atomic::{AtomicBool, Ordering::Release};
 

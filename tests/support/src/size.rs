@@ -5,7 +5,7 @@ pub const fn size(full: usize, miri: usize) -> usize {
     if cfg!(miri) { miri } else { full }
 }
 
-/// As [`size`], with a size of its own under emulation: where the environment variable
+/// As [`size`], with a separate size under emulation: if the environment variable
 /// `AXDEVICE_FEW_ROUNDS` is set when the test is built.
 pub const fn size_emulated(full: usize, emulated: usize, miri: usize) -> usize {
     match option_env!("AXDEVICE_FEW_ROUNDS") {

@@ -1,4 +1,4 @@
-//! Where ours differs from 0.4.10 on purpose: one function for each difference, and no others.
+//! The intended differences of ours from 0.4.10: one function for each, and no other functions.
 
 use ax_errno::AxError;
 use axaddrspace::device::AccessWidth;
@@ -6,10 +6,10 @@ use axaddrspace::device::AccessWidth;
 use super::operations::places;
 use support::{Bus, carried, extent};
 
-/// Whether ours takes these ranges. 0.4.10 takes any; there, where two overlap, the first added
-/// wins, and an empty one owns nothing. Ours refuses both, so the oracle is not given them.
+/// Whether ours accepts these ranges. 0.4.10 accepts all: of two overlapping ranges the first added wins, and an empty
+/// one owns nothing. Ours refuses both, so the oracle does not get them.
 pub(super) fn is_taken<R: Bus>(ranges: &[R]) -> bool {
-    // Each bus is a few hundred addresses here, so that they can be counted one by one.
+    // Each bus has a few hundred addresses here, which can be counted one by one.
     let owned = |range: &R| {
         places::<R>()
             .filter(|&at| range.contains(R::at(at)))
@@ -20,8 +20,8 @@ pub(super) fn is_taken<R: Bus>(ranges: &[R]) -> bool {
     ranges.iter().all(|range| owned(range) > 0) && sum == union.count()
 }
 
-/// Whether the access lies wholly in its owner's range. 0.4.10 hands it to the owner of its first
-/// byte; ours to no device, so the oracle is not asked. System register accesses have no extent.
+/// Whether the access lies wholly in its owner's range. 0.4.10 passes it to the owner of its first byte, ours to no
+/// device, so the oracle does not get it. System register accesses have no extent.
 pub(super) fn is_whole<R: Bus>(range: R, at: usize, width: AccessWidth) -> bool {
     let last = at.checked_add(extent::<R>(width) - 1);
     last.is_some_and(|last| last <= R::HIGHEST && range.contains(R::at(last)))
@@ -33,6 +33,6 @@ pub(super) fn passed<R: Bus>(value: usize, width: AccessWidth) -> usize {
     carried::<R>(value, width)
 }
 
-/// The result of a miss with ours, under the policy that is chosen here. 0.4.10 panics, so that it is
-/// asked by `find_*`, which must find nothing.
+/// The result of a miss with ours, under the policy of this test. 0.4.10 panics, so this test calls its `find_*`
+/// instead, which must find nothing.
 pub(super) const MISSED: AxError = AxError::NotFound;

@@ -1,5 +1,5 @@
-//! Random sequences of operations on all three buses, held against a naive model and against crate
-//! `axdevice` 0.4.10 itself.
+//! Random sequences of operations on all three buses, compared with a naive model and with crate `axdevice` 0.4.10
+//! itself.
 
 mod differences;
 mod model;
@@ -29,13 +29,13 @@ use crate::common::cases;
 /// The three of them, side by side.
 struct Trio {
     ours: Rc<AxVmDevices>,
-    /// A vCPU's handle of ours, but while ours is borrowed mutably.
+    /// A vCPU's handle of ours; `None` while ours is borrowed mutably.
     vcpu: Option<Dispatcher<Rc<AxVmDevices>>>,
     model: Model,
     oracle: axdevice_0_4_10::AxVmDevices,
     journal: Journal,
     devices: usize,
-    /// The ids of what was removed, from among which the unknown ones are taken.
+    /// The ids of removed devices, from which unknown ids are taken.
     gone: Vec<DeviceId>,
     /// The replacements since the last use.
     pending: Vec<Deferred>,
@@ -62,8 +62,8 @@ impl Trio {
         (self.devices, device)
     }
 
-    /// Uses ours, which makes the replacements, where an operation might end without a use of it:
-    /// the model makes them before every operation.
+    /// Uses ours, which makes the replacements. Called if an operation might not use ours, because the model makes them
+    /// before every operation.
     fn make_replacements(&self) {
         drop(self.ours.snapshot());
     }
@@ -75,7 +75,7 @@ impl Trio {
         ranges.push(range);
         let taken = is_taken(&ranges);
         if !is_taken(&[range]) {
-            // Such a range may be refused before the tables are looked at.
+            // Such a range may be refused without a use of the tables.
             self.make_replacements();
         }
         let added = R::add::<Unbound>(&self.ours, device.clone());
@@ -105,7 +105,7 @@ impl Trio {
         let Owned { id, device, .. } = R::owned_mut(&mut self.model).remove(index);
         let removed = self.ours.remove(id).unwrap();
         self.gone.push(id);
-        // The handle is all that may hold it.
+        // Only the handle may hold it.
         if let Some(vcpu) = &mut self.vcpu {
             prop_assert!(removed.holders() <= 1);
             vcpu.refresh();
@@ -146,7 +146,7 @@ impl Trio {
         Ok(())
     }
 
-    /// Makes a step of an update, in the record of ours and in the model.
+    /// Makes a step of an update, in the batch of ours and in the model.
     fn step<R: Published>(
         &self,
         batch: &mut Batch<'_, Unbound>,
@@ -159,7 +159,7 @@ impl Trio {
                 let range = device.address_range();
                 let id = R::record(batch, device.clone());
                 prop_assert_eq!(id.is_ok(), is_taken(&[range]), "{:?}", range);
-                // The batch goes on without what cannot be recorded.
+                // The batch continues without a change that cannot be recorded.
                 let Ok(id) = id else { return Ok(()) };
                 let owned = Owned {
                     id,
@@ -225,7 +225,7 @@ impl Trio {
             }
             Ok::<_, Failed>(())
         });
-        // The result counts, whatever overlaps on the way there.
+        // Only the result counts, regardless of overlaps before it.
         let fits = planned.made && planned.model.fits();
         match updated {
             Ok(((), removed)) => {
@@ -254,8 +254,8 @@ impl Trio {
         }
     }
 
-    /// Makes 0.4.10 anew of the devices of the model, since it has neither removal nor moves: it asks
-    /// the devices for their ranges.
+    /// Makes 0.4.10's registry again from the devices of the model, because it has neither removal nor moves: it reads
+    /// the devices' ranges.
     fn rebuild(&mut self) {
         let config = axdevice_0_4_10::AxVmDeviceConfig::new(vec![]);
         self.oracle = axdevice_0_4_10::AxVmDevices::new(config);
@@ -354,7 +354,7 @@ impl Trio {
         Ok(())
     }
 
-    /// Replaces an item of ours; gives what is to be done to the other two if all items fit.
+    /// Replaces an item of ours. Returns the replacement that the other two must make if all items fit.
     fn replace<R: Published>(&mut self, index: usize, extent: Extent) -> Option<Deferred> {
         let count = R::owned(&self.model).len();
         let index = index % count.max(1);
@@ -443,7 +443,7 @@ struct Deferred {
 struct Planned {
     model: Model,
     removed: Vec<DeviceId>,
-    /// Whether each step so far can be made by itself.
+    /// Whether each step so far can be made alone.
     made: bool,
 }
 
@@ -454,7 +454,7 @@ enum Change<R> {
     Move(usize, R),
 }
 
-/// Why an update was not made.
+/// The reason why an update was not made.
 enum Failed {
     Refused(Refusal),
     Test(TestCaseError),
@@ -472,7 +472,7 @@ impl From<TestCaseError> for Failed {
     }
 }
 
-/// Which device of the model is meant: one of them, or none, as often as each of them.
+/// The device of the model for `index`: one of them, or none, each with the same frequency.
 fn place<R: Published>(model: &Model, index: usize) -> Option<usize> {
     let count = R::owned(model).len();
     Some(index % (count + 1)).filter(|&index| index < count)

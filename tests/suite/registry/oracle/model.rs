@@ -19,8 +19,8 @@ pub(super) struct Model {
     pub(super) port: Vec<Owned<PortRange>>,
 }
 
-/// A device of the model: the id that ours gave it, its number, and its range, which says by itself
-/// what it contains.
+/// A device of the model: the id that ours gave it, its number, and its range, which determines its
+/// addresses.
 #[derive(Clone)]
 pub(super) struct Owned<R> {
     pub(super) id: DeviceId,
@@ -36,7 +36,7 @@ pub(super) fn owner<R: Published>(model: &Model, at: usize) -> Option<Owned<R>> 
 }
 
 impl Model {
-    /// Whether ours takes all the devices together.
+    /// Whether ours accepts all the devices together.
     pub(super) fn fits(&self) -> bool {
         fn ranges<R: Bus>(owned: &[Owned<R>]) -> Vec<R> {
             owned.iter().map(|o| o.range).collect()

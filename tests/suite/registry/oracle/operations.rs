@@ -1,5 +1,4 @@
-//! Random operations, on few enough addresses that ranges often touch, overlap and meet an end of the
-//! bus.
+//! Random operations, on so few addresses that ranges often touch, overlap and reach an end of the bus.
 
 use axaddrspace::device::AccessWidth;
 use proptest::{collection::vec, prelude::*};
@@ -10,15 +9,14 @@ use support::{Bus, WIDTHS};
 /// end. They are short, so that ranges often touch and overlap.
 pub(super) const STRETCH: usize = 64;
 
-/// An address: which stretch, and how far into it. In the last stretch the way is from the end of
-/// the bus down.
+/// An address: the stretch, and the offset in it. In the last stretch the offset counts down from the end of the bus.
 pub(super) type Place = (u8, usize);
 
 pub(super) fn number<R: Bus>((stretch, offset): Place) -> usize {
     match stretch {
         0 => offset,
         1 => 0x3f8 + offset,
-        // One past what an MMIO device can own is an address too.
+        // The address after the last one that an MMIO device can own is an address too.
         _ => end::<R>() - offset,
     }
 }
@@ -47,7 +45,7 @@ pub(super) fn place() -> impl Strategy<Value = Place> {
     (0..3_u8, 0..STRETCH)
 }
 
-/// A range: where it starts and how many addresses it has, none perhaps.
+/// A range: its start and its number of addresses, which may be zero.
 pub(super) type Extent = (Place, usize);
 
 pub(super) fn lengths() -> impl Strategy<Value = Extent> {
@@ -55,12 +53,12 @@ pub(super) fn lengths() -> impl Strategy<Value = Extent> {
     (place(), length)
 }
 
-/// The range in the bus's own terms, where one that goes past the end of the bus wraps.
+/// The range as a type of the bus. A range that goes past the end of the bus wraps.
 pub(super) fn range<R: Bus>((place, length): Extent) -> R {
     let start = number::<R>(place);
     let empty = R::raw(start, start);
     let end = start.wrapping_add(length);
-    // A half-open range from an address to itself holds nothing.
+    // A half-open range from an address to itself is empty.
     if !empty.contains(R::at(start)) {
         return R::raw(start, end);
     }

@@ -1,5 +1,5 @@
-//! Where the host's interrupt controllers are: at the addresses of QEMU's `virt` machines, which
-//! have room for the configurations that people write for them.
+//! The addresses of the host's interrupt controllers: those of QEMU's `virt` machines, which have room for the usual
+//! configurations for these machines.
 
 #[cfg(target_arch = "aarch64")]
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -12,8 +12,8 @@ pub const CPUS: usize = 8;
 
 /// The host's GICv3 distributor.
 pub const GICD: usize = 0x800_0000;
-/// Its GICD_TYPER: 16 bits of interrupt ids (IDbits is one less), so that there are LPIs, and the
-/// most interrupt lines.
+/// Its GICD_TYPER: 16 bits of interrupt ids (IDbits is one less), so there are LPIs, and the maximum of interrupt
+/// lines.
 pub const GICD_TYPER: u32 = (15 << 19) | 0x1f;
 /// Its GICD_IIDR: made by Arm.
 pub const GICD_IIDR: u32 = 0x43b;
@@ -22,8 +22,8 @@ pub const GICD_LENGTH: usize = 0x1_0000;
 
 /// The host's ITS.
 ///
-/// The devices program the first ITS that they hear of, and no other, for as long as the process
-/// lives. A test that submits commands must name this one, and so must any that runs beside it.
+/// The devices program only the first ITS that they get, until the process ends. A test that submits commands must use
+/// this ITS, and so must every test that runs at the same time.
 pub const ITS: usize = 0x808_0000;
 /// Its length.
 pub const ITS_LENGTH: usize = 0x2_0000;
@@ -77,7 +77,7 @@ struct Window {
 }
 
 impl Window {
-    /// Where `addr` is in the process, if it is in this window.
+    /// The address in the process for `addr`, if it is in this window.
     fn translate(&self, addr: usize) -> Option<usize> {
         let offset = addr.checked_sub(self.base)?;
         (offset < self.length).then(|| *self.memory + offset)
@@ -107,10 +107,10 @@ static WINDOWS: [Window; 4] = [
     },
 ];
 
-/// Where a physical address is in the process.
+/// The address in the process for a physical address.
 ///
-/// The ITS is infinitely fast: where it says how far it has read its commands, it says how far they
-/// have been written, for one register stands for both.
+/// The ITS is infinitely fast: it reports that it has read all written commands, because one register represents both
+/// positions.
 pub(crate) fn translate(addr: usize) -> usize {
     let addr = match addr.checked_sub(ITS) {
         Some(GITS_CREADR) => ITS + GITS_CWRITER,
@@ -120,7 +120,7 @@ pub(crate) fn translate(addr: usize) -> usize {
     translated.unwrap_or(addr)
 }
 
-/// Has the machine to itself, until the guard is dropped.
+/// Gives the caller exclusive use of the machine until the guard is dropped.
 pub fn exclusive() -> MutexGuard<'static, ()> {
     static MACHINE: Mutex<()> = Mutex::new(());
     // A test that failed leaves registers behind, which the next one sets before it reads them.

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-/// Where vCPUs meet now, or zero. So that other accesses need no lock.
+/// The register at which vCPUs meet now, or zero. With it, other accesses need no lock.
 static PLACE: AtomicUsize = AtomicUsize::new(0);
 
 /// The state of the meeting.
@@ -24,11 +24,11 @@ struct Gathering {
 enum Stage {
     /// No vCPU is there.
     Empty,
-    /// The first waits.
+    /// The first vCPU waits.
     Waiting,
-    /// There were two at once.
+    /// There were two vCPUs at once.
     Met,
-    /// The first has gone without the second.
+    /// The first vCPU has left without the second.
     Missed,
 }
 
@@ -57,10 +57,10 @@ impl Gathering {
 #[derive(Debug)]
 pub struct Meeting(());
 
-/// Has the next access that a device makes of the host's register at `addr` wait, in the device,
-/// until another access of that register is made, or for so long.
+/// Lets a device's next access to the host's register at `addr` wait, inside the device, until
+/// another access to that register is made, or for `patience`.
 ///
-/// The caller has the machine to itself ([`exclusive`](super::machine::exclusive)).
+/// The caller has exclusive use of the machine ([`exclusive`](super::machine::exclusive)).
 pub fn meet_at(addr: usize, patience: Duration) -> Meeting {
     let mut meeting = MEETING.lock().unwrap_or_else(PoisonError::into_inner);
     *meeting = Some(Arc::new(Gathering {

@@ -13,10 +13,10 @@ use axvisor_api::memory::MemoryIf;
 
 use super::{machine::translate, meeting::attend};
 
-/// How the host's memory is aligned: as the largest table of an ITS, or better.
+/// The alignment of the host's memory: at least that of the largest table of an ITS.
 const ALIGNMENT: usize = 0x1_0000;
 
-/// The length of a canary: one stands before each block of memory, and one after it.
+/// The length of a canary: there is one before each block of memory, and one after it.
 const CANARY_LENGTH: usize = ALIGNMENT;
 
 static CANARY: [u8; CANARY_LENGTH] = [0x5a; CANARY_LENGTH];
@@ -35,8 +35,8 @@ fn canary_after(size: usize) -> usize {
     CANARY_LENGTH + size.next_multiple_of(ALIGNMENT)
 }
 
-/// `size` zero bytes, aligned to 64 KiB, until the process ends: the registers of a device of the host, or
-/// memory of a guest, which has it at the same address.
+/// `size` zero bytes, aligned to 64 KiB, until the process ends: the registers of a device of the host, or memory of a
+/// guest at the same address.
 ///
 /// # Panics
 ///
@@ -58,7 +58,7 @@ pub fn registers(size: usize) -> usize {
     first
 }
 
-/// Whether no byte outside the blocks of memory was written, of the 64 KiB before and after each.
+/// Whether the 64 KiB before and after each block of memory are unchanged.
 pub fn is_whole() -> bool {
     let blocks = BLOCKS.lock().unwrap_or_else(PoisonError::into_inner);
     blocks.iter().all(|&(first, size)| {
@@ -101,8 +101,8 @@ pub fn set(addr: usize, width: AccessWidth, value: usize) {
 
 fn read<T: Integer>(addr: usize) -> T {
     let register = with_exposed_provenance::<T>(locate::<T>(addr));
-    // SAFETY: the memory is there (`locate`), and any bytes are an integer. It may be an interrupt
-    // controller's too, and is read as that would: with one volatile access.
+    // SAFETY: the memory exists (`locate`), and any bytes are a valid integer. It may also be a register of an
+    // interrupt controller, and is read like one: with one volatile access.
     unsafe { register.read_volatile() }
 }
 
@@ -118,7 +118,7 @@ impl Integer for u16 {}
 impl Integer for u32 {}
 impl Integer for u64 {}
 
-/// Where in the process a `T` at the physical address `addr` is.
+/// The address in the process of a `T` at the physical address `addr`.
 fn locate<T>(addr: usize) -> usize {
     let addr = translate(addr);
     let size = size_of::<T>();
@@ -162,7 +162,7 @@ impl MemoryIf for Memory {
     }
 
     fn phys_to_virt(addr: PhysAddr) -> VirtAddr {
-        // A device asks for each access that it makes.
+        // A device calls this for each access that it makes.
         attend(addr.as_usize());
         VirtAddr::from_usize(translate(addr.as_usize()))
     }

@@ -4,10 +4,9 @@
 //! A test, an example or a program for aarch64 or riscv64 that builds these devices must link some
 //! hypervisor. `use support as _;` links this one.
 //!
-//! The physical memory of the machine is the process's own, each byte at its own address; but at
-//! the addresses of [`machine`] there are the registers of the host's interrupt controllers, which
-//! are memory too. There is one machine in a process: a test that sets its registers holds
-//! [`machine::exclusive`].
+//! The physical memory of the machine is the memory of the process, at the same addresses, except that the addresses of
+//! [`machine`] are the registers of the host's interrupt controllers. These are memory too. There is one machine in a
+//! process: a test that sets its registers holds [`machine::exclusive`].
 
 mod hypervisor;
 pub mod machine;

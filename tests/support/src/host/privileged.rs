@@ -1,8 +1,8 @@
-//! Instructions that only a hypervisor may execute, emulated where they fault.
+//! Emulation of instructions that only a hypervisor may execute.
 //!
 //! The devices read the physical counter (aarch64) and raise virtual interrupts through hypervisor
-//! CSRs (riscv64). User mode has neither: the process gets SIGILL, whose handler does here what the
-//! hardware would have done, and goes on behind the instruction.
+//! CSRs (riscv64). User mode has neither: the process gets SIGILL. The handler here does the same
+//! as the hardware would, and continues after the instruction.
 
 use std::{
     ffi::{c_int, c_void},
@@ -35,20 +35,20 @@ pub fn emulated() -> usize {
 pub fn emulate() {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {
-        // SAFETY: all zero is a `sigaction`: no flags, nothing masked.
+        // SAFETY: all zeros are a valid `sigaction`: no flags, nothing masked.
         let mut action: sigaction = unsafe { mem::zeroed() };
         action.sa_flags = SA_SIGINFO;
         action.sa_sigaction = on_sigill as *const () as usize;
-        // SAFETY: the handler has the signature that SA_SIGINFO asks for, and calls nothing that a
-        // handler may not.
+        // SAFETY: the handler has the signature that SA_SIGINFO requires, and calls only functions
+        // that a handler may call.
         let installed = unsafe { sigaction(SIGILL, &raw const action, null_mut()) };
         assert_eq!(installed, 0, "no handler for SIGILL");
     });
 }
 
 extern "C" fn on_sigill(_: c_int, _: *mut siginfo_t, context: *mut c_void) {
-    // SAFETY: with SA_SIGINFO the third argument is the thread's context, which is the handler's
-    // alone while it runs.
+    // SAFETY: with SA_SIGINFO the third argument is the thread's context, which only the handler
+    // accesses while it runs.
     let context = unsafe { &mut *context.cast::<ucontext_t>() };
     let pc = arch::pc(context);
     let instruction = with_exposed_provenance::<u32>(*pc as usize);
@@ -58,7 +58,8 @@ extern "C" fn on_sigill(_: c_int, _: *mut siginfo_t, context: *mut c_void) {
         *arch::pc(context) += 4;
         EMULATED.fetch_add(1, Relaxed);
     } else {
-        // SAFETY: the thread executes it again, and dies of it, as it would have.
+        // SAFETY: the thread executes the instruction again, and the process ends, as without this
+        // handler.
         unsafe { signal(SIGILL, SIG_DFL) };
     }
 }
@@ -74,7 +75,7 @@ mod arch {
         &mut context.uc_mcontext.pc
     }
 
-    /// Whether the instruction was one of these; it has been executed then.
+    /// Whether the instruction was one of these. If so, it has been executed.
     pub(super) fn execute(context: &mut ucontext_t, instruction: u32) -> bool {
         let register = (instruction & 0x1f) as usize;
         let known = instruction & !0x1f == READ_COUNTER;
@@ -103,7 +104,7 @@ mod arch {
     /// The major opcode of CSR instructions (RISC-V Unprivileged Architecture, "Zicsr").
     const SYSTEM: u32 = 0x73;
 
-    // The CSRs are a hart's: each thread is one.
+    // The CSRs belong to a hart: each thread is a hart.
     thread_local! {
         static HVIP_OF_HART: Cell<u64> = const { Cell::new(0) };
         static VSCAUSE_OF_HART: Cell<u64> = const { Cell::new(0) };
@@ -124,7 +125,7 @@ mod arch {
         HVIP_OF_HART.set(HVIP_OF_HART.get() | VSTIP);
     }
 
-    /// Sets why the guest on this thread's hart last trapped.
+    /// Sets the cause of the last trap of the guest on this thread's hart.
     pub fn set_vscause(cause: usize) {
         VSCAUSE_OF_HART.set(cause as u64);
     }
@@ -133,7 +134,7 @@ mod arch {
         &mut context.uc_mcontext.__gregs[0]
     }
 
-    /// Whether the instruction was one of these; it has been executed then.
+    /// Whether the instruction was one of these. If so, it has been executed.
     pub(super) fn execute(context: &mut ucontext_t, instruction: u32) -> bool {
         let field = |from: u32, bits: u32| instruction >> from & ((1 << bits) - 1);
         let (destination, operation, source) = (field(7, 5), field(12, 3), field(15, 5));
@@ -145,7 +146,7 @@ mod arch {
         if field(0, 7) != SYSTEM {
             return false;
         }
-        // Register 0 is zero; its place holds the program counter.
+        // Register 0 is zero; its slot holds the program counter.
         let registers = &mut context.uc_mcontext.__gregs;
         let operand = match (operation & 4 != 0, source) {
             (true, immediate) => immediate.into(),

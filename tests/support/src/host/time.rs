@@ -27,7 +27,7 @@ pub fn now() -> u64 {
     NOW.load(Ordering::Relaxed)
 }
 
-/// When the timers that are set will expire, the first first.
+/// The times at which the set timers will expire, in ascending order.
 pub fn deadlines() -> Vec<Duration> {
     let timers = TIMERS.lock().unwrap_or_else(PoisonError::into_inner);
     let mut deadlines: Vec<_> = timers.iter().map(|timer| timer.deadline).collect();
