@@ -49,7 +49,7 @@ impl<B: DeviceBound> Replaceable<B> {
         }
     }
 
-    /// The registry, whose devices may be withdrawn.
+    /// The registry. Its devices may be withdrawn.
     #[inline(always)]
     pub(crate) fn as_is(&self) -> &Registry<B::Handlers> {
         &self.registry

@@ -1,6 +1,6 @@
-//! The GICv2 distributor, which is the crate `arm_vgic`'s own and reaches no host but for what kind
-//! it is. Registers: Arm GIC architecture specification, GICv2, IHI 0048, "Distributor register
-//! map".
+//! The GICv2 distributor, which crate `arm_vgic` emulates itself: only GICD_TYPER and GICD_IIDR are
+//! the host's. Registers: Arm GIC architecture specification, GICv2, IHI 0048, "Distributor
+//! register map".
 
 use axaddrspace::device::AccessWidth::{Byte, Dword, Word};
 use axdevice::AxVmDevices;

@@ -54,7 +54,7 @@ fn build(config: AxVMCrateConfig) -> Result<SharedVmDevices, ConfigError> {
 fn has((name, text): (&str, &str), lines: &[(&str, &str)]) {
     let devices = build(parse(text)).unwrap_or_else(|error| panic!("{name}: {error}"));
     let map = devices.snapshot().to_string();
-    // Ids follow from the order of the entries and from what is left out.
+    // Ids depend on the order of the entries and on the entries that are left out.
     let rows = map.lines().map(|line| {
         let words = line
             .split_whitespace()

@@ -104,7 +104,7 @@ impl io::Write for Printer {
 const COM1: u16 = 0x3f8;
 const SERIAL: u64 = 0x4000_0000;
 
-/// A serial device at its eight ports and in memory, and what it prints.
+/// A serial device at its eight ports and in memory, and its output.
 fn plug_in(io: &IoManager) -> (Arc<Mutex<SerialDevice>>, DeviceId, mpsc::Receiver<u8>) {
     let (printer, printed) = mpsc::channel();
     let mut serial = SerialDevice::new(event());

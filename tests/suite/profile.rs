@@ -302,7 +302,7 @@ fn a_vcpus_thread_hands_its_profile_over() {
         }
     });
     assert_eq!(listed(&profile), [(id, 6, 0)]);
-    // Another registry knows nothing of the device.
+    // Another registry does not contain the device.
     let others = registry();
     add::<PortRange>(&others, 0, 0);
     let table = others.profile_table(&profile);
