@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Builds the published hypervisor Axvisor with this crate in it, boots it on both architectures, and judges what its guests
-# print. With `whole`, also beside two busy processes and with nothing left out of the sweeps, and shows that each check
-# sees what goes wrong.
+# Builds the published hypervisor Axvisor with this crate in it, boots it on both architectures, and checks the output
+# of its guests. With `whole`, also beside two busy processes and with complete sweeps, and shows that each check
+# detects its fault.
 #
 # usage: .ci/axvisor.sh [whole]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# `clippy CRATE`: for bare metal, since no crate of these builds for the host.
+# `clippy CRATE`: for bare metal, because none of these crates builds for the host.
 clippy() (
     CARGO_TARGET_DIR=$(realpath -m "${CARGO_TARGET_DIR:-target}/axvisor/$1")
     export CARGO_TARGET_DIR

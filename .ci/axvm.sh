@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Shows that the published axvm 0.5.9 builds for bare metal with this crate as its `axdevice`, with and
-# without `float-unmapped`, and with no other one. With targets as arguments, builds for these only.
+# without `float-unmapped`, and with no other `axdevice`. With targets as arguments, builds for these
+# only.
 #
 # .ci/axvisor.sh builds all of Axvisor with `float-unmapped`, for aarch64 and riscv64.
 set -euo pipefail
@@ -11,7 +12,7 @@ source .ci/bare-metal.sh
 CARGO_TARGET_DIR=$(realpath -m "${CARGO_TARGET_DIR:-target}/axvm")
 export CARGO_TARGET_DIR
 root=$PWD
-# Where its own .cargo/config.toml holds.
+# Here cargo reads this folder's own .cargo/config.toml.
 cd tests/axvm
 cargo fmt --check
 

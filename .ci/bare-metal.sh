@@ -10,9 +10,9 @@ bare_metal=(
 
 # `cargo_for TARGET COMMAND ARGUMENT…`: a cargo command for a target.
 #
-# For loongarch64 the core library is built along: its download is not to be had everywhere. That is
-# unstable in cargo, hence the variable, which lets all crates of that build use nightly features; that
-# this one needs none is seen on the other targets.
+# For loongarch64 cargo also builds the core library, because not every mirror has it. This option is
+# unstable in cargo. It needs the variable, which permits all crates of that build to use nightly
+# features; the other targets show that this crate needs none.
 cargo_for() {
     local target=$1 command=$2
     shift 2

@@ -3,6 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# A target folder of their own: not optimised across crates, as .ci/instructions.sh has them, they build sooner.
+# A separate target folder: without the optimisation across crates that .ci/instructions.sh uses, they build
+# faster.
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/benches" CARGO_PROFILE_BENCH_LTO=off
 cargo bench -p benches -- --test

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Clippy for every supported target except the host (.ci/lint.sh), in every configuration that differs.
 #
-# On bare metal `slot-cell` changes nothing. `float-unmapped` and `trust-guest-its` each select a default only, so one
+# On bare metal `slot-cell` changes nothing. `float-unmapped` and `trust-guest-its` only select a default each, so one
 # target suffices: aarch64, which has the devices of `trust-guest-its`.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The tests of axdevice whose default policy is to float. busmap has no policy.
+# The tests of axdevice with `Float` as the default policy. busmap has no policy.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Fuzzes each target on either cell, from the committed seeds on. New inputs go to the corpus in the target folder, a
-# failing input to fuzz/artifacts.
+# Fuzzes each target on either cell, starting from the committed seeds. New inputs go to the corpus in the target
+# folder, a failing input to fuzz/artifacts.
 #
 # usage: .ci/fuzz.sh [SECONDS]   seconds for each target and cell (5)
 set -euo pipefail

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Tries the guards of the built-in interrupt controllers in full, on both architectures: at every
-# reserved offset too, of which the check tries a sample.
+# Tries the guards of the built-in interrupt controllers in full, on both architectures: also at
+# every reserved offset, where the check tries only a sample.
 #
 # usage: .ci/guards.sh [ARCH...]   aarch64 and riscv64gc, two or three minutes each
 set -euo pipefail

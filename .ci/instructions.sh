@@ -2,7 +2,7 @@
 # Counts the instructions of one access in each scenario, and fails where there are more than
 # benches/ceilings.txt allows. With --write, replaces the ceilings by the counts.
 #
-# The count of an access is the difference of two runs, so that it contains accesses only.
+# The count of an access is the difference of two runs, so it contains accesses only.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -12,7 +12,7 @@ ceilings=benches/ceilings.txt
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 
-# The instructions of a number of accesses, and of the start and end of the program.
+# The instructions of this number of accesses, and of the start and end of the program.
 instructions() {
     local binary=$1 scenario=$2 accesses=$3 log=$out/callgrind.log
     if ! valgrind --tool=callgrind --callgrind-out-file=/dev/null --collect-atstart=no \

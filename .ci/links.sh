@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Checks every relative link, with its anchor: of the Markdown files, and of the pages that rustdoc makes of the two
-# crates. Shows first that it finds dead ones. Links to other sites are not followed.
+# Checks every relative link, with its anchor, of the Markdown files and of the pages that rustdoc makes of the two
+# crates. Shows first that it finds dead ones. Does not check links to other sites.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source .ci/python.sh
 
-# rustdoc's own pages of the sources have anchors of scripts.
+# rustdoc's pages of the sources have anchors that only scripts use.
 check() {
     "$python/bin/lychee" --offline --include-fragments --no-progress --exclude '/doc/src/' "$@"
 }
@@ -13,7 +13,8 @@ check() {
 pages=$(mktemp -d)
 trap 'rm -rf "$pages"' EXIT
 
-# `finds TEXT FILE LINK`: that a page with this dead link beside a good one is refused, and for this link alone.
+# `finds TEXT FILE LINK`: shows that the check refuses a page with this dead link beside a good one, and names only
+# this link.
 finds() {
     local said
     printf '%s\n' "$1" >"$pages/$2"
@@ -33,11 +34,11 @@ finds '<h1 id="here"><a href="#here">good</a> <a href="nowhere.html">dead</a></h
 mapfile -t files < <(git ls-files --cached --others --exclude-standard -- '*.md')
 check "${files[@]}"
 
-# Between items rustdoc itself checks. What is left of pages of an earlier run goes first.
+# rustdoc itself checks links between items. Pages of an earlier run are removed first.
 doc=$(realpath -m "${CARGO_TARGET_DIR:-target}/doc")
 rm -rf "$doc/axdevice" "$doc/busmap"
 RUSTDOCFLAGS='-D warnings' cargo doc --quiet --no-deps --features busmap/rust-vmm
-# A page that only leads to another one has not its anchors.
+# A page that only redirects to another one lacks the anchors of that page.
 leading=()
 while read -r page; do
     to=$(sed -n 's/.*http-equiv="refresh" content="0;URL=\([^"]*\)".*/\1/p' "$page")

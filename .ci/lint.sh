@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Formatting, clippy on the host, the Python, documentation with its links and words, and the one rule that no lint holds.
+# Formatting, clippy on the host, the Python, documentation with its links and words, and the one rule that no lint
+# checks.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,7 +18,7 @@ RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps
 .ci/words.sh
 RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --document-private-items --features busmap/rust-vmm
 
-# No test is switched off. clippy's ignore_without_reason would let one be, with a reason.
+# No test is ignored. clippy's ignore_without_reason would permit one that has a reason.
 if git grep --untracked -nE '^[[:space:]]*#\[(cfg_attr\(.*)?ignore\b' -- '*.rs'; then
     echo 'error: an ignored test' >&2
     exit 1

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Runs the models of busmap/loom-tests and loom-tests under loom. Each prints how many executions it
-# took and its bound. With a name as argument, runs those that match.
+# Runs the models of busmap/loom-tests and loom-tests under loom. Each prints the number of
+# executions and its bound. With a name as argument, runs the models that match.
 #
-# Each in a process of its own: loom maps the stacks of every execution anew, and threads of one
-# process would wait for each other in that.
+# Each model has its own process: loom maps new stacks for every execution, and the threads of
+# one process would wait for each other there.
 set -euo pipefail
 shopt -s inherit_errexit
 cd "$(dirname "$0")/.."
@@ -11,8 +11,8 @@ source .ci/models.sh
 
 cargo clippy --lib --tests -- -D warnings
 
-# Prints what the model does where it passes, and all where it fails. One that takes ten times as
-# long as the longest should needs a bound.
+# Prints the summary of a model that passes, and the whole output of one that fails. A model that
+# takes ten times as long as the longest one should needs a bound.
 model() {
     local out status=0
     out=$(timeout --foreground 600 "$1" --exact --nocapture "$2" 2>&1) || status=$?

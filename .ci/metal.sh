@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the tiny hypervisor of metal/ in QEMU, on both architectures, and shows that each of its checks detects its
-# sabotage: on aarch64, and on riscv64 too where runs take more than 10 seconds.
+# sabotage: on aarch64, and also on riscv64 if runs take more than 10 seconds.
 #
 # usage: .ci/metal.sh [SECONDS [CPUS...]]   of a run, 10, and how many CPUs, 4; sabotaged runs have 3, for 2 seconds
 set -euo pipefail
@@ -35,7 +35,7 @@ metal() (
     "$@"
 )
 
-# `sabotage ARCH NAME VERDICT`: fails if the run does not end with that.
+# `sabotage ARCH NAME VERDICT`: fails if the run does not end with this verdict.
 sabotage() {
     local arch=$1 name=$2 verdict=$3 limit=200 printed
     [ "$name" != silence ] || limit=10

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Shows that the lowest versions of the direct dependencies that the manifests admit are enough: builds the
-# workspace and the fuzz targets with them, and tests the crates on both cells.
+# Shows that the lowest versions of the direct dependencies that the manifests allow are sufficient: builds
+# the workspace and the fuzz targets with them, and tests the crates on both cells.
 #
 # Indirect dependencies have their newest versions: the lowest ones are for the direct dependencies to test.
-# The work is done on a copy in the target folder, so that the committed lock files stay as they are.
+# It works on a copy in the target folder, and does not change the committed lock files.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -12,7 +12,7 @@ export CARGO_TARGET_DIR
 copy=$CARGO_TARGET_DIR/copy
 rm -rf "$copy"
 mkdir -p "$copy"
-# With the times of the files, so that only changed packages are built again.
+# Keeps the times of the files, so that cargo rebuilds only changed packages.
 git ls-files -z --cached --others --exclude-standard |
     tar --create --null --files-from - | tar --extract --directory "$copy"
 cd "$copy"
@@ -30,12 +30,13 @@ locked() {
         sed -nE '/ \(\//d; s/^(\S+ v[^ +]+).*/\1/p' | sort -u
 }
 
-# Makes the lock file of the workspace in this folder, and shows that it has the floors of the manifests.
+# Makes the lock file of the workspace in this folder, and shows that it has the lowest versions of the
+# manifests.
 lock_lowest() {
     rm Cargo.lock
-    # An unstable option, of the pinned cargo too: so versions are chosen for the pinned compiler.
+    # An unstable option. It is run with the pinned cargo too, so the versions fit the pinned compiler.
     RUSTC_BOOTSTRAP=1 cargo generate-lockfile --quiet -Z direct-minimal-versions
-    # Withdrawn from the registry, so that no new lock file gets it; Axvisor 0.5.8 is locked to it.
+    # Yanked from the registry, so no new lock file gets it; the lock file of Axvisor 0.5.8 has it.
     if grep -q '^spin = ' "$@"; then
         cargo update --quiet spin@0.10.1 --precise 0.10.0
     fi

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the built-in interrupt controllers under Miri, on their own architectures, with two vCPUs on
-# each: behind the registry nothing races; in the bare devices Miri must find each known race.
+# Runs the built-in interrupt controllers under Miri, on their own architectures, with two vCPUs on each: through the
+# registry there is no race; in the bare devices Miri must find each known race.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source .ci/nightly-toolchain.sh
@@ -10,8 +10,7 @@ export MIRIFLAGS='-Zmiri-disable-isolation -Zmiri-permissive-provenance -Zmiri-i
 arm=aarch64-unknown-linux-gnu
 riscv=riscv64gc-unknown-linux-gnu
 
-# Runs tests: the target, the test program, the least number of tests that the filter must match;
-# then the filter.
+# Runs tests. Arguments: the target, the test program, the minimum of tests that the filter must match; then the filter.
 pass() {
     local target=$1 program=$2 at_least=$3 tests
     shift 3
@@ -24,13 +23,12 @@ pass() {
     "${miri[@]}"
 }
 
-# The words in which Miri reports a race in a device: the type of the state, or a line of the device's source, depending
+# The text by which Miri reports a race in a device: the type of the state, or a line of the device's source, depending
 # on which of the two accesses comes second.
 device='Bitmap<1024>|VGicRRegs|VirtualGitsRegs|arm_vgic-[0-9.]+/src/v3/[a-z]+\.rs:[0-9]+'
 
-# Each test of a bare device must end in a data race of that device. Most schedules show it, so a few
-# are tried: in some, one vCPU is done before the other begins, and memory that passes from one to the
-# other orders the two.
+# Each test of a bare device must end in a data race of that device. Most schedules show it, so a few are tried: in
+# some, one vCPU ends before the other begins, and memory that passes from one to the other orders the two.
 race() {
     local races race
     races=$(cargo "+$nightly" miri test --quiet --target $arm --test races -- --list bare:: |

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Runs the concurrent tests of busmap and of axdevice, and the unit tests of what has `unsafe`, under
-# Miri on both cells. Each seed is another schedule, and another choice of what weak memory lets a thread
-# read.
+# Runs the concurrent tests of busmap and of axdevice, and the unit tests of the modules with `unsafe`, under
+# Miri on both cells. Each seed is another schedule, and another choice of the values that weak memory permits a
+# thread to read.
 #
 # usage: .ci/miri.sh [SEEDS [FIRST]]   SEEDS for each cell (16), from seed FIRST (0) on
 #
 # The first half of the seeds checks Stacked Borrows, the second half Tree Borrows; a single one checks Tree
 # Borrows. The slower tests, of busmap/tests and of the suite, get a quarter of the seeds, those of torture an
-# eighth, those of one thread two. Leaks are errors. Freed addresses are used again at once, so that one that
-# is taken for another shows.
+# eighth, those of one thread two. Leaks are errors. Freed addresses are reused at once, which exposes code that
+# confuses a new object with a freed one.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source .ci/nightly-toolchain.sh
@@ -23,14 +23,14 @@ first=${2:-0}
 busmap='-p busmap'
 axdevice="-p $(cargo pkgid)"
 
-# Runs tests on a cell: its features, its Miri flags, the number of seeds; then the crate and its test
-# program, how many of its tests there are at least, and parts of their names.
+# Runs tests on a cell. Arguments: its features, its Miri flags, the number of seeds; then the crate and its
+# test program, the minimum number of its tests, and parts of their names.
 sweep() {
     local features=$1 flags=$2 count=$3 half=$((first + $3 / 2)) last=$((first + $3)) program=$4 least=$5
     local borrows pid pids=()
     shift 5
     local stacked="-Zmiri-many-seeds=$first..$half" tree="-Zmiri-many-seeds=$half..$last -Zmiri-tree-borrows"
-    # At once: a half may have one seed, and a seed has one core.
+    # Side by side: a half may have one seed, and a seed uses one core.
     for borrows in "$stacked" "$tree"; do
         [ "$count" -gt 1 ] || [ "$borrows" = "$tree" ] || continue
         echo "-- ${features:-arc-swap}: ${program##*#}, $flags $borrows"
@@ -44,17 +44,18 @@ sweep() {
     done
 }
 
-# Passes on what tests print, and fails where it is of fewer tests: names that match nothing would pass.
+# Forwards the output of tests, and fails if fewer tests ran: names that match nothing would pass.
 at_least() {
     awk -v least="$1" '{ print } /^running [0-9]+ test/ { ran = 1; if ($2 < least) few = 1 }
         END { if (few || !ran) { print "error: fewer tests than " least; exit 1 } }'
 }
 
-# Each sweep of a program costs half a minute before its first test, so what is the same with either cell runs
-# with one of them, in a sweep that is there anyway.
+# Each start of a program takes half a minute before its first test. Tests that are the same on both cells
+# therefore run on one of them, in a run that is needed anyway.
 
-# Runs the tests on a cell: its features, its Miri flags; then, for the unit tests of busmap, those of axdevice
-# and its suite, how many tests there are at least, and parts of the names of those that run on this cell alone.
+# Runs the tests on a cell. Arguments: its features, its Miri flags; then, for the unit tests of busmap, those
+# of axdevice and its suite, the minimum number of tests, and parts of the names of those that run on this cell
+# only.
 cell() {
     local busmap_lib axdevice_lib suite programs
     read -ra busmap_lib <<<"$3"
@@ -62,7 +63,7 @@ cell() {
     read -ra suite <<<"$5"
     sweep "$1" "$2" "$seeds" "$busmap --lib" "${busmap_lib[@]}" loom_tests::registry loom_tests::removal publish:: \
         --skip neighbouring_stacks --skip a_destructor_that_unwinds
-    # Each program costs its start, so with few seeds the slot cell alone has all of them.
+    # Each program has the cost of its start, so with few seeds only the slot cell runs all of them.
     programs='--test registry --test vcpu'
     if [ "$seeds" -ge 8 ] || [ -n "$1" ]; then
         programs+=' --test change --test listener --test removed --test withdraw'
@@ -72,17 +73,17 @@ cell() {
     sweep "$1" "$2" "$(fewer 4)" "$axdevice --test suite" "${suite[@]}" threads lifetimes:: leads_elsewhere
 }
 
-# These take their time from a clock, and the longest.
+# These run until a time limit, and take the longest.
 torture() {
     sweep "$1" "$2 -Zmiri-disable-isolation" "$(fewer 8)" "$axdevice --test torture" "${@:3}"
 }
 
 cell slot-cell -Zmiri-strict-provenance '53 loom_tests:: stack::tests' '13 loom_tests::ivc' '10 --skip serialized::'
-# arc-swap makes pointers from integers on one of its paths. This only keeps Miri from warning of it.
-# So does parking_lot, in which the waiters of the fair lock queue up.
+# arc-swap makes pointers from integers on one of its paths. The flag only disables Miri's warning about it.
+# parking_lot, which holds the queue of the fair lock's waiters, does the same.
 cell '' -Zmiri-permissive-provenance 25 '20 fair_lock:: serialized:: context::' '19 serialized::'
 torture slot-cell -Zmiri-strict-provenance 11 '' --skip serialized::
-# With few seeds the slot cell alone has all of torture.
+# With few seeds only the slot cell runs all of torture.
 if [ "$seeds" -ge 8 ]; then
     torture '' -Zmiri-permissive-provenance 13 ''
 else

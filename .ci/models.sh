@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2034
 # To be sourced: builds the programs that .ci/loom.sh and .ci/mutants.sh run, the unit tests under loom.
 
-# A target folder of their own: the flag would rebuild everything.
+# A separate target folder: the flag would rebuild everything.
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/loom" RUSTFLAGS='--cfg loom'
 export CARGO_PROFILE_BENCH_LTO=off
 

@@ -1,13 +1,13 @@
-"""Prints which file uses which in the sources of a crate, and fails on an import circle.
+"""Prints the files that each file of a crate uses, and fails on an import circle.
 
 usage: modules.py [--self-test] SRC...
 
-A file uses another if it names something of it by a path that begins with `crate`, `self`, `super` or
-one of its own modules: in a `use`, or anywhere in the code. What lib.rs publishes counts as used where
-it is defined, and what lib.rs itself uses does not count. Nor does code that is for tests only:
-what a `cfg` leaves out where neither `test` nor `object_code` is set.
+A file uses another if it names an item of it by a path that begins with `crate`, `self`, `super` or
+one of its own modules: in a `use`, or anywhere in the code. An item that lib.rs publishes counts as used
+where it is defined, and what lib.rs itself uses does not count. Code for tests only does not count either:
+items that a `cfg` leaves out if neither `test` nor `object_code` is set.
 
-A circle is looked for between files, and in each folder between what is in it: its mod.rs, its other
+Circles are searched between files, and in each folder between its entries: its mod.rs, its other
 files, and its folders, each as a whole.
 """
 
@@ -29,7 +29,7 @@ TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 OPEN, CLOSE = set("([{"), set(")]}")
-# Items that end with a semicolon, whatever braces they have.
+# Items that end with a semicolon, even after braces.
 UNTIL_SEMICOLON = {"use", "static", "const", "type", "let", "extern"}
 # Items that end with a semicolon or with their first braces.
 ITEMS = {"fn", "mod", "impl", "struct", "enum", "union", "trait", "unsafe", "macro_rules", "async"}
@@ -95,7 +95,7 @@ def item_end(code, at):
 
 
 def holds(cfg):
-    """Whether a `cfg` can hold outside tests: True, False, or None where that depends."""
+    """Whether a `cfg` can hold outside tests: True, False, or None if that depends on other options."""
     word, rest = cfg[0].text, cfg[2:-1]
     if word in ("all", "any", "not") and len(cfg) > 1:
         parts, part, depth = [], [], 0
@@ -117,7 +117,7 @@ def holds(cfg):
 
 
 def without_tests(code):
-    """The code without the attributes, and without what they leave out of all but tests."""
+    """The code without the attributes, and without the items that they restrict to tests."""
     kept, at = [], 0
     while at < len(code):
         if code[at].text != "#" or code[at + 1].text not in ("[", "!"):
@@ -146,7 +146,7 @@ class Module:
 class Crate:
     def __init__(self, src):
         self.src = Path(src)
-        # Which file has the module of a path, and what lib.rs publishes of other files.
+        # The file of each module path, and the items of other files that lib.rs publishes.
         self.files, self.published = {}, {}
         self.modules = []
         self.read(self.src / "lib.rs", ())
@@ -167,12 +167,12 @@ class Crate:
         return file.relative_to(self.src).as_posix()
 
     def read(self, file, path):
-        """Reads a file, and those of its modules that are not for tests only."""
+        """Reads a file, and its modules, except those for tests only."""
         self.files[path] = file
         self.split(file, path, without_tests(tokens(file.read_text())))
 
     def split(self, file, path, code):
-        """Parts the code of a module from that of the modules in it."""
+        """Separates the code of a module from that of its submodules."""
         own, at = [], 0
         while at < len(code):
             if code[at].text == "mod" and at + 2 < len(code):
@@ -209,7 +209,7 @@ class Crate:
         return (*base, *path[1:])
 
     def file_of(self, path):
-        """The file that has what a path names, or None if it is lib.rs's own."""
+        """The file that contains the item of a path, or None if that is lib.rs."""
         if path and (path[0],) not in self.files:
             path = self.published.get(path[0], ())
         while path and path not in self.files:
@@ -227,7 +227,7 @@ class Crate:
                 continue
             if code[at].text[0].isalpha() or code[at].text[0] == "_":
                 path, line = [code[at].text], code[at].line
-                # A path that goes on from something else, such as a method, is none of ours.
+                # A path that continues another expression, such as a method, does not count.
                 first = at == 0 or code[at - 1].text not in ("::", ".")
                 while at + 2 < len(code) and code[at + 1].text == "::" and code[at + 2].text[0].isalpha():
                     at += 2
@@ -265,7 +265,7 @@ class Crate:
                 yield Use(absolute, tree[0].line)
 
     def folders(self):
-        """In each folder, what is used by what there, each with the file and the line that show it."""
+        """For each folder, the entries that each entry uses, with the file and the line that show it."""
         graphs = {}
         for user, uses in self.uses.items():
             for used, line in uses.items():
@@ -279,7 +279,7 @@ class Crate:
         return graphs
 
     def circles(self):
-        """Every circle, by the steps of which it consists."""
+        """Every circle, as a list of its steps."""
         files = {
             self.name(user): {
                 self.name(used): (f"{self.name(user)}:{line}", self.name(used)) for used, line in uses.items()
@@ -333,7 +333,7 @@ def check(crate):
 
 
 def self_test(src):
-    """Plants circles in copies of the sources, each in another way, and looks whether they are found."""
+    """Plants circles in copies of the sources, each in another way, and checks that they are found."""
     plain = Crate(src)
 
     def reaches(one, other):
@@ -387,7 +387,7 @@ def self_test(src):
     for text in leaves_out:
         if between(used.name, user.name, planted({used.name: text})):
             sys.exit(f"error: {src}: a circle found after this was planted in {used.name}: {text}")
-    # Of two folders each uses a file of the other, and no file itself by way of others.
+    # Each of two folders uses a file of the other, but no file uses itself through others.
     folders = {"lib.rs": "\nmod planted_a;\nmod planted_b;\n"}
     for one, other in ("ab", "ba"):
         folders |= {

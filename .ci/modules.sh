@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Prints which file uses which in the sources of the two crates, and fails on an import circle, between
-# files or between folders; shows first that it finds one.
+# Prints the files that each file of the two crates uses, and fails on an import circle, between files
+# or between folders; shows first that it finds one.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Shows that every mutant of busmap/loom-tests/mutants.md and of loom-tests/mutants.md is caught by the
-# model named there, unless an argument stands in its place. With names as arguments, tries these mutants
-# only. .ci/loom.sh shows that the models of the same programs pass without a mutant.
+# model named there, unless the table has an argument instead. With names as arguments, tries these
+# mutants only. .ci/loom.sh shows that the same models pass without a mutant.
 set -euo pipefail
 shopt -s inherit_errexit
 cd "$(dirname "$0")/.."
@@ -13,7 +13,7 @@ rows() {
     sed -nE 's/^\| `([a-z-]+)` \| .* \| `?([a-z_:]+)`? \|$/\1 \2/p' "$1"
 }
 
-# The mutants that the source of the crate in a folder knows.
+# The mutants in the source of the crate in a folder.
 known() {
     git ls-files "$1/src/*.rs" | xargs grep -hoE \
         '"[a-z-]+" => (Relaxed|Acquire|Release)|step_unless!\( *"[a-z-]+"|mutant\("[a-z-]+"' |
@@ -27,7 +27,7 @@ catches() {
         timeout --foreground 600 "$program" --exact "loom_tests::$model" >/dev/null 2>&1 || status=$?
     case $status in
         0) echo "$mutant: SURVIVED $model" ;;
-        # To take long is not to be caught.
+        # A timeout does not count as caught.
         124) echo "$mutant: no end of $model within 600 s" ;;
         *) echo "$mutant: caught by $model" && return ;;
     esac
@@ -39,7 +39,7 @@ export -f catches
 tried=
 for crate in "${crates[@]}"; do
     table=$crate/loom-tests/mutants.md
-    # Each mutant once in the table, and each of the table in the source.
+    # Each mutant of the source is once in the table, and each of the table is in the source.
     diff <(known "$crate") <(rows "$table" | cut -d' ' -f1 | sort) >&2 || {
         echo "error: the mutants of $crate/src and of $table differ" >&2
         exit 1
@@ -49,7 +49,7 @@ for crate in "${crates[@]}"; do
     while read -r mutant model; do
         [ $# -eq 0 ] || [[ " $* " == *" $mutant "* ]] || continue
         if [ "$model" = argued ]; then
-            # The argument must stand there.
+            # The table's file must contain the argument.
             grep -q "^\*\*.*\`$mutant\`" "$table" || {
                 echo "error: no argument for $mutant" >&2
                 exit 1

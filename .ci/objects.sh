@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Shows, on the object file for bare-metal aarch64, that a load of the slot cell and the drop of its
-# guard call no allocator, no lock and no thread-local: only a load's own slower half.
+# guard use no allocator, no lock and no thread-local: they call only the slow path of a load.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 target=aarch64-unknown-none-softfloat
 export RUSTFLAGS='--cfg object_code -D warnings'
-# With the dependencies of .ci/thread-locals.sh, and so one of the two at a time.
+# It shares the dependencies of .ci/thread-locals.sh: run only one of the two at a time.
 out=${CARGO_TARGET_DIR:-target}/bare-metal
 mkdir -p "$out"
 exec 9>"$out/lock"
@@ -22,7 +22,7 @@ body() {
     awk -v name="$1" '/^[0-9a-f]+ <.*>:$/ { on = $0 ~ name } on' <<<"$listing"
 }
 
-# Whatever a body calls or reads through the thread pointer.
+# All calls of a body, and all its reads through the thread pointer.
 calls() {
     { body "$1" | grep -oE 'R_AARCH64_(CALL26|JUMP26|TLS[A-Z0-9_]*)[[:space:]]+[^[:space:]].*|\bblr\b.*|tpidr_el[0-3]' || true; } |
         sed -E 's/R_AARCH64_[A-Z0-9_]+[[:space:]]+//' | sort -u
@@ -32,7 +32,7 @@ fail=0
 for function in busmap_load busmap_drop load_otherwise load_counted; do
     instructions=$(body "$function" | grep -cE '^ +[0-9a-f]+:' || true)
     if [ "$instructions" -eq 0 ]; then
-        # The slower half of a load may have become part of it, or be in one piece; the others must be there.
+        # The slow path of a load may be inlined, or whole; the other functions must be there.
         [[ $function == load_* ]] && continue
         echo "error: no $function in the object file" >&2
         exit 1

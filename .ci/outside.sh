@@ -14,7 +14,7 @@ CARGO_TARGET_DIR=$(realpath -m "${CARGO_TARGET_DIR:-target}/outside")
 export CARGO_TARGET_DIR
 unset RUSTC_BOOTSTRAP RUSTFLAGS
 
-# An example of a page as a program, without lines that readers do not see: the first, or the one of that number.
+# An example of a page as a program, without hidden lines: the first example, or the one with the given number.
 example() {
     awk -v number="${2:-1}" '
         /^```$/ { within = 0 }

@@ -9,10 +9,10 @@ rustup toolchain install --no-self-update
 rustup component add rustfmt clippy rust-src llvm-tools
 # The compiler of a user of busmap: .ci/outside.sh.
 rustup toolchain list | grep -q '^stable' || rustup toolchain install stable --profile minimal --no-self-update
-# Miri, ThreadSanitizer and the fuzzers are the nightly's.
+# Miri, ThreadSanitizer and the fuzzers need a nightly compiler.
 source .ci/nightly-toolchain.sh
 rustup toolchain install "$nightly" --profile minimal --no-self-update --component miri --component rust-src --component clippy
-# And Axvisor's: .ci/axvisor.sh.
+# Axvisor uses it too: .ci/axvisor.sh.
 rustup target add --toolchain "$nightly" aarch64-unknown-none-softfloat riscv64gc-unknown-none-elf
 command -v cargo-fuzz >/dev/null || cargo install cargo-fuzz --version 0.13.2 --locked
 rustup target add aarch64-unknown-linux-gnu riscv64gc-unknown-linux-gnu \

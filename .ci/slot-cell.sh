@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The tests of both crates on the slot cell, those of the front end for rust-vmm among them.
+# The tests of both crates on the slot cell, including those of the front end for rust-vmm.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Shows, by a trace of every store and read-modify-write, that a warm dispatch by a vCPU's own handle
-# writes only the stack, where the handle is in this program; on both cells. A dispatch without the
-# handle shows that the trace finds other stores.
+# writes only to the stack, which holds the handle in this program; on both cells. A dispatch without
+# the handle shows that the trace finds other stores.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -10,12 +10,12 @@ source .ci/count.sh
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 
-# How many places other than the stack are written by each of 5,000 accesses.
+# The number of places outside the stack that each of 5,000 accesses writes.
 written() {
     valgrind --tool=lackey --trace-mem=yes --log-fd=3 "$1" "$2" 5000 3>&1 >"$out/said" 2>"$out/failed" |
         awk -F '[ ,]+' '
             /^ [SM] / {
-                # Valgrind has the stack end at 0x1fff001000.
+                # Under Valgrind the stack ends at 0x1fff001000.
                 if ($3 ~ /^1ff[ef]......$/) { stack++; next }
                 writes[$3]++
             }

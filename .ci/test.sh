@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# All tests on the host, those of the demo and the benches among them.
+# All tests on the host, including those of the demo and the benches.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

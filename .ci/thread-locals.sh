@@ -3,9 +3,8 @@
 # thread pointer: axdevice and busmap with every public method compiled, their
 # dependencies, and the core library, for each target.
 #
-# A thread-local is a static, and a static is compiled with its own crate, used or not. A crate made for this
-# shows that first, and that each way to find a thread-local works. With targets as arguments, looks at
-# these only.
+# A thread-local is a static, and a static is compiled with its own crate, used or not. A test crate shows that
+# first, and shows that each way to find a thread-local works. With targets as arguments, checks these only.
 set -euo pipefail
 shopt -s inherit_errexit
 cd "$(dirname "$0")/.."
@@ -14,7 +13,7 @@ source .ci/bare-metal.sh
 
 out=$(realpath -m "${CARGO_TARGET_DIR:-target}/bare-metal")
 export CARGO_TARGET_DIR=$out RUSTFLAGS='--cfg object_code -D warnings'
-# With the dependencies of .ci/objects.sh, and so one of the two at a time.
+# It shares the dependencies of .ci/objects.sh: run only one of the two at a time.
 mkdir -p "$out"
 exec 9>"$out/lock"
 flock 9
@@ -62,7 +61,7 @@ pub fn thread_pointer() -> usize {
 }
 END
 
-# How the disassembler writes the thread pointer.
+# The disassembler's notation for the thread pointer.
 thread_pointer() {
     case $1 in
         aarch64-*) echo 'tpidr' ;;
@@ -73,7 +72,7 @@ thread_pointer() {
     esac
 }
 
-# The thread-locals in the files: the way in which each shows, the file, and the line.
+# The thread-locals in the files: the kind of evidence, the file, and the line.
 findings() {
     local pattern
     pattern=$(thread_pointer "$1")
@@ -95,7 +94,7 @@ libraries() {
     shift
     cargo_for "$target" build --quiet --release --lib --message-format=json "$@" |
         grep -oE '"/[^"]*\.rlib"' | tr -d '"' | grep "/$target/" | sort -u
-    # Of the core library that was not built along.
+    # The prebuilt core library.
     ls "$sysroot/lib/rustlib/$target"/lib/lib{core,alloc,compiler_builtins}-*.rlib 2>/dev/null || true
 }
 

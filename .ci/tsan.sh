@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 source .ci/nightly-toolchain.sh
 
 target=x86_64-unknown-linux-gnu
-# A target folder of their own: the flag would rebuild everything.
+# A separate target folder: the flag would rebuild everything.
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/tsan" RUSTFLAGS=-Zsanitizer=thread
 export TSAN_OPTIONS=halt_on_error=1
 build=("+$nightly" rustc -p busmap -Zbuild-std --quiet --target "$target" --features slot-cell --lib --profile test)

@@ -20,7 +20,7 @@ CODE = re.compile(r"^([ \t]*)```.*?^[ \t]*```|(`+)(?!`).*?(?<!`)\2(?!`)", re.MUL
 
 
 def lines(file):
-    """The lines of a file without comments and blank lines."""
+    """The lines of a file, except comments and blank lines."""
     return [line for line in file.read_text().splitlines() if line.strip() and not line.startswith("#")]
 
 
@@ -30,9 +30,9 @@ def blank(match):
 
 
 def comments(path, text):
-    """A source file with nothing left but the text of its comments, each at its line."""
+    """The text of the comments of a source file, each at its line."""
     kept = []
-    # A script has no suffix, or the shell's.
+    # A script has no suffix, or .sh.
     lexer = get_lexer_for_filename(path.name if path.suffix else f"{path.name}.sh")
     for kind, piece in lexer.get_tokens(text):
         if kind in Comment and kind not in Comment.Preproc or kind in String.Doc:
@@ -44,7 +44,7 @@ def comments(path, text):
 
 
 def findings(path, phrases):
-    """Pairs of a line number and what the file has there."""
+    """Pairs of a line number and the phrase at that line."""
     text = path.read_text()
     if path.suffix != ".md":
         text = comments(path, text)
@@ -55,7 +55,7 @@ def findings(path, phrases):
 
 
 def compiled():
-    # A blank in a phrase is any white space.
+    # A blank in a phrase matches any white space.
     spaced = [line.replace(" ", r"\s+") for line in lines(HERE / "words.txt")]
     return [re.compile(line, re.IGNORECASE | re.MULTILINE) for line in spaced]
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Builds the published hypervisor Axvisor 0.5.8 with this crate as its `axdevice`, boots it in QEMU with guests of its
-own, and fails unless they print what `expected` says and the hypervisor lives: no panic, and its shell comes up."""
+"""Builds the published hypervisor Axvisor 0.5.8 with this crate as its `axdevice`, boots it in QEMU with its own
+guests, and fails unless they print the text in `expected`, the hypervisor does not panic, and its shell starts."""
 import argparse
 import glob
 import json
@@ -21,7 +21,7 @@ SOURCE = f'{WORK}/axvisor'
 # Seconds that a boot may take.
 LIMIT = 240
 SHELL = 'Welcome to AxVisor Shell'
-# Two races of Axvisor's own end some boots before a guest runs, on a loaded machine: it is booted again then.
+# On a loaded machine, two races in Axvisor end some boots before a guest runs. Such a boot is repeated.
 BOOT_RACE = r'panicked at (\S*ax-lazyinit-|src/vmm/vcpus\.rs:214)'
 
 ARCHITECTURES = {
@@ -49,7 +49,7 @@ ARCHITECTURES = {
     },
 }
 
-# How many accesses the sweeps make that leave nothing out: at each eighth offset a read and a write of each of four widths.
+# The number of accesses in a complete sweep: at each eighth offset a read and a write of each of four widths.
 WHOLE = {'GICv2': 0x1_0000, 'GICD': 0x1_0000, 'GICR 0 and 1': 2 * 0x2_0000, 'PLIC': 0x21_0000}
 
 # The faults of the sabotaged crate by number, with the machine and the text that shows each.
@@ -79,7 +79,7 @@ def output(*command, **how):
 
 
 def put(path, data):
-    """Writes only what differs: a new time would be a new build."""
+    """Writes a file only if it differs, because a new time would cause a new build."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
     if not os.path.exists(path) or open(path, 'rb').read() != data:
         with open(path, 'wb') as file:
@@ -103,8 +103,8 @@ def packages(path):
 
 
 def unpack(crate):
-    """Makes Axvisor's source, with `float-unmapped` switched on in its dependency, as README says, and with a lock file that
-    has this crate's dependencies as its own has them, beside Axvisor's."""
+    """Makes Axvisor's source, with `float-unmapped` switched on in its dependency, as README describes, and with a lock
+    file that also has this crate's dependencies, in the versions of its own lock file."""
     unpacked = os.path.join(os.environ.get('CARGO_HOME', os.path.expanduser('~/.cargo')), 'registry/src/*/axvisor-0.5.8')
     if not glob.glob(unpacked):
         output('cargo', 'info', '--quiet', 'axvisor@0.5.8', cwd=WORK)
@@ -154,7 +154,7 @@ def build(arch, crate, name):
             put(configs[-1], file.read())
     environment = {key: value for key, value in os.environ.items() if not key.startswith(('CARGO_PROFILE_', 'RUSTFLAGS'))} | {
         'RUSTUP_TOOLCHAIN': nightly(),
-        # As in its .cargo/config.toml.
+        # As in Axvisor's .cargo/config.toml.
         'CARGO_PROFILE_RELEASE_LTO': 'true',
         'AX_ARCH': arch,
         'AX_TARGET': a['target'],
@@ -164,7 +164,7 @@ def build(arch, crate, name):
         'AXVISOR_VM_CONFIGS': ':'.join(configs),
         'CARGO_TARGET_DIR': f'{WORK}/target',
     } | a['environment']
-    # From a folder in which Axvisor's own .cargo/config.toml, which is for another build tool, does not count.
+    # From a folder where cargo does not read Axvisor's .cargo/config.toml, which is for another build tool.
     command = ['cargo', 'build', '--quiet', '--manifest-path', f'{SOURCE}/Cargo.toml', '--release', '--bin', 'axvisor',
                '--target', a['target'], '--features', a['features'],
                '--config', f"target.{a['target']}.rustflags={json.dumps(a['flags'])}"]
@@ -181,7 +181,7 @@ def build(arch, crate, name):
 
 
 def check_lock(crate):
-    """Of what Axvisor was published with nothing may be there in another version, but the one crate, if that is replaced."""
+    """Every crate in Axvisor's published lock file keeps its version, except the replaced one, if any."""
     published, now = packages(f'{WORK}/published.lock'), packages(f'{SOURCE}/Cargo.lock')
     names = {name for name, _ in now}
     changed = {name for name, _ in published.keys() - now.keys() if name in names}
@@ -191,7 +191,7 @@ def check_lock(crate):
 
 
 def expected(arch, whole):
-    """What the guests should print, line by line."""
+    """The lines that the guests should print."""
     with open(f'{HERE}/expected/{arch}.txt') as file:
         text = file.read()
     if whole:
@@ -200,11 +200,11 @@ def expected(arch, whole):
 
 
 def judge(text, should):
-    """Why what stands on the console is wrong so far, or nothing."""
+    """The fault of the console's text so far, or None."""
     panic = re.search(r'panicked at .*\n.*\n|.*get error .*\n', text)
     if panic:
         return panic[0]
-    # A line of the hypervisor's may stand in the middle of a guest's.
+    # A line of the hypervisor may interrupt a line of a guest.
     lines = re.findall(r'^GUEST: (.*)\n', re.sub(r'\[ *\d+\.\d{6} .*\n', '', text), re.M)
     for number, line in enumerate(lines):
         if number == len(should):
@@ -217,7 +217,7 @@ def judge(text, should):
 
 
 def boot(arch, image, sabotage, whole):
-    """What stands on the console until the shell comes up or something is wrong, and why that is wrong, if it is."""
+    """The console's text until the shell starts or a fault is found, and the fault, if any."""
     a, should = ARCHITECTURES[arch], expected(arch, whole)
     command = [f'qemu-system-{arch}', *a['machine'], '-accel', 'tcg,thread=multi', '-smp', '4', '-m', '2G', '-display', 'none',
                '-monitor', 'none', '-serial', 'stdio', '-nic', 'none', '-no-reboot', '-kernel', image]
@@ -250,7 +250,7 @@ def boot_past_races(*how):
 
 
 def run(arch, image, load, whole):
-    """Boots it beside busy processes, and fails unless it does what it should."""
+    """Boots Axvisor beside busy processes, and fails unless it passes."""
     busy = [subprocess.Popen([sys.executable, '-c', 'while True: pass']) for _ in range(load)]
     start = time.monotonic()
     try:
@@ -265,7 +265,7 @@ def run(arch, image, load, whole):
 
 
 def sabotage(arch, image):
-    """Fails unless each thing that goes wrong is seen by the check that is for it."""
+    """Fails unless each planted fault is detected by its check."""
     for number, (what, architectures, verdict) in SABOTAGES.items():
         if arch in architectures:
             _, why = boot_past_races(arch, image, number, False)
@@ -277,7 +277,7 @@ def sabotage(arch, image):
 def main():
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument('architecture', nargs='*', default=list(ARCHITECTURES), help=f"of {', '.join(ARCHITECTURES)}")
-    arguments.add_argument('--whole', action='store_true', help='leave nothing out of the sweeps')
+    arguments.add_argument('--whole', action='store_true', help='make complete sweeps')
     arguments.add_argument('--load', type=int, default=0, metavar='N', help='boot beside N busy processes')
     what = arguments.add_mutually_exclusive_group()
     what.add_argument('--sabotage', action='store_true', help='show that each check sees what goes wrong')
