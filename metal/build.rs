@@ -7,7 +7,7 @@ fn main() {
     let folder = env::var("CARGO_MANIFEST_DIR").unwrap_or_default() + "/link";
     let guest = "../demo/guest/guest.ld";
     let hypervisor: &[&str] = match arch.as_str() {
-        // The first is the one of crate aarch64-rt.
+        // The first script is that of crate aarch64-rt.
         "aarch64" => &["image.ld", "aarch64.ld"],
         _ => &["riscv64.ld"],
     };

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Boots the hypervisor in QEMU and prints what it prints: a table of the run and a verdict, which is the exit status.
+# Boots the hypervisor in QEMU and prints its output: a table of the run and a verdict, which is the exit status.
 #
 # usage: metal/run.sh ARCH [--cpus N] [--seconds N] [--sabotage NAME] [--limit SECONDS]   ARCH is aarch64 or riscv64
 #
-# `--sabotage` makes something go wrong, to show that it is seen: the names are in src/options.rs. After `--limit` seconds
+# `--sabotage` makes a fault, to show that a check detects it: the names are in src/options.rs. After `--limit` seconds
 # without a verdict the run has failed.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -42,7 +42,7 @@ case $arch in
 aarch64)
     target=aarch64-unknown-none-softfloat
     package=qemu-system-arm
-    # Where the guest's memory is in the machine's: memory.rs.
+    # The start of the guest's memory in the machine's: memory.rs.
     load=0x60000000
     machine=(-machine 'virt,virtualization=on,gic-version=3' -cpu cortex-a72
         -semihosting-config 'enable=on,target=native')
@@ -80,7 +80,7 @@ if [ "$status" -eq 124 ] || [ "$status" -eq 137 ]; then
     exit 1
 fi
 [ "$status" -eq 0 ] || exit "$status"
-# The status alone is not taken for it.
+# The status alone is not enough.
 grep -q '^OK' "$log" || {
     echo 'FAILED: the machine has ended without a verdict'
     exit 1

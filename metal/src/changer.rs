@@ -9,16 +9,16 @@ use crate::{
     vm::Vm,
 };
 
-/// From one hot-add to the next, in nanoseconds. It grows where there is not room enough.
+/// The time from one hot-add to the next, in nanoseconds. It is longer if there is not enough room.
 const ADD_PERIOD: u64 = 40_000_000;
-/// From one change to the next, in nanoseconds. It grows where there are not numbers enough for the cards.
+/// The time from one change to the next, in nanoseconds. It is longer if there are not enough numbers for the cards.
 const CHANGE_PERIOD: u64 = 1_000_000;
-/// The most devices that are hot-added.
+/// The maximum number of hot-added devices.
 const MOST: u32 = MAX_SLOTS / 4;
-/// And if the last of them is to be missing.
+/// The maximum if the last of them must be missing.
 const FEW: u32 = 6;
 
-/// When a periodic change is due. One that is missed is left out.
+/// The time at which a periodic change is due. A missed one is left out.
 struct Schedule {
     period: u64,
     next: u64,
@@ -81,7 +81,7 @@ impl Changer {
         self.look();
     }
 
-    /// Looks for removed devices that are quiescent by now.
+    /// Looks for removed devices that are now quiescent.
     pub(crate) fn look(&mut self) {
         if self.board.pending() > 0 {
             Cpu::current().while_doing(Doing::Change, || self.board.look(|_| {}));

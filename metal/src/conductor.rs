@@ -1,22 +1,22 @@
-//! CPU 0 conducts the run: it waits for the other CPUs, makes the changes for the length of the run, halts the guests, and
-//! ends the machine.
+//! CPU 0 controls the run: it waits for the other CPUs, makes the changes during the run, halts the guests, and ends
+//! the machine.
 
 use spin::Mutex;
 
 use crate::{arch, changer::Changer, console::line, cpu::Cpu, options::Sabotage, report, vm::Vm};
 
-/// How long the vCPUs may take, at the end, to see the last devices, and then to halt and to leave the removed devices, in
-/// nanoseconds. There may be many CPUs on each core of the host.
+/// The time limits, at the end, for the vCPUs to see the last devices, and then to halt and to leave the removed
+/// devices, in nanoseconds. There may be many CPUs on each core of the host.
 const SETTLING: u64 = 60_000_000_000;
 
-/// Where a run is.
+/// The phase of a run.
 #[derive(Clone, Copy)]
 enum Phase {
     /// Not all vCPUs have begun.
     Starting,
-    /// Devices are added and changed, since then.
+    /// Devices are added and changed, since this time.
     Running(u64),
-    /// The vCPUs are to see all devices, since then.
+    /// The vCPUs must see all devices, since this time.
     Settling(u64),
     /// The guests are ordered to halt.
     Stopping,
@@ -28,7 +28,7 @@ struct Conductor {
     phase: Phase,
 }
 
-/// Of CPU 0, outside its interrupt handler.
+/// Used by CPU 0, outside its interrupt handler.
 static CONDUCTOR: Mutex<Option<Conductor>> = Mutex::new(None);
 
 /// Makes the changer, before any vCPU runs.
@@ -109,7 +109,7 @@ impl Conductor {
         }
     }
 
-    /// Makes the fault, if there is one to make, after a second.
+    /// After a second, makes the fault, if one was requested.
     fn sabotage(&self, ran: u64) {
         if ran < 1_000_000_000 {
             return;

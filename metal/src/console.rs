@@ -15,7 +15,7 @@ pub(crate) fn print(line: Arguments<'_>) {
     let _ = writeln!(console.get_or_insert_with(Uart::new), "{line}");
 }
 
-/// Prints a line although another CPU, or what was interrupted on this one, may be printing.
+/// Prints a line although another CPU, or the interrupted code on this one, may be printing.
 pub(crate) fn print_at_last(line: Arguments<'_>) {
     let mut locked = CONSOLE.try_lock();
     let mut own = None;

@@ -1,14 +1,14 @@
-//! The contract of the hypervisor and its guest: the demo's, and what only these machines have.
+//! The contract between the hypervisor and its guest: the demo's, and the parts that only these machines have.
 
 pub(crate) use guest::contract::*;
 
-/// Guest physical address of port 0: as on a host bridge of PCI, an access to port `p` is one to `PORTS + p`.
+/// Guest physical address of port 0: as on a PCI host bridge, an access to port `p` is an access to `PORTS + p`.
 pub(crate) const PORTS: u32 = 0xce00_0000;
-/// How many ports there are.
+/// The number of ports.
 pub(crate) const PORT_COUNT: u32 = 0x1_0000;
 
-/// Guest physical address of the register that every vCPU has of the beat, 4 bytes apart: how many timer interrupts
-/// its CPU has had. The handler of that interrupt writes it, by the registry.
+/// Guest physical address of the beat's registers, one for each vCPU, 4 bytes apart. A register contains the number of
+/// timer interrupts of its CPU. The handler of that interrupt writes it, through the registry.
 pub(crate) const BEATS: u32 = 0xcd00_0000;
 
 /// Call of the hypervisor: the guest has halted, as ordered.
@@ -21,8 +21,8 @@ pub(crate) const SYS_LATCH_SEED: u32 = 0x5a5a_1234;
 
 /// A guest uses its interrupt controller once in this number of rounds.
 pub(crate) const ROUNDS_PER_CHIP: u32 = 128;
-/// The number of vCPUs that use the GICv3 distributor. It has a fair lock, and on a host with fewer cores than vCPUs the next
-/// vCPU in its queue is often not running, and all others wait for it.
+/// The number of vCPUs that use the GICv3 distributor. It has a fair lock. On a host with fewer cores than vCPUs the
+/// next vCPU in its queue is often not running, and all others wait for it.
 pub(crate) const GICD_VCPUS: u32 = 4;
 
 /// Guest physical address of the GICv3 distributor, and of the host's.
@@ -42,7 +42,7 @@ pub(crate) const fn plic_context(vcpu: u32) -> u32 {
     2 * vcpu + 1
 }
 
-/// The interrupt source of the PLIC that is `vcpu`'s. Source 0 does not exist.
+/// The interrupt source of `vcpu` in the PLIC. Source 0 does not exist.
 pub(crate) const fn plic_source(vcpu: u32) -> u32 {
     vcpu + 1
 }

@@ -7,7 +7,7 @@ use crossbeam_utils::CachePadded;
 
 use crate::{arch, contract::MAX_VCPUS, wrong::Wrong};
 
-/// The work in which a CPU is interrupted.
+/// The work that an interrupt of a CPU interrupts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Doing {
@@ -21,7 +21,7 @@ pub(crate) enum Doing {
     Tick,
 }
 
-/// A CPU. It alone writes its state (`Relaxed`), but for `halted`.
+/// A CPU. Only it writes its state (`Relaxed`), except `halted`.
 #[derive(Debug)]
 pub(crate) struct Cpu {
     doing: AtomicU8,
@@ -31,15 +31,15 @@ pub(crate) struct Cpu {
     pub(crate) mmio: Count,
     pub(crate) port: Count,
     pub(crate) sys_reg: Count,
-    /// Those that a device answered with an error. None should.
+    /// Accesses for which a device returned an error. There should be none.
     pub(crate) failed: Count,
-    /// Timer interrupts, and what they interrupted.
+    /// Timer interrupts, by the work that they interrupted.
     pub(crate) ticks: Count,
     pub(crate) ticks_in_dispatch: Count,
     pub(crate) ticks_in_change: Count,
     /// Values that the interrupt handler checked.
     pub(crate) checks: Count,
-    /// And those that were wrong.
+    /// The wrong ones of these values.
     pub(crate) wrong: Wrong,
 }
 
@@ -74,7 +74,7 @@ impl Cpu {
         Self::at(arch::cpu_index())
     }
 
-    /// Does `work`, and notes that it is `doing` so, for an interrupt handler.
+    /// Calls `work`, and records that it is `doing` so, for an interrupt handler.
     pub(crate) fn while_doing<T>(&self, doing: Doing, work: impl FnOnce() -> T) -> T {
         let before = self.doing.swap(doing as u8, Ordering::Relaxed);
         let done = work();
@@ -87,12 +87,12 @@ impl Cpu {
         self.doing.load(Ordering::Relaxed) == doing as u8
     }
 
-    /// Notes that there was a timer interrupt.
+    /// Records a timer interrupt.
     pub(crate) fn set_ticked(&self) {
         self.ticked.store(true, Ordering::Relaxed);
     }
 
-    /// Whether there was one since the last call.
+    /// Whether there was a timer interrupt since the last call.
     pub(crate) fn take_ticked(&self) -> bool {
         self.ticked.load(Ordering::Relaxed) && self.ticked.swap(false, Ordering::Relaxed)
     }
@@ -102,7 +102,7 @@ impl Cpu {
         self.mmio.get() + self.port.get() + self.sys_reg.get()
     }
 
-    /// Notes that its guest has halted. A CPU that sees this sees all that was done before (`Release`, `Acquire`).
+    /// Records that its guest has halted. A CPU that sees this sees everything before it (`Release`, `Acquire`).
     pub(crate) fn set_halted(&self) {
         self.halted.store(true, Ordering::Release);
     }

@@ -1,4 +1,4 @@
-//! The exits of the vCPUs: each goes to the vCPU of its CPU, which then does its work between two exits.
+//! The exits of the vCPUs: each goes to the vCPU of its CPU. Then the CPU does its work between two exits.
 
 use spin::Mutex;
 
@@ -10,7 +10,7 @@ use crate::{
     vm::Vm,
 };
 
-/// By CPU. Each is its CPU's alone, and not its interrupt handler's.
+/// By CPU. Only its CPU uses each one, outside the interrupt handler.
 static VCPUS: [Mutex<Option<Vcpu>>; MAX_VCPUS as usize] =
     [const { Mutex::new(None) }; MAX_VCPUS as usize];
 
@@ -36,7 +36,7 @@ pub(crate) fn after() {
     }
 }
 
-/// Answers a guest's call of the hypervisor. Interrupts are enabled.
+/// Handles a guest's call of the hypervisor. Interrupts are enabled.
 ///
 /// # Panics
 ///

@@ -1,4 +1,4 @@
-//! The heap, in memory that nothing else is in.
+//! The heap, in memory that nothing else uses.
 //!
 //! The allocator has a spinlock. The interrupt handler neither allocates nor frees, so interrupts stay enabled while a
 //! CPU holds the lock.
@@ -10,7 +10,7 @@ use crate::arch::MEMORY;
 #[global_allocator]
 static HEAP: LockedHeap<32> = LockedHeap::empty();
 
-/// Where the heap begins, from the start of the memory.
+/// The start of the heap, as an offset from the start of the memory.
 const START: usize = 0x400_0000;
 /// Its size in bytes.
 const SIZE: usize = 0x1800_0000;
@@ -18,6 +18,6 @@ const SIZE: usize = 0x1800_0000;
 /// Makes the heap. To be called once, before anything is allocated.
 pub(crate) fn init() {
     // SAFETY: the hypervisor's image ends before that memory, the guest's begins after it, and `run.sh` gives the
-    // machine as much. This is called once.
+    // machine enough. This is called once.
     unsafe { HEAP.lock().init(MEMORY + START, SIZE) }
 }

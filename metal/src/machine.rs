@@ -9,7 +9,7 @@ use crate::{contract::MAX_VCPUS, options::Options};
 /// The machine.
 #[derive(Debug)]
 pub(crate) struct Machine {
-    /// The firmware's ids of the CPUs. The first is that of the CPU that booted.
+    /// The firmware's ids of the CPUs, that of the boot CPU first.
     pub(crate) cpus: Vec<usize>,
     pub(crate) options: Options,
 }
@@ -19,7 +19,7 @@ impl Machine {
     ///
     /// # Panics
     ///
-    /// If there is none, or if it has too many CPUs.
+    /// If there is no device tree, or if it has too many CPUs.
     pub(crate) fn read(tree: usize, boot_cpu: usize) -> Self {
         // SAFETY: the firmware has put a device tree there, and nothing writes to it.
         let tree = unsafe { Fdt::from_ptr(core::ptr::with_exposed_provenance(tree)) };

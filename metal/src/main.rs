@@ -1,5 +1,6 @@
-//! A tiny SMP hypervisor for QEMU's `virt` machines: one VM with a vCPU on each CPU, whose exits one `SharedVmDevices`
-//! answers, while CPU 0 changes its devices, and a timer interrupt on every CPU dispatches by the same registry.
+//! A tiny SMP hypervisor for QEMU's `virt` machines: one VM with a vCPU on each CPU. One `SharedVmDevices` handles
+//! their exits while CPU 0 changes its devices, and a timer interrupt on every CPU dispatches through the same
+//! registry.
 
 #![no_std]
 #![no_main]
@@ -33,7 +34,7 @@ use core::panic::PanicInfo;
 
 use crate::{console::line, machine::Machine, options::Sabotage, vm::Vm};
 
-/// Where CPU 0 starts, with the address of the device tree and the firmware's id of this CPU.
+/// The entry of CPU 0, with the address of the device tree and the firmware's id of this CPU.
 fn start(tree: usize, boot_cpu: usize) -> ! {
     heap::init();
     let machine = Machine::read(tree, boot_cpu);
@@ -46,7 +47,7 @@ fn start(tree: usize, boot_cpu: usize) -> ! {
     run(0)
 }
 
-/// Where each CPU starts: it runs its guest, with its timer on.
+/// The entry of each CPU: it starts its timer and runs its guest.
 fn run(index: usize) -> ! {
     let vm = Vm::the();
     arch::init_cpu(index, vm);

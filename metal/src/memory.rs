@@ -1,5 +1,5 @@
-//! The guest's memory: second-stage page tables, by Axvisor's own crate. No device is in them, so that every access to one
-//! is an exit.
+//! The guest's memory: second-stage page tables, by Axvisor's own crate. They map no device, so every access to one is
+//! an exit.
 
 use alloc::alloc::{alloc_zeroed, dealloc};
 use core::{alloc::Layout, ptr::with_exposed_provenance_mut};
@@ -13,14 +13,14 @@ use crate::{
     contract::{GUEST_MEMORY, GUEST_MEMORY_SIZE},
 };
 
-/// Where the guest's memory is in the host's, from its start.
+/// The offset of the guest's memory from the start of the host's.
 const GUEST: usize = 0x2000_0000;
 /// The size of the addresses that the page tables translate.
 const SPACE: usize = 1 << 39;
-/// Frames are aligned like this, and as large: the root of a RISC-V guest's tables has four pages.
+/// The size and alignment of frames: the root of a RISC-V guest's tables has four pages.
 const FRAME: usize = 0x4000;
 
-/// Gives the page tables frames of the heap, where an address is its own physical address.
+/// Allocates frames for the page tables from the heap, where an address is its own physical address.
 #[derive(Debug)]
 pub(crate) struct Frames;
 
@@ -36,7 +36,7 @@ impl PagingHandler for Frames {
     }
 
     fn dealloc_frames(paddr: PhysAddr, num: usize) {
-        // SAFETY: `alloc_frames` gave these frames, and nothing uses them any more.
+        // SAFETY: `alloc_frames` gave these frames, and nothing uses them now.
         unsafe { dealloc(with_exposed_provenance_mut(paddr.as_usize()), layout(num)) }
     }
 

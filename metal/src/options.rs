@@ -1,22 +1,22 @@
-//! The options, from the command line that the machine was started with.
+//! The options, from the command line of the machine.
 
 use core::time::Duration;
 
 /// The options of a run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Options {
-    /// How long the guests run while devices are added and changed.
+    /// The time for which the guests run while devices are added and changed.
     pub(crate) length: Duration,
     /// The fault to make, if any.
     pub(crate) sabotage: Option<Sabotage>,
 }
 
-/// A fault to make, each for a check.
+/// A fault to make. Each is for one check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sabotage {
     /// One of the board's.
     Board(board::Sabotage),
-    /// The interrupt controller does not know the guest's interrupts, or has too few contexts.
+    /// The interrupt controller lacks the guest's interrupts, or has too few contexts.
     Chip,
     /// The system register loses its upper half.
     #[cfg(target_arch = "aarch64")]
@@ -29,7 +29,7 @@ pub(crate) enum Sabotage {
     Panic,
     /// A guest panics.
     Guest,
-    /// CPU 0 does nothing any more.
+    /// CPU 0 stops.
     Silence,
 }
 
@@ -66,7 +66,7 @@ impl Options {
     ///
     /// # Panics
     ///
-    /// On a word that is no option.
+    /// On a word that is not an option.
     pub(crate) fn parse(words: &str) -> Self {
         let mut options = Self {
             length: Duration::from_secs(10),

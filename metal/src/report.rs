@@ -2,7 +2,7 @@
 
 use crate::{changer::Changer, console::line, cpu::Cpu, vm::Vm};
 
-/// Among this number of changes some are interrupted.
+/// Of this number of changes, some are interrupted.
 const MANY: u64 = 3000;
 
 /// Prints the table and the figures.

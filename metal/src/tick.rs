@@ -1,8 +1,8 @@
-//! The timer interrupt of a CPU: it looks up and dispatches by the registry that it may have interrupted at any
-//! instruction, and checks what it reads, as a guest does.
+//! The timer interrupt of a CPU: it looks up and dispatches through the registry, which it may have interrupted at any
+//! instruction, and checks the values that it reads, as a guest does.
 //!
-//! It neither allocates nor frees, and takes no lock: the devices that it looks up are never removed, and those that it
-//! reads have no lock.
+//! It neither allocates nor frees, and takes no lock: the devices that it looks up are never removed, and the devices
+//! that it reads have no lock.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -21,8 +21,8 @@ use crate::{
     watchdog,
 };
 
-/// From one interrupt to the next, in nanoseconds: the least, and the least for each CPU, since one thread of the host makes
-/// the interrupts of all.
+/// The minimum time from one interrupt to the next, in nanoseconds: overall, and for each CPU, because one thread of
+/// the host makes the interrupts of all.
 const PERIOD: (u64, u64) = (1_000_000, 125_000);
 
 /// From one interrupt to the next, in nanoseconds.
@@ -69,7 +69,7 @@ pub(crate) fn tick() {
     cpu.set_ticked();
 }
 
-/// An interrupt that is handled.
+/// An interrupt in progress.
 struct Tick {
     vm: &'static Vm,
     cpu: &'static Cpu,
@@ -77,7 +77,7 @@ struct Tick {
 }
 
 impl Tick {
-    /// Reads this CPU's beat, and writes the next by the device that it looks up.
+    /// Reads this CPU's beat, and writes the next one through the device that it looks up.
     fn beat(&self) {
         let seen = &SEEN[self.index].beat;
         let at = BEATS + 4 * self.index as u32;
@@ -95,7 +95,7 @@ impl Tick {
         seen.store(next, Ordering::Relaxed);
     }
 
-    /// Looks at all bays of the full belt, from the last to the first.
+    /// Reads all bays of the full belt, from the last to the first.
     fn walk(&self) {
         let mut behind = 0;
         for bay in (0..BAYS).rev() {

@@ -1,4 +1,4 @@
-//! A vCPU: the registry answers its exits, in turn by its handle and by the registry itself, with interrupts enabled.
+//! A vCPU: its accesses go alternately through its handle and through the registry itself, with interrupts enabled.
 
 use ax_errno::AxResult;
 use axaddrspace::{
@@ -13,7 +13,7 @@ use crate::{
     vm::Vm,
 };
 
-/// The number of accesses in a row that go the same way.
+/// The number of successive accesses that take the same way.
 const TURN: u32 = 8;
 
 /// The vCPU of a CPU.
@@ -21,7 +21,7 @@ pub(crate) struct Vcpu {
     cpu: &'static Cpu,
     devices: Dispatcher<&'static SharedVmDevices>,
     by_handle: bool,
-    /// Accesses to come that go this way.
+    /// The remaining accesses that take this way.
     left: u32,
 }
 
@@ -59,23 +59,23 @@ impl Vcpu {
         }
     }
 
-    /// Answers a read of memory that is not there.
+    /// Handles a read of an unmapped address.
     pub(crate) fn read_memory(&mut self, address: usize, width: AccessWidth) -> usize {
         self.read(Target::of(address), width)
     }
 
-    /// Answers a write of memory that is not there.
+    /// Handles a write of an unmapped address.
     pub(crate) fn write_memory(&mut self, address: usize, width: AccessWidth, value: usize) {
         self.write(Target::of(address), width, value);
     }
 
-    /// Answers a read of a trapped system register.
+    /// Handles a read of a trapped system register.
     #[cfg(target_arch = "aarch64")]
     pub(crate) fn read_sys_reg(&mut self, address: usize) -> usize {
         self.read(Target::SysReg(SysRegAddr(address)), AccessWidth::Qword)
     }
 
-    /// Answers a write of a trapped system register.
+    /// Handles a write of a trapped system register.
     #[cfg(target_arch = "aarch64")]
     pub(crate) fn write_sys_reg(&mut self, address: usize, value: usize) {
         self.write(
@@ -129,7 +129,7 @@ impl Vcpu {
         self.answered(answer);
     }
 
-    /// Counts an access, and returns whether it goes by the handle.
+    /// Counts an access, and returns whether it goes through the handle.
     fn begin(&mut self, target: Target) -> bool {
         match target {
             Target::Mmio(_) => self.cpu.mmio.add_one(),
@@ -143,13 +143,13 @@ impl Vcpu {
         self.by_handle
     }
 
-    /// Changes the way. The handle finds each change that the registry has shown, even one that is still being made.
+    /// Switches the way. The handle finds each change that the registry has shown, even if the change has not returned yet.
     fn turn(&mut self) {
         self.by_handle = !self.by_handle;
         self.left = TURN;
     }
 
-    /// Notes how an access was answered. A device that fails does not end the vCPU.
+    /// Records the result of an access. A device that fails does not end the vCPU.
     fn answered<T>(&self, answer: AxResult<T>) -> Option<T> {
         if answer.is_err() {
             self.cpu.failed.add_one();

@@ -1,4 +1,4 @@
-//! The VM as all CPUs share it: the board, the devices of the machine, and the guest's memory.
+//! The VM, which all CPUs share: the board, the devices of the machine, and the guest's memory.
 
 use alloc::sync::Arc;
 use core::{hint::spin_loop, ops::Deref};
@@ -81,7 +81,7 @@ impl Vm {
         }
     }
 
-    /// Whether this is to go wrong.
+    /// Whether this fault is requested.
     pub(crate) fn goes_wrong(&self, what: Sabotage) -> bool {
         self.options.sabotage == Some(what)
     }

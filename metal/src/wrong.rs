@@ -8,7 +8,7 @@ use board::{Count, Finding};
 #[derive(Debug)]
 pub(crate) struct Wrong {
     count: Count,
-    /// Address, value read, right value.
+    /// Address, value read, expected value.
     first: [AtomicU32; 3],
 }
 
@@ -20,7 +20,7 @@ impl Wrong {
         }
     }
 
-    /// Notes a wrong value.
+    /// Records a wrong value.
     pub(crate) fn note(&self, address: u32, got: u32, expected: u32) {
         if self.count.get() == 0 {
             for (word, value) in self.first.iter().zip([address, got, expected]) {
@@ -30,7 +30,7 @@ impl Wrong {
         self.count.add_one();
     }
 
-    /// How many there were.
+    /// The number of wrong values.
     pub(crate) fn count(&self) -> u64 {
         self.count.get()
     }

@@ -34,12 +34,12 @@ initial_pagetable!({
 
 entry!(boot, 16);
 
-/// Where the CPU that boots starts. QEMU puts the device tree at the start of the memory.
+/// The entry of the CPU that boots. QEMU puts the device tree at the start of the memory.
 fn boot(_: u64, _: u64, _: u64, _: u64) -> ! {
     crate::start(MEMORY, affinity())
 }
 
-/// The affinity of this CPU, by which PSCI knows it.
+/// The affinity of this CPU, which identifies it to PSCI.
 fn affinity() -> usize {
     (MPIDR_EL1.get() & 0xff_00ff_ffff) as usize
 }
@@ -52,13 +52,13 @@ fn affinity() -> usize {
 pub(crate) fn start_cpu(index: usize, id: usize) {
     // SAFETY: a stack of zeros is one.
     let stack = Box::leak(unsafe { Box::<Stack<STACK_PAGES>>::new_zeroed().assume_init() });
-    // SAFETY: the stack is this CPU's, for ever. All memory is in the initial page tables.
+    // SAFETY: the stack is this CPU's, forever. All memory is in the initial page tables.
     let started =
         unsafe { start_core::<Smc, _, STACK_PAGES>(id as u64, stack, move || crate::run(index)) };
     started.expect("a CPU that starts");
 }
 
-/// Enters the guest, by the return from an exception, with its arguments. The registers for that are set already.
+/// Enters the guest with its arguments, by a return from an exception. The registers for the return are set already.
 pub(super) fn enter(index: u64, panics: u64) -> ! {
     // SAFETY: ELR_EL2 and SPSR_EL2 are those of the guest, which has memory of its own. Nothing on this stack is needed
     // any more: the next exception begins below.

@@ -1,4 +1,4 @@
-//! The devices of this architecture alone: a GICv3 distributor, the registers of a timer, and a system register.
+//! The devices that only this architecture has: a GICv3 distributor, the registers of a timer, and a system register.
 
 use alloc::{sync::Arc, vec, vec::Vec};
 
@@ -30,7 +30,7 @@ pub(crate) fn config(_vcpus: u32, _sabotage: Option<Sabotage>) -> Vec<EmulatedDe
     }]
 }
 
-/// And those that it builds without an entry.
+/// The devices that the crate builds without an entry.
 pub(crate) fn builder(
     builder: VmDevicesBuilder<'_, ThreadSafe>,
 ) -> VmDevicesBuilder<'_, ThreadSafe> {
@@ -56,7 +56,7 @@ fn assign(devices: &SharedVmDevices, vcpus: u32) {
     assigned.expect("a VGicD").expect("no vCPU is in it");
 }
 
-/// Sets up the devices of the configuration, and adds those that are not in it.
+/// Sets up the devices of the configuration, and adds those that it does not contain.
 pub(crate) fn set_up(devices: &SharedVmDevices, vcpus: u32, sabotage: Option<Sabotage>) {
     if sabotage != Some(Sabotage::Chip) {
         assign(devices, vcpus);
@@ -67,7 +67,7 @@ pub(crate) fn set_up(devices: &SharedVmDevices, vcpus: u32, sabotage: Option<Sab
         .expect("a free register");
 }
 
-/// Raises an interrupt of `vcpu`'s: here none, since those of this distributor are the machine's own.
+/// Raises an interrupt of `vcpu`: here none, because this distributor's interrupts are those of the machine.
 pub(crate) fn interrupt(_devices: &SharedVmDevices, _vcpu: u32) {}
 
 struct Arch;

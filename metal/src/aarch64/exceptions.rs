@@ -29,9 +29,9 @@ impl ExceptionHandlers for Exceptions {
     }
 
     extern "C" fn sync_lower(mut state: RegisterStateRef<'_>) {
-        // Before interrupts are enabled, whose handling may change these.
+        // Read before interrupts are enabled, because their handlers may change these registers.
         let exit = Exit::current();
-        // SAFETY: only the guest's registers are changed, as the instruction changes them that it has trapped at.
+        // SAFETY: this changes only the guest's registers, in the same way as the trapped instruction does.
         let state = unsafe { state.get_mut() };
         with_interrupts(|| {
             exit.answer(state);
@@ -49,12 +49,12 @@ impl ExceptionHandlers for Exceptions {
 fn interrupt() {
     gic::handle(|| {
         tick();
-        // From now on, so that a CPU with little time does other work too.
+        // The period begins now, so that a CPU with little time also does other work.
         set_timer(period());
     });
 }
 
-/// Why the guest was left: the syndrome, its virtual address, and that as a guest physical address's page.
+/// The cause of an exit: the syndrome, the virtual address, and the page of the guest physical address.
 struct Exit {
     syndrome: usize,
     address: usize,
@@ -98,7 +98,7 @@ impl Exit {
         state.elr += 4;
     }
 
-    /// A load or store that the second-stage page tables do not translate. The syndrome says which.
+    /// A load or store that the second-stage page tables do not translate. The syndrome describes it.
     fn access_memory(&self, state: &mut RegisterState) {
         let (valid, extends, writes) = (self.field(24, 1), self.field(21, 1), self.field(6, 1));
         assert!(
@@ -123,7 +123,8 @@ impl Exit {
         }
     }
 
-    /// MRS or MSR of a trapped register. The syndrome's other bits are how crate `aarch64_sysreg` numbers registers.
+    /// MRS or MSR of a trapped register. The syndrome's other bits are the register's number in crate
+    /// `aarch64_sysreg`.
     fn access_sys_reg(&self, state: &mut RegisterState) {
         let (register, reads) = (self.field(5, 5), self.field(0, 1));
         let number = self.field(0, 22) & !(0x1f << 5) & !1;
@@ -137,7 +138,8 @@ impl Exit {
     }
 }
 
-/// The place of a general register. The guest makes accesses by those that aarch64-rt saves, and so gives them back.
+/// The saved value of a general register. The guest's accesses use only the registers that aarch64-rt saves and
+/// restores.
 fn place(state: &mut RegisterState, register: usize) -> &mut u64 {
     let saved = state.registers.get_mut(register);
     saved.unwrap_or_else(|| panic!("an access of the guest by x{register}"))

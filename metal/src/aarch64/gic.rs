@@ -19,7 +19,7 @@ const PRIORITY: u8 = 0x80;
 
 static GIC: Mutex<Option<GicV3<'static>>> = Mutex::new(None);
 
-/// Does something with the GIC, which is set up before that.
+/// Calls a function with the GIC, which is set up first.
 fn with_gic<T>(cpus: usize, work: impl FnOnce(&mut GicV3<'static>) -> T) -> T {
     let mut gic = GIC.lock();
     let gic = gic.get_or_insert_with(|| {
@@ -34,10 +34,10 @@ fn open(cpus: usize) -> GicV3<'static> {
     let distributor = NonNull::new(with_exposed_provenance_mut(GICD as usize)).expect("an address");
     let redistributors =
         NonNull::new(with_exposed_provenance_mut::<GicrSgi>(GICR)).expect("an address");
-    // SAFETY: the registers are there. The virtual distributor, too, accesses some, of interrupts that the hypervisor does
-    // not use, and each access is a volatile one.
+    // SAFETY: the registers are there. The virtual distributor also accesses some, of interrupts that the hypervisor
+    // does not use, and each access is volatile.
     let distributor = unsafe { UniqueMmioPointer::new(distributor) };
-    // SAFETY: there are as many redistributors, and only this uses them.
+    // SAFETY: there is this number of redistributors, and only this uses them.
     let gic = unsafe { GicV3::new(distributor, redistributors, cpus) };
     gic.expect("a GICv3")
 }
@@ -64,7 +64,7 @@ pub(super) fn enable_timer(index: usize) {
 ///
 /// # Panics
 ///
-/// If that is not the timer's.
+/// If it is not the timer's interrupt.
 pub(super) fn handle(timer: impl FnOnce()) {
     GicCpuInterface::handle_interrupt(InterruptGroup::Group1, |interrupt| {
         assert_eq!(interrupt, TIMER, "an interrupt");

@@ -41,8 +41,8 @@ pub(crate) fn nanos() -> u64 {
 /// Prepares this CPU, with its number, for its guest.
 pub(crate) fn init_cpu(index: usize, vm: &Vm) {
     TPIDR_EL2.set(index as u64);
-    // The guest has second-stage page tables, physical interrupts are the hypervisor's, SMC and the registers of virtual
-    // memory are trapped, and memory is cacheable although the guest has no page tables of its own.
+    // The guest has second-stage page tables. Physical interrupts go to the hypervisor. SMC and the registers of
+    // virtual memory are trapped. Memory is cacheable although the guest has no page tables.
     HCR_EL2.write(
         HCR_EL2::RW::EL1IsAarch64
             + HCR_EL2::VM::Enable
@@ -81,13 +81,13 @@ pub(crate) fn start_timer(period: u64) {
 
 fn set_timer(period: u64) {
     let ticks = CNTFRQ_EL0.get() * period / 1_000_000_000;
-    // SAFETY: this register of the timer's, which aarch64-cpu lacks, affects no memory.
+    // SAFETY: this register of the timer, which aarch64-cpu lacks, affects no memory.
     unsafe {
         asm!("msr CNTHP_TVAL_EL2, {}", in(reg) ticks, options(nomem, nostack, preserves_flags))
     }
 }
 
-/// Does something with interrupts enabled. They are masked before and afterwards.
+/// Calls a function with interrupts enabled. They are masked before and afterwards.
 fn with_interrupts<T>(work: impl FnOnce() -> T) -> T {
     DAIF.modify(DAIF::I::Unmasked);
     let done = work();
@@ -100,7 +100,7 @@ pub(crate) fn wait() {
     wfi();
 }
 
-/// Enters the guest at its start, with its number and whether it is to panic.
+/// Enters the guest at its start, with its number and a flag that makes it panic.
 pub(crate) fn enter_guest(index: usize, panics: bool) -> ! {
     ELR_EL2.set(GUEST_MEMORY.into());
     SP_EL1.set(guest_stack(index as u32).into());
@@ -126,7 +126,7 @@ pub(crate) fn exit(success: bool) -> ! {
     }
 }
 
-/// Does nothing any more.
+/// Stops this CPU.
 pub(crate) fn stop_for_good() -> ! {
     DAIF.modify(DAIF::I::Masked);
     loop {

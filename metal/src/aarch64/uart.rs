@@ -7,7 +7,7 @@ use core::{
 
 use arm_pl011_uart::{PL011Registers, UniqueMmioPointer};
 
-/// Where it is.
+/// Its address.
 const BASE: usize = 0x900_0000;
 
 /// The UART.

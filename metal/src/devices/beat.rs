@@ -10,7 +10,7 @@ use axvmconfig::EmulatedDeviceType;
 
 use crate::contract::BEATS;
 
-/// A register of four bytes for each vCPU, which the timer interrupt of its CPU writes. Nothing is published by it
+/// A register of four bytes for each vCPU, which the timer interrupt of its CPU writes. It publishes nothing
 /// (`Relaxed`).
 pub(crate) struct Beat(Box<[AtomicU32]>);
 

@@ -1,4 +1,4 @@
-//! The devices that the board does not have. None has a lock.
+//! The devices that are not on the board. None has a lock.
 
 mod beat;
 #[cfg(target_arch = "aarch64")]

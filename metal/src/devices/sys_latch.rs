@@ -1,4 +1,4 @@
-//! A system register, of which every CPU has its own.
+//! A system register. Every CPU has its own.
 
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -10,7 +10,7 @@ use axvmconfig::EmulatedDeviceType;
 
 use crate::arch;
 
-/// The register at one address: each vCPU reads what it wrote itself. Nothing is published by it (`Relaxed`).
+/// The register at one address: each vCPU reads the value that it wrote itself. It publishes nothing (`Relaxed`).
 pub(crate) struct SysLatch {
     address: SysRegAddr,
     values: Box<[AtomicUsize]>,

@@ -12,14 +12,14 @@ use crate::contract::*;
 /// The values that a guest has read before.
 #[derive(Default)]
 pub(super) struct Chip {
-    /// The physical counter, as it was read last.
+    /// The last value of the physical counter.
     counter: u64,
 }
 
 macro_rules! load {
     ($instruction:literal, $address:expr) => {{
         let value: u64;
-        // SAFETY: the address is of a device's register, which is no memory of Rust's.
+        // SAFETY: the address is that of a device's register, which is not memory that Rust uses.
         unsafe {
             asm!($instruction, in("x9") $address, out("x10") value, options(nostack, preserves_flags));
         }
@@ -53,7 +53,7 @@ pub(super) fn write(address: usize, width: Width, value: u32) {
     }
 }
 
-/// Calls the hypervisor, for good.
+/// Calls the hypervisor, which does not return.
 pub(super) fn call(number: u64) -> ! {
     // SAFETY: the hypervisor does not return from these calls.
     unsafe { asm!("hvc #0", in("x0") number, options(noreturn)) }
@@ -106,7 +106,7 @@ fn sys_pattern(guest: &Guest) -> u64 {
     u64::from(!low) << 32 | u64::from(low)
 }
 
-/// Changes the vCPU's own register and changes it back, reads one that has no device, and the counter.
+/// Changes the vCPU's own register and changes it back. Reads a register that has no device, and the counter.
 fn system_registers(guest: &mut Guest) {
     let left = sys_pattern(guest);
     for value in [left, !left, left] {
@@ -125,7 +125,7 @@ fn system_registers(guest: &mut Guest) {
     guest.check(CNTPCT, goes_back.into(), 0);
 }
 
-/// Enables and disables the vCPU's interrupt, whose bit others share a word with, and routes it.
+/// Enables and disables the vCPU's interrupt, of which the bit shares a word with others, and routes it.
 fn distributor(guest: &mut Guest) {
     let spi = FIRST_SPI + guest.vcpu;
     let (word, bit) = (spi / 32 * 4, 1 << (spi % 32));

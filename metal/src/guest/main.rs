@@ -18,10 +18,10 @@ use crate::contract::*;
 
 type Guest = guest::Guest<Metal>;
 
-/// The machine, as its guest sees it.
+/// The machine as seen by its guest.
 #[derive(Default)]
 struct Metal {
-    /// The beat that was read last.
+    /// The last value of the beat.
     beat: u32,
     chip: arch::Chip,
 }
@@ -47,7 +47,7 @@ impl Machine for Metal {
     }
 }
 
-/// Where a register is in memory.
+/// The address of a register in memory.
 fn address(at: At) -> usize {
     match at {
         At::Mmio(address) => address as usize,
@@ -55,7 +55,7 @@ fn address(at: At) -> usize {
     }
 }
 
-/// Reads the beat, which never goes back.
+/// Reads the beat, which never decreases.
 fn listen(guest: &mut Guest) {
     let at = At::Mmio(BEATS + 4 * guest.vcpu);
     let beat = guest.read(at, Width::Dword);
@@ -68,11 +68,11 @@ fn uses_chip(guest: &Guest) -> bool {
     (guest.rounds + guest.vcpu * ROUNDS_PER_CHIP / MAX_VCPUS).is_multiple_of(ROUNDS_PER_CHIP)
 }
 
-/// Where each vCPU starts, with its number and whether it is to panic, on its own stack, without address translation of
-/// its own.
+/// The entry of each vCPU, with its number and a flag that makes it panic, on its own stack, without address
+/// translation.
 // SAFETY: no other symbol of this name is linked.
 #[unsafe(no_mangle)]
-// SAFETY: the linker script puts the section where code is.
+// SAFETY: the linker script puts the section into the code.
 #[unsafe(link_section = ".text.entry")]
 extern "C" fn guest_entry(vcpu: u64, panics: u64) -> ! {
     assert_eq!(panics, 0);

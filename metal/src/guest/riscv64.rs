@@ -10,14 +10,14 @@ use crate::contract::*;
 /// The values that a guest has written before.
 #[derive(Default)]
 pub(super) struct Chip {
-    /// The threshold that its PLIC context had last.
+    /// The last threshold of its PLIC context.
     level: u32,
 }
 
 macro_rules! load {
     ($instruction:literal, $address:expr) => {{
         let value: usize;
-        // SAFETY: the address is of a device's register, which is no memory of Rust's.
+        // SAFETY: the address is that of a device's register, which is not memory that Rust uses.
         unsafe {
             asm!(
                 concat!($instruction, " {value}, 0({address})"),
@@ -60,7 +60,7 @@ pub(super) fn write(address: usize, width: Width, value: u32) {
     }
 }
 
-/// Calls the hypervisor, for good.
+/// Calls the hypervisor, which does not return.
 pub(super) fn call(number: u64) -> ! {
     // SAFETY: the hypervisor does not return from these calls.
     unsafe { asm!("ecall", in("a0") number, options(noreturn)) }

@@ -12,21 +12,21 @@ use riscv::register::sstatus::{self, SPP};
 use super::nanos;
 use crate::contract::{GUEST_MEMORY, MAX_VCPUS, guest_stack};
 
-/// A CPU's stack. At its top is the CPU's number, below which a trap from the guest begins.
+/// A CPU's stack. The CPU's number is at its top; a trap from the guest begins below.
 #[repr(C, align(16))]
 struct Stack {
     _below: [u8; 0x1_0000],
     top: [usize; 2],
 }
 
-/// How long a CPU may be refused, in nanoseconds.
+/// The time limit for the start of a CPU that the firmware refuses, in nanoseconds.
 const PATIENCE: u64 = 10_000_000_000;
 
-/// Where the tops of the CPUs' stacks are. Starting a CPU publishes its own (`Relaxed`).
+/// The addresses of the tops of the CPUs' stacks. The start of a CPU publishes its own (`Relaxed`).
 static TOPS: [AtomicUsize; MAX_VCPUS as usize] =
     [const { AtomicUsize::new(0) }; MAX_VCPUS as usize];
 
-/// Where OpenSBI jumps to on the CPU that boots, with its id and the address of the device tree.
+/// The address to which OpenSBI jumps on the CPU that boots, with its id and the address of the device tree.
 // SAFETY: no other symbol of this name is linked.
 #[unsafe(no_mangle)]
 // SAFETY: the linker script puts this section first.
@@ -56,7 +56,7 @@ extern "C" fn boot(id: usize, tree: usize, top: usize) -> ! {
     crate::start(tree, id)
 }
 
-/// Where OpenSBI jumps to on another CPU, with its id and the top of its stack.
+/// The address to which OpenSBI jumps on another CPU, with its id and the top of its stack.
 #[unsafe(naked)]
 extern "C" fn entry_of_another() -> ! {
     naked_asm!(
@@ -86,7 +86,7 @@ pub(crate) fn start_cpu(index: usize, id: usize) {
     TOPS[index].store(top, Ordering::Relaxed);
     let entry = entry_of_another as *const () as usize;
     let since = nanos();
-    // On a loaded host OpenSBI 1.1 sometimes refuses a CPU, as started already: retry.
+    // On a loaded host OpenSBI 1.1 sometimes reports that a CPU is started already: retry.
     while let Err(why) = sbi_rt::hart_start(id, entry, top).into_result() {
         let waited = nanos() - since;
         assert!(waited < PATIENCE, "CPU {index} does not start: {why:?}");
@@ -94,9 +94,9 @@ pub(crate) fn start_cpu(index: usize, id: usize) {
     }
 }
 
-/// Enters the guest at its start, by the return from a trap. The mode to return to is set already, in part.
+/// Enters the guest at its start, by a return from a trap. The mode to return to is partly set already.
 pub(super) fn enter(index: usize, panics: usize) -> ! {
-    // SAFETY: the next return is to supervisor mode, of the guest, as `hstatus` says.
+    // SAFETY: the next return is to supervisor mode, of the guest, as set in `hstatus`.
     unsafe { sstatus::set_spp(SPP::Supervisor) };
     // SAFETY: the guest has memory of its own. Nothing on this stack is needed any more: the next trap from the guest
     // begins below its top.

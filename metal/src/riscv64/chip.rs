@@ -1,4 +1,4 @@
-//! The devices of this architecture alone: a PLIC.
+//! The device that only this architecture has: a PLIC.
 
 use alloc::{vec, vec::Vec};
 
@@ -11,7 +11,7 @@ use crate::{
     options::Sabotage,
 };
 
-/// Where the PLIC's pending bits are.
+/// The offset of the PLIC's pending bits.
 const PENDING: usize = PLIC as usize + 0x1000;
 
 /// The devices that the crate builds itself. A sabotaged PLIC has one context.
@@ -30,21 +30,21 @@ pub(crate) fn config(vcpus: u32, sabotage: Option<Sabotage>) -> Vec<EmulatedDevi
     }]
 }
 
-/// And those that it builds without an entry: none.
+/// The devices that the crate builds without an entry: none.
 pub(crate) fn builder(
     builder: VmDevicesBuilder<'_, ThreadSafe>,
 ) -> VmDevicesBuilder<'_, ThreadSafe> {
     builder
 }
 
-/// Sets up the devices of the configuration, and adds those that are not in it: nothing here.
+/// Sets up the devices of the configuration, and adds those that it does not contain: does nothing here.
 pub(crate) fn set_up(_devices: &SharedVmDevices, _vcpus: u32, _sabotage: Option<Sabotage>) {}
 
-/// Raises an interrupt of `vcpu`'s, as Axvisor injects one: by a write to the device that it looks up.
+/// Raises an interrupt of `vcpu` as Axvisor does: by a write to the device that it looks up.
 ///
 /// # Panics
 ///
-/// If that does not take it.
+/// If the device returns an error.
 pub(crate) fn interrupt(devices: &SharedVmDevices, vcpu: u32) {
     let source = plic_source(vcpu) as usize;
     let word = GuestPhysAddr::from_usize(PENDING + source / 32 * 4);

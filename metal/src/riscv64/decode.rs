@@ -1,4 +1,4 @@
-//! The guest's access that a trap is about, from its instruction: `htinst` has that on few machines.
+//! Decodes the access that caused a trap from its instruction: few machines report it in `htinst`.
 
 use core::ptr::with_exposed_provenance;
 
@@ -14,12 +14,12 @@ use crate::vm::Vm;
 pub(super) struct Access {
     pub(super) width: AccessWidth,
     pub(super) kind: Kind,
-    /// How long the instruction is, in bytes.
+    /// The length of the instruction, in bytes.
     pub(super) length: usize,
 }
 
 pub(super) enum Kind {
-    /// A load into this register, with its sign or without.
+    /// A load into this register, with or without sign extension.
     Load { register: usize, signed: bool },
     /// A store of this register.
     Store { register: usize },
@@ -62,7 +62,7 @@ impl Access {
 fn half_at(address: usize, vm: &Vm) -> Option<u16> {
     let address = vm.memory.translate(GuestPhysAddr::from_usize(address))?;
     let half = with_exposed_provenance::<u16>(address.as_usize());
-    // SAFETY: it is in the guest's memory, which the page tables translate to, and aligned as all instructions are. No
+    // SAFETY: it is in the guest's memory, to which the page tables translate, and aligned as all instructions are. No
     // reference to that memory exists.
     Some(unsafe { half.read_volatile() })
 }

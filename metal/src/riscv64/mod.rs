@@ -21,9 +21,9 @@ use crate::vm::Vm;
 /// Where the memory begins.
 pub(crate) const MEMORY: usize = 0x8000_0000;
 
-/// How often the counter counts in a second.
+/// The frequency of the counter, in Hz.
 const FREQUENCY: u64 = 10_000_000;
-/// Where the device is that ends the machine.
+/// The address of the device that ends the machine.
 const TEST: u64 = 0x10_0000;
 
 /// The number of the CPU that this runs on. It is in a register that nothing else uses.
@@ -45,9 +45,9 @@ pub(crate) fn init_cpu(_index: usize, vm: &Vm) {
     let mut tables = Hgatp::from_bits(0);
     tables.set_mode(HgatpValues::Sv39x4);
     tables.set_ppn(vm.memory.page_table_root().as_usize() >> 12);
-    // SAFETY: the tables live as long as the VM, which is for ever, and translate the guest's memory only.
+    // SAFETY: the tables live as long as the VM, which is forever, and translate the guest's memory only.
     unsafe { tables.write() };
-    // SAFETY: no translation is remembered from before.
+    // SAFETY: this discards all cached translations.
     unsafe {
         asm!(
             ".insn r 0x73, 0, 0x31, x0, x0, x0",
@@ -75,9 +75,9 @@ fn set_timer(period: u64) {
     sbi_rt::set_timer(after);
 }
 
-/// Does something with interrupts enabled. They are masked before and afterwards.
+/// Calls a function with interrupts enabled. They are masked before and afterwards.
 fn with_interrupts<T>(work: impl FnOnce() -> T) -> T {
-    // SAFETY: what an interrupt changes was saved, and its handler waits for nothing that `work` has.
+    // SAFETY: the registers that an interrupt changes are saved, and its handler waits for nothing that `work` holds.
     unsafe { sstatus::set_sie() };
     let done = work();
     // SAFETY: masks interrupts.
@@ -90,7 +90,7 @@ pub(crate) fn wait() {
     riscv::asm::wfi();
 }
 
-/// Enters the guest at its start, with its number and whether it is to panic.
+/// Enters the guest at its start, with its number and a flag that makes it panic.
 pub(crate) fn enter_guest(index: usize, panics: bool) -> ! {
     boot::enter(index, panics.into())
 }
@@ -106,7 +106,7 @@ pub(crate) fn exit(success: bool) -> ! {
     }
 }
 
-/// Does nothing any more.
+/// Stops this CPU.
 pub(crate) fn stop_for_good() -> ! {
     // SAFETY: masks interrupts.
     unsafe { sstatus::clear_sie() };

@@ -20,7 +20,7 @@ use crate::{
     vm::Vm,
 };
 
-/// The registers of what was interrupted.
+/// The registers of the interrupted code.
 #[repr(C, align(16))]
 struct Frame {
     /// By number; the first is not used.
@@ -30,7 +30,7 @@ struct Frame {
     hstatus: usize,
 }
 
-/// The bit of `hstatus` that says that a trap came from the guest.
+/// The bit of `hstatus` that is set if a trap came from the guest.
 const FROM_GUEST: usize = 1 << 7;
 
 // Saves the registers, calls `trap`, restores them, and returns.
@@ -45,7 +45,7 @@ global_asm!(
     "trap_entry:",
     "csrrw sp, sscratch, sp",
     "bnez sp, 0f",
-    // In the hypervisor: on with its stack.
+    // In the hypervisor: keep its stack.
     "csrr sp, sscratch",
     "0: addi sp, sp, -{size}",
     "each_register sd",
@@ -86,20 +86,20 @@ global_asm!(
 );
 
 unsafe extern "C" {
-    /// Where traps go to.
+    /// The entry of traps.
     fn trap_entry();
 }
 
 /// Directs traps to [`trap_entry`].
 pub(super) fn init() {
     let address = trap_entry as *const () as usize;
-    // SAFETY: that saves and restores what it changes, and `sscratch` is zero.
+    // SAFETY: the entry saves and restores the registers that it changes, and `sscratch` is zero.
     unsafe { stvec::write(Stvec::new(address, TrapMode::Direct)) };
 }
 
 /// Handles a trap. Interrupts are masked.
 extern "C" fn trap(frame: &mut Frame) {
-    // Before interrupts are enabled, whose handling may change these.
+    // Read before interrupts are enabled, because their handlers may change these registers.
     let (cause, from_guest) = (scause::read(), frame.hstatus & FROM_GUEST != 0);
     let exit = Exit {
         cause: cause.code(),
@@ -108,7 +108,7 @@ extern "C" fn trap(frame: &mut Frame) {
     if cause.is_interrupt() {
         assert_eq!(exit.cause, TIMER, "an interrupt");
         tick();
-        // From now on, so that a CPU with little time does other work too.
+        // The period begins now, so that a CPU with little time also does other work.
         set_timer(period());
     } else if from_guest {
         with_interrupts(|| exit.answer(frame));
@@ -125,10 +125,10 @@ extern "C" fn trap(frame: &mut Frame) {
     }
 }
 
-/// Why the guest was left.
+/// The cause of an exit.
 struct Exit {
     cause: usize,
-    /// The guest physical address, of a page fault.
+    /// The guest physical address of a page fault.
     address: usize,
 }
 

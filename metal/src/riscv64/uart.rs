@@ -7,7 +7,7 @@ use core::{
 
 use uart_16550::{Uart16550, backend::MmioBackend};
 
-/// Where it is.
+/// Its address.
 const BASE: usize = 0x1000_0000;
 
 /// The UART.
