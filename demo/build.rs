@@ -17,14 +17,14 @@ const OPTIONS: [&str; 8] = [
     "-Copt-level=3",
     "-Coverflow-checks=yes",
     "-Cpanic=abort",
-    // KVM emulates the guest where the CPU cannot run it, and then has no arithmetic of SSE. The compiler warns that this
-    // changes how floating-point numbers are passed, of which there are none. Once that is an error, the target
+    // Where the CPU cannot run the guest, KVM emulates it, without SSE arithmetic. The compiler warns that this
+    // changes how floating-point numbers are passed, but there are none. If that becomes an error, the target
     // x86_64-unknown-none does the same.
     "-Ctarget-feature=-sse",
 ];
 
-/// The options of the program: it is optimised as a whole, which drops the core library's unwinding, and laid out by its
-/// own script.
+/// The options of the program: it is optimised as a whole, which drops the core library's unwinding, and has its own
+/// linker script.
 const LINK: [&str; 8] = [
     "-Clto=fat",
     "-Clink-arg=-nostartfiles",
@@ -60,7 +60,7 @@ fn main() -> Result<(), VarError> {
 ///
 /// # Panics
 ///
-/// If that fails: the compiler has printed why.
+/// If that fails. The compiler has printed the reason.
 fn compile(
     output: &Path,
     source: &str,

@@ -1,4 +1,4 @@
-//! Hot-adds: one slot after the other is populated.
+//! Hot-adds: populates one slot after the other.
 
 use alloc::{sync::Arc, vec::Vec};
 
@@ -16,14 +16,14 @@ pub struct Adder<'b> {
 /// A hot-added device.
 pub struct Added {
     slot: Arc<Slot>,
-    /// When the registry was called, in the host's nanoseconds.
+    /// The time of the call of the registry, in the host's nanoseconds.
     pub called: u64,
-    /// When it had returned, in the host's nanoseconds.
+    /// The time when it had returned, in the host's nanoseconds.
     pub returned: u64,
 }
 
 impl Added {
-    /// When `vcpu` first saw the device, in the host's nanoseconds.
+    /// The time when `vcpu` first saw the device, in the host's nanoseconds.
     pub fn first_seen(&self, vcpu: u32) -> Option<u64> {
         self.slot.first_seen(vcpu)
     }
@@ -40,7 +40,7 @@ impl<'b> Adder<'b> {
         }
     }
 
-    /// Populates the next slot, unless all are.
+    /// Populates the next slot, unless all slots are populated.
     ///
     /// # Errors
     ///
@@ -76,7 +76,7 @@ impl<'b> Adder<'b> {
         self.added.last().is_none_or(seen)
     }
 
-    /// How many devices `vcpu` has seen.
+    /// The number of devices that `vcpu` has seen.
     pub fn seen(&self, vcpu: u32) -> usize {
         let seen = |added: &&Added| added.first_seen(vcpu).is_some();
         self.added.iter().filter(seen).count()

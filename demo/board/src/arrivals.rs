@@ -1,4 +1,4 @@
-//! Which hot-added devices an access must find: those whose registration had returned before the access began.
+//! The hot-added devices that an access must find: those whose registration had returned before the access began.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -11,18 +11,18 @@ pub struct Arrivals(CachePadded<AtomicU32>);
 
 impl Arrivals {
     /// Announces the next device, when the call that hot-adds it has returned. Release: pairs with the load in
-    /// [`count`](Self::count), so that the caller of that finds the device.
+    /// [`count`](Self::count), so its caller finds the device.
     pub fn announce(&self) {
         self.0.fetch_add(1, Ordering::Release);
     }
 
-    /// The number of announced devices, each of which the caller finds.
+    /// The number of announced devices. The caller finds each of them.
     pub fn count(&self) -> u32 {
         self.0.load(Ordering::Acquire)
     }
 
-    /// Whether an access of `length` bytes at `address` that begins now must find a device's id, which is
-    /// never all ones.
+    /// Whether an access of `length` bytes at `address` that begins now must read a device's id, which is never all
+    /// ones.
     #[inline]
     pub fn must_find(&self, address: u32, length: usize) -> bool {
         length == size_of::<u32>() && slot_of_id(address).is_some_and(|slot| slot < self.count())

@@ -1,4 +1,4 @@
-//! The belts as the host sees them: which card is in which bay, and how cards are added, moved and removed.
+//! The host's side of the belts: the card in each bay, and the changes that add, move and remove cards.
 
 use alloc::{collections::VecDeque, sync::Arc};
 
@@ -9,7 +9,7 @@ use crate::{Board, Card, Mortal, Sabotage};
 
 /// Each card of the full belt whose number is a multiple of this has a vCPU inside when it is removed.
 const LINGERS: u32 = 16;
-/// How late the new card comes, if that is sabotaged, in nanoseconds.
+/// The delay of the new card, if that is sabotaged, in nanoseconds.
 const LATE: u64 = 10_000_000;
 
 /// A registered card.
@@ -19,7 +19,7 @@ struct Placed {
 }
 
 impl Placed {
-    /// Notes in the card the bay that it is about to move to, if that is not sabotaged.
+    /// Records in the card the bay to which it is about to move, if that is not sabotaged.
     fn coming_to(&self, board: &Board, bay: u32) {
         if !board.sabotages(Sabotage::Stray) {
             self.card.device().coming_to(bay);
@@ -27,9 +27,9 @@ impl Placed {
     }
 }
 
-/// A card that is removed, although vCPUs may be inside.
+/// A removed card, in which vCPUs may still be.
 pub struct Gone {
-    /// Whether they are.
+    /// Reports whether a vCPU is inside.
     pub removed: Removed<ThreadSafe>,
     /// The card.
     pub card: Arc<Mortal<Card>>,
@@ -77,7 +77,7 @@ impl<'b> FullBelt<'b> {
         Ok(Self { deck, cards })
     }
 
-    /// Moves all cards on, at one instant: removes the last, and adds a first.
+    /// Moves all cards on, at one instant: removes the last one, and adds a first one.
     pub(crate) fn shift(&mut self) -> Result<Gone, Refusal> {
         let Deck { board, belt, .. } = self.deck;
         let last = self.cards.pop_back().expect("a full belt");
@@ -117,7 +117,7 @@ pub(crate) enum Step {
 pub(crate) struct LooseBelt<'b> {
     deck: Deck<'b>,
     bays: [Option<Placed>; BAYS as usize],
-    /// Where the last step was.
+    /// The bay of the last step.
     at: usize,
 }
 
@@ -147,8 +147,8 @@ impl<'b> LooseBelt<'b> {
         }
     }
 
-    /// Moves the card in the bay before to bay `to`, if there is one and that bay is empty. Before the first bay there is
-    /// always a new card; after the last a card is removed.
+    /// Moves the card of the previous bay to bay `to`, if there is a card and bay `to` is empty. A step to the first
+    /// bay adds a new card; a step past the last bay removes a card.
     fn step_to(&mut self, to: usize) -> Result<Option<Step>, Refusal> {
         let Deck { board, belt, .. } = self.deck;
         if self.bays.get(to).is_some_and(Option::is_some) {

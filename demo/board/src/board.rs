@@ -1,4 +1,4 @@
-//! The board: one registry, the devices that are in it from the start, and the state that the others share.
+//! The board: one registry, its initial devices, and the state that the other devices share.
 
 use alloc::{boxed::Box, sync::Arc};
 
@@ -11,11 +11,11 @@ use crate::{
 
 /// The devices of a VM.
 pub struct Board {
-    /// All of them.
+    /// All devices.
     pub devices: Arc<SharedVmDevices>,
-    /// The device by which the guests report.
+    /// The device through which the guests report.
     pub mailbox: Arc<Mailbox>,
-    /// The devices that guests move about, by vCPU.
+    /// The devices that guests move, by vCPU.
     pub bars: Box<[Arc<Bar>]>,
     /// The counts of the cards.
     pub noticed: Arc<Noticed>,
@@ -28,7 +28,7 @@ pub struct Board {
 }
 
 impl Board {
-    /// Adds to `devices` those that are there from the start.
+    /// Adds the initial devices to `devices`.
     ///
     /// # Errors
     ///
@@ -66,13 +66,13 @@ impl Board {
         })
     }
 
-    /// A card for bay 0 of a belt, which is not registered. One that makes a vCPU `linger` has it inside when it is removed.
+    /// A card for bay 0 of a belt, not registered. With `linger`, it keeps a vCPU inside until it is removed.
     pub fn card(&self, belt: Belt, number: u32, linger: bool) -> Arc<Mortal<Card>> {
         let card = Card::new(belt, number, linger, self.noticed.clone(), self.host);
         Arc::new(Mortal::new(card, self.noticed.clone()))
     }
 
-    /// Whether this is to go wrong.
+    /// Whether this fault is requested.
     pub fn sabotages(&self, what: Sabotage) -> bool {
         self.sabotage == Some(what)
     }
@@ -82,7 +82,7 @@ impl Board {
         (self.host.nanos)()
     }
 
-    /// Counts that a report has, by name.
+    /// Counts for the report, by name.
     pub fn figures(&self) -> [(&'static str, u64); 4] {
         let moves = self.bars.iter().map(|bar| bar.moves()).sum();
         [
@@ -96,7 +96,7 @@ impl Board {
 
 #[cfg(test)]
 impl Host {
-    /// A host for tests, whose time stands still.
+    /// A host for tests. Its clock stands still.
     pub(crate) fn test() -> Self {
         Self {
             nanos: || 0,

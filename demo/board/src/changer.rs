@@ -1,4 +1,4 @@
-//! Changes of the devices while guests run: in turn a shift of the full belt and a step of the loose one.
+//! Changes of the devices while guests run: alternately a shift of the full belt and a step of the loose one.
 
 use alloc::vec::Vec;
 
@@ -11,7 +11,7 @@ use crate::{
     removals::Removals,
 };
 
-/// Each time after this number of changes, a guest is ordered to move its own device.
+/// After each such number of changes, a guest is ordered to move its own device.
 const CHANGES_PER_ORDER: u64 = 4;
 
 /// Changes the devices of a board.
@@ -32,9 +32,9 @@ pub struct Changes {
     pub shifts: u64,
     /// Single cards that were added to the loose belt.
     pub added: u64,
-    /// Single cards that were moved there.
+    /// Single cards that were moved on the loose belt.
     pub moved: u64,
-    /// Single cards that were removed there.
+    /// Single cards that were removed from the loose belt.
     pub removed: u64,
 }
 
@@ -44,7 +44,7 @@ impl Changes {
         self.shifts + self.added + self.moved + self.removed
     }
 
-    /// The counts, with the names that a report has for them.
+    /// The counts, with their names in a report.
     pub fn figures(&self) -> [(&'static str, u64); 5] {
         const _: () = assert!(BAYS == 8);
         [
@@ -60,7 +60,7 @@ impl Changes {
 /// A change that was made.
 #[derive(Clone, Copy, Debug)]
 pub struct Made {
-    /// How long the call of the registry took, in nanoseconds.
+    /// The duration of the call of the registry, in nanoseconds.
     pub nanos: u64,
     /// The vCPU whose guest was ordered to move its device, if one was.
     pub ordered: Option<u32>,
@@ -128,7 +128,7 @@ impl<'b> Changer<'b> {
         Ok(None)
     }
 
-    /// Looks for removed cards that are quiescent by now, and calls `quiescent` with the nanoseconds since each removal.
+    /// Looks for removed cards that are now quiescent, and calls `quiescent` with the nanoseconds since each removal.
     pub fn look(&mut self, quiescent: impl FnMut(u64)) {
         self.removals.look(quiescent);
     }

@@ -1,8 +1,9 @@
-//! A count that one thread makes and others read.
+//! A count that one thread increments and others read.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-/// A count that one thread makes, and not in an interrupt handler as well as out of it. Others may read it (`Relaxed`).
+/// A count that one thread increments, never both inside and outside an interrupt handler. Others may read it
+/// (`Relaxed`).
 #[derive(Debug, Default)]
 pub struct Count(AtomicU64);
 

@@ -9,7 +9,7 @@ pub struct Finding {
     pub address: u32,
     /// The value that was read.
     pub got: u32,
-    /// The value that is right.
+    /// The expected value.
     pub expected: u32,
 }
 

@@ -1,7 +1,7 @@
-//! The board that the demo and metal give their guest: its devices, as the guest's contract has them, and how they are
-//! hot-added, moved and removed while it runs.
+//! The board that the demo and metal give their guest: the devices of the guest's contract, and the code that
+//! hot-adds, moves and removes them while it runs.
 //!
-//! The board needs no operating system: a [`Host`] has the clock.
+//! The board needs no operating system: a [`Host`] provides the clock.
 
 #![no_std]
 #![expect(missing_debug_implementations, reason = "no device is printed")]

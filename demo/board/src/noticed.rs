@@ -1,4 +1,4 @@
-//! Faults that cards notice and guests cannot.
+//! Faults that cards detect and guests cannot.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,12 +11,12 @@ pub struct Noticed {
 }
 
 impl Noticed {
-    /// Accesses where the card never was, and tags written to a card that has not been read.
+    /// Accesses in bays where the card never was, and writes of tags to a card that was not read.
     pub fn astray(&self) -> u64 {
         self.astray.load(Ordering::Relaxed)
     }
 
-    /// How often a vCPU was inside a card when that was removed.
+    /// The number of removals of a card with a vCPU inside.
     pub fn caught(&self) -> u64 {
         self.caught.load(Ordering::Relaxed)
     }

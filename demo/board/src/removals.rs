@@ -4,7 +4,7 @@ use alloc::{collections::VecDeque, sync::Arc, vec::Vec};
 
 use crate::{Board, Card, Gone, Mortal, Sabotage};
 
-/// How many poisoned cards are kept.
+/// The number of poisoned cards that are kept.
 const KEPT: usize = 4096;
 
 /// The removed cards.
@@ -30,7 +30,7 @@ impl<'b> Removals<'b> {
         }
     }
 
-    /// Takes a card that has just been removed.
+    /// Takes over a card that was just removed.
     pub(crate) fn push(&mut self, gone: Gone) {
         let since = self.board.nanos();
         if self.board.sabotages(Sabotage::Poison) {
@@ -40,7 +40,7 @@ impl<'b> Removals<'b> {
         self.pending.push(Pending { gone, since });
     }
 
-    /// Poisons the cards that are quiescent by now, and calls `quiescent` with the nanoseconds since each removal.
+    /// Poisons the cards that are now quiescent, and calls `quiescent` with the nanoseconds since each removal.
     pub(crate) fn look(&mut self, mut quiescent: impl FnMut(u64)) {
         let is_quiescent = |pending: &mut Pending| pending.gone.removed.is_quiescent();
         for Pending { gone, since } in self.pending.extract_if(.., is_quiescent) {

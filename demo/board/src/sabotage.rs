@@ -1,11 +1,11 @@
-//! Faults that can be made on the board, each for a check.
+//! Faults of the board. Each is for one check.
 
 /// A fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sabotage {
     /// The scratch registers of the first hot-added device flip a bit.
     Slot,
-    /// Those registers answer with an error.
+    /// Those registers return an error.
     Failure,
     /// An access to those registers does not return.
     Hang,
@@ -15,11 +15,11 @@ pub enum Sabotage {
     Unseen,
     /// The new card of a shift is added after the others have moved.
     Shift,
-    /// Cards do not know the bay that they move to.
+    /// Cards do not know the bay to which they move.
     Stray,
     /// A removed card is poisoned at once.
     Poison,
-    /// Devices that are to move themselves stay where they are.
+    /// Devices that should move themselves stay where they are.
     Bar,
     /// The first vCPU stays in a device, busy, and the second one asleep, until the end.
     Stuck,
@@ -42,7 +42,7 @@ impl Sabotage {
         ("hold", Self::Hold),
     ];
 
-    /// The one of this name.
+    /// The fault of this name.
     pub fn named(name: &str) -> Option<Self> {
         let named = Self::NAMES.iter().find(|(known, _)| *known == name);
         named.map(|(_, sabotage)| *sabotage)

@@ -1,4 +1,4 @@
-//! A guest prints by the UART, and polls it.
+//! A guest prints through the UART, and polls it.
 
 use core::{
     fmt::{self, Write},
@@ -10,7 +10,7 @@ use crate::{
     contract::{LSR_READY, UART, UART_LSR, Width},
 };
 
-/// Held by the guest that prints, so that no two lines mix.
+/// The guest that prints holds it, so no two lines mix.
 static CONSOLE: AtomicBool = AtomicBool::new(false);
 
 impl<M: Machine> Guest<M> {

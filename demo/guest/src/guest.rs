@@ -17,7 +17,7 @@ pub struct Guest<M> {
     pub vcpu: u32,
     /// Rounds done.
     pub rounds: u32,
-    /// Accesses that no device answered, since the last report.
+    /// Misses since the last report.
     pub misses: u32,
     checks: u32,
     wrong: u32,
@@ -30,7 +30,7 @@ pub struct Guest<M> {
     pub(crate) again: u32,
     /// The number of the card seen last in each bay of each belt.
     pub(crate) seen: [[u32; BAYS as usize]; BELTS.len()],
-    /// Where this vCPU's own device is.
+    /// The place of this vCPU's own device.
     pub(crate) place: u32,
 }
 

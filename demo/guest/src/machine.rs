@@ -5,14 +5,14 @@ use crate::{Guest, contract::Width};
 /// A register on either bus.
 #[derive(Clone, Copy, Debug)]
 pub enum At {
-    /// By its guest physical address.
+    /// On MMIO, by its guest physical address.
     Mmio(u32),
-    /// By its port.
+    /// On port I/O, by its port.
     Port(u16),
 }
 
 impl At {
-    /// The register `offset` bytes further on.
+    /// The register `offset` bytes higher.
     pub fn plus(self, offset: u32) -> Self {
         match self {
             Self::Mmio(address) => Self::Mmio(address + offset),
@@ -31,7 +31,7 @@ impl At {
 
 /// Makes the accesses of a guest. Each access that reaches a device is a VM exit.
 pub trait Machine: Sized {
-    /// Whether an access may cross a page, and a UART prints what is written to it, as on a PC.
+    /// Whether an access may cross a page, and a UART prints the bytes written to it, as on a PC.
     const IS_PC: bool;
 
     /// Reads a register, or a part of it.

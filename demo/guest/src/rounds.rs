@@ -49,8 +49,8 @@ impl<M: Machine> Guest<M> {
         }
     }
 
-    /// Looks for a device in the next slot, and in the one after it first: slots are populated in order, so
-    /// a device there implies one here.
+    /// Looks for a device in the slot after the next one, and then in the next one: slots are populated in order, so
+    /// a device in the former implies one in the latter.
     fn poll(&mut self) {
         let slot = self.slot(self.next);
         let ahead = slot.plus(SLOT_STRIDE);
@@ -72,7 +72,7 @@ impl<M: Machine> Guest<M> {
         self.next += 1;
     }
 
-    /// Visits the slots that were seen populated, one in each round.
+    /// Visits the next of the slots that were seen populated, one in each round.
     fn revisit(&mut self) {
         if self.again >= self.next {
             self.again = 0;
@@ -106,7 +106,7 @@ impl<M: Machine> Guest<M> {
         }
     }
 
-    /// Sends strings through this vCPU's queue, and checks what comes back.
+    /// Sends strings through this vCPU's queue, and checks the returned bytes.
     fn strings(&mut self) {
         let port = QUEUE + QUEUE_BANK * self.vcpu as u16;
         let mut word = pattern(QUEUE_SEED, self.vcpu);
@@ -127,7 +127,7 @@ impl<M: Machine> Guest<M> {
         }
     }
 
-    /// Makes accesses that no device answers.
+    /// Makes accesses that no device owns.
     fn miss(&mut self, at: At) {
         for width in WIDTHS {
             self.write(at, width, 0);
@@ -136,7 +136,7 @@ impl<M: Machine> Guest<M> {
         }
     }
 
-    /// Looks at all bays of both belts, from the last to the first.
+    /// Reads all bays of both belts, from the last to the first.
     fn walk(&mut self) {
         for (n, belt) in BELTS.into_iter().enumerate() {
             let mut behind = 0;
@@ -148,8 +148,8 @@ impl<M: Machine> Guest<M> {
         }
     }
 
-    /// Looks at a bay. `behind` is the number of the card seen last on the belt, `seen` of the one seen last
-    /// in this bay.
+    /// Reads a bay. `behind` is the number of the card seen last on the belt, `seen` of the one seen last in this
+    /// bay.
     fn look(&mut self, belt: Belt, bay: u32, behind: &mut u32, seen: &mut u32) {
         let at = At::Mmio(belt.bay(bay));
         let got = self.read(at, Width::Dword);
@@ -166,8 +166,8 @@ impl<M: Machine> Guest<M> {
         }
     }
 
-    /// Moves this vCPU's device to its next place: from the next access on the device and its doorbell are there, and no
-    /// longer here.
+    /// Moves this vCPU's device to its next place: from the next access on the device and its doorbell are at the new
+    /// place, and no longer at the old one.
     fn relocate(&mut self) {
         let (here, there) = (self.place, next_place(self.place));
         self.place = there;
@@ -181,7 +181,7 @@ impl<M: Machine> Guest<M> {
         self.ring();
     }
 
-    /// Rings this vCPU's doorbell, where its device is.
+    /// Rings this vCPU's doorbell, at the place of its device.
     fn ring(&mut self) {
         self.write_doorbell(self.place);
         self.rings += 1;

@@ -1,4 +1,4 @@
-//! The device that moves itself, as a guest moves a PCI device by its base address register.
+//! The device that moves itself: the guest writes to its base address register, as for a PCI device.
 
 use alloc::sync::{Arc, Weak};
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -20,9 +20,9 @@ use crate::Count;
 pub struct Bar {
     id: u32,
     address: AtomicU32,
-    /// The registry that it is in. A device that owned its registry would never be dropped.
+    /// The registry that contains it. A device that owned its registry would never be dropped.
     devices: Weak<SharedVmDevices>,
-    /// Its own name there, once it is.
+    /// Its own name there, once it is registered.
     name: Once<DeviceId>,
     moves: Count,
     vcpu: u32,
@@ -51,7 +51,7 @@ impl Bar {
         }
     }
 
-    /// Sets the device's name, without which it does not move.
+    /// Sets the device's name. Without a name it does not move.
     pub(crate) fn named(&self, name: DeviceId) {
         self.name.call_once(|| name);
     }
@@ -61,7 +61,7 @@ impl Bar {
         self.name.get().copied()
     }
 
-    /// How often it has moved.
+    /// The number of its moves.
     pub fn moves(&self) -> u64 {
         self.moves.get()
     }

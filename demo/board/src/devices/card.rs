@@ -1,4 +1,4 @@
-//! The device that comes, moves along its belt, and goes.
+//! The device that is added, moves along its belt, and is removed.
 
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -11,18 +11,18 @@ use guest::contract::{BAY_STRIDE, BAYS, Belt, CARD_ECHO, CARD_SIZE, CARD_TAG, TA
 
 use crate::{Host, Noticed};
 
-/// The longest that a vCPU stays inside a card to be there when it is removed, in nanoseconds.
+/// The longest time that a vCPU stays inside a card to wait for its removal, in nanoseconds.
 const LINGER: u64 = 50_000_000;
-/// From one look for the removal to the next, and how long the vCPU stays after it, in nanoseconds.
+/// The time between two checks for the removal, and the time that the vCPU stays after it, in nanoseconds.
 const DAWDLE: u64 = 100_000;
 
 /// A card on a belt.
 pub struct Card {
     belt: Belt,
     number: u32,
-    /// The furthest bay that it may be found in.
+    /// The furthest bay in which it may be found.
     furthest: AtomicU32,
-    /// Whether the first vCPU that reads it in the last bay is to stay until it is removed.
+    /// Whether the first vCPU that reads it in the last bay must stay until it is removed.
     linger: AtomicBool,
     removed: AtomicBool,
     noticed: Arc<Noticed>,
@@ -30,7 +30,7 @@ pub struct Card {
 }
 
 impl Card {
-    /// A card for bay 0. One that makes a vCPU `linger` has it inside when it is removed.
+    /// A card for bay 0. With `linger`, it keeps a vCPU inside until it is removed.
     pub(crate) fn new(
         belt: Belt,
         number: u32,
@@ -49,24 +49,24 @@ impl Card {
         }
     }
 
-    /// Where a card in this bay of `belt` is.
+    /// The range of a card in this bay of `belt`.
     pub(crate) fn range(belt: Belt, bay: u32) -> GuestPhysAddrRange {
         let start = GuestPhysAddr::from_usize(belt.bay(bay) as usize);
         GuestPhysAddrRange::from_start_size(start, CARD_SIZE as usize)
     }
 
-    /// Notes the bay that the card is about to move to. `Relaxed`: the publication of the move publishes this too.
+    /// Records the bay to which the card is about to move. `Relaxed`: the publication of the move publishes this too.
     pub(crate) fn coming_to(&self, bay: u32) {
         self.furthest.store(bay, Ordering::Relaxed);
     }
 
-    /// Notes that the card is removed.
+    /// Records that the card is removed.
     pub(crate) fn gone(&self) {
         self.removed.store(true, Ordering::Relaxed);
     }
 
-    /// The bay and the offset of an access. A vCPU with the tables from before a move may access
-    /// the bay that the card has left, but never one where it has not been.
+    /// The bay and the offset of an access. A vCPU with the tables from before a move may access the bay that the
+    /// card has left, but never a bay where it has not been.
     fn place(&self, addr: GuestPhysAddr) -> (u32, u32) {
         let address = addr.as_usize() as u32;
         let bay = self.belt.bay_at(address);
@@ -76,7 +76,7 @@ impl Card {
         (bay, address % BAY_STRIDE)
     }
 
-    /// Keeps a vCPU inside until the card is removed, and a little longer, if it is removed soon.
+    /// If the card is removed soon, keeps a vCPU inside until then, and a little longer.
     #[cold]
     fn stay(&self) {
         let Host { nanos, pause, .. } = self.host;

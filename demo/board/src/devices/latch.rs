@@ -1,4 +1,4 @@
-//! A device that was there from the start: one register for each vCPU, on either bus.
+//! A device that exists from the start: one register for each vCPU, on either bus.
 
 use alloc::boxed::Box;
 
@@ -13,7 +13,7 @@ use guest::contract::{MMIO_LATCH, PORT_LATCH};
 
 use super::Register;
 
-/// A register of four bytes for each vCPU, which reads as what was written.
+/// A register of four bytes for each vCPU. It reads as the value written.
 pub struct Latch(Box<[Register]>);
 
 impl Latch {

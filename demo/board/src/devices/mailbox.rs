@@ -1,4 +1,4 @@
-//! The port device by which guests report what they checked, and get orders.
+//! The port device through which guests report their checks, and get orders.
 
 use alloc::{boxed::Box, sync::Arc};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -16,14 +16,14 @@ use guest::contract::{
 use super::Doorbells;
 use crate::{Finding, Host};
 
-/// How long a vCPU that is stuck asleep sleeps at a time, in nanoseconds.
+/// The length of one sleep of a vCPU that is stuck asleep, in nanoseconds.
 const NAP: u64 = 1_000_000;
 
 /// A mailbox for each vCPU. All counts are `Relaxed`: their final values are read when the vCPUs have ended.
 pub struct Mailbox {
     banks: Box<[CachePadded<Bank>]>,
     stop: AtomicBool,
-    /// Whether the first vCPUs do not return, and how the second one waits then.
+    /// Whether the first vCPUs do not return, and how the second one then waits.
     sticks: Option<Host>,
     doorbells: Arc<dyn Doorbells>,
 }
@@ -35,12 +35,12 @@ struct Bank {
     wrong: AtomicU64,
     rounds: AtomicU64,
     first: [AtomicU32; 3],
-    /// Whether the guest is to move its device.
+    /// Whether the guest must move its device.
     to_move: AtomicBool,
 }
 
 impl Mailbox {
-    /// A mailbox for each vCPU. If it `sticks`, vCPU 0 stays inside, busy, and vCPU 1, asleep, until the
+    /// A mailbox for each vCPU. If it `sticks`, vCPU 0 stays inside, busy, and vCPU 1 stays inside, asleep, until the
     /// guests are ordered to halt.
     pub(crate) fn new(vcpus: u32, sticks: Option<Host>, doorbells: Arc<dyn Doorbells>) -> Self {
         Self {
@@ -76,7 +76,7 @@ impl Mailbox {
         halt
     }
 
-    /// Keeps vCPU 0 busy and vCPU 1 asleep until the guests are to halt.
+    /// Keeps vCPU 0 busy and vCPU 1 asleep until the guests must halt.
     #[cold]
     fn stick(&self, vcpu: usize, host: Host) {
         while vcpu < 2 && !self.stopped() {
@@ -95,27 +95,27 @@ impl Mailbox {
         )
     }
 
-    /// How many values `vcpu` checked.
+    /// The number of values that `vcpu` checked.
     pub fn checks(&self, vcpu: usize) -> u64 {
         self.banks[vcpu].checks.load(Ordering::Relaxed)
     }
 
-    /// How many rounds `vcpu` has ended: in each it reads its orders once.
+    /// The number of rounds that `vcpu` has ended: in each it reads its orders once.
     pub fn rounds(&self, vcpu: usize) -> u64 {
         self.banks[vcpu].rounds.load(Ordering::Relaxed)
     }
 
-    /// How many accesses of `vcpu` no device answered.
+    /// The number of accesses of `vcpu` that no device owned.
     pub fn misses(&self, vcpu: usize) -> u64 {
         self.banks[vcpu].misses.load(Ordering::Relaxed)
     }
 
-    /// How many values `vcpu` found wrong.
+    /// The number of values that `vcpu` found wrong.
     pub fn wrong(&self, vcpu: usize) -> u64 {
         self.banks[vcpu].wrong.load(Ordering::Relaxed)
     }
 
-    /// The first of them.
+    /// The first wrong value.
     pub fn first_wrong(&self, vcpu: usize) -> Option<Finding> {
         let first = &self.banks[vcpu].first;
         let [address, got, expected] = [0, 1, 2].map(|i: usize| first[i].load(Ordering::Relaxed));

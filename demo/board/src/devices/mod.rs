@@ -1,4 +1,4 @@
-//! The devices of the board. None has a lock, but for the queues, which the registry's `Serialized` gives one.
+//! The devices of the board. None has a lock, except the queues, which the registry wraps in `Serialized`.
 
 mod bar;
 mod card;

@@ -1,4 +1,4 @@
-//! A device that counts the accesses that come when it should be out of use.
+//! A device that counts accesses after it should be out of use.
 
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +10,7 @@ use axvmconfig::EmulatedDeviceType;
 
 use crate::Noticed;
 
-/// A device that is poisoned when no vCPU should be inside it any more. It counts the vCPUs that are.
+/// A device that is poisoned when no vCPU should be inside it any more. It counts the vCPUs that still are.
 pub struct Mortal<D> {
     device: D,
     poisoned: AtomicBool,
@@ -37,7 +37,7 @@ impl<D> Mortal<D> {
         &self.device
     }
 
-    /// Makes an access, and looks for the poison afterwards, so that an access that began before it counts too.
+    /// Makes an access, and checks for the poison afterwards: an access that began before the poison counts too.
     fn access<T>(&self, access: impl FnOnce(&D) -> T) -> T {
         let answer = access(&self.device);
         if self.poisoned.load(Ordering::Acquire) {
@@ -74,7 +74,8 @@ mod tests {
 
     use super::*;
 
-    /// A device that waits twice inside an access: for the test to see the vCPU there, and to let it leave.
+    /// A device that waits twice inside an access: until the test sees the vCPU there, and until the test releases
+    /// it.
     struct Room(Barrier);
 
     impl BaseDeviceOps<PortRange> for Room {

@@ -9,8 +9,8 @@ use axdevice_base::BaseDeviceOps;
 use axvmconfig::EmulatedDeviceType;
 use guest::contract::{QUEUE, QUEUE_BANK, QUEUE_SIZE};
 
-/// A vCPU's queue. A write puts its bytes in, a read takes as many out; what is full takes none, and what is
-/// empty gives zeros. Not `Sync`: the registry has it as a `Serialized` device.
+/// A vCPU's queue. A write puts its bytes in, a read takes the same number out. A full queue takes none, and an empty
+/// one gives zeros. Not `Sync`: in the registry it is a `Serialized` device.
 pub struct Queue {
     first: u16,
     bytes: RefCell<VecDeque<u8>>,

@@ -6,12 +6,12 @@ use axaddrspace::device::AccessWidth;
 
 /// A register of four bytes that *one* vCPU writes, so that a write in pieces need not be atomic.
 ///
-/// Nothing is published by it (`Relaxed`).
+/// It publishes nothing (`Relaxed`).
 #[derive(Debug, Default)]
 pub struct Register(AtomicU32);
 
 impl Register {
-    /// The bytes from `offset` on. The registry keeps as many as the access is wide.
+    /// The bytes from `offset` on. The registry masks them to the width of the access.
     pub fn read(&self, offset: u32) -> usize {
         (self.0.load(Ordering::Relaxed) >> (8 * offset)) as usize
     }

@@ -1,4 +1,4 @@
-//! The device that is hot-added: an id to recognise it by, and a register for each vCPU.
+//! The hot-added device: an id that identifies it, and a register for each vCPU.
 
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +14,7 @@ use crate::{Host, Sabotage};
 
 /// The device in a slot: every vCPU has a bank of registers, its id and its scratch register.
 ///
-/// The device notes when each vCPU first reads its id: that is when it first sees the device.
+/// The device records the time when each vCPU first reads its id: the vCPU then sees the device for the first time.
 pub struct Slot {
     index: u32,
     banks: Box<[Bank]>,
@@ -24,8 +24,8 @@ pub struct Slot {
 
 #[derive(Default)]
 struct Bank {
-    /// In the host's nanoseconds; 0: not yet. Written by one vCPU, and read when that has ended, or as a mere count
-    /// (`Relaxed`).
+    /// In the host's nanoseconds; 0: not yet. One vCPU writes it. It is read after that vCPU has ended, or only as a
+    /// count (`Relaxed`).
     first_seen: AtomicU64,
     scratch: Register,
 }
@@ -41,7 +41,7 @@ impl Slot {
         }
     }
 
-    /// When `vcpu` first saw the device, in the host's nanoseconds.
+    /// The time when `vcpu` first saw the device, in the host's nanoseconds.
     pub fn first_seen(&self, vcpu: u32) -> Option<u64> {
         match self.banks[vcpu as usize].first_seen.load(Ordering::Relaxed) {
             0 => None,
@@ -53,7 +53,7 @@ impl Slot {
         SLOTS + self.index * SLOT_STRIDE
     }
 
-    /// The bank that `addr` is in, and how far.
+    /// The bank that contains `addr`, and the offset in it.
     fn bank(&self, addr: GuestPhysAddr) -> (&Bank, u32) {
         let offset = addr.as_usize() as u32 - self.base();
         (

@@ -1,4 +1,4 @@
-//! The guest's memory, where it runs in a virtual machine: the program, which all vCPUs run, and a stack for each.
+//! The guest's memory, if it runs in a virtual machine: the program, which all vCPUs run, and a stack for each.
 
 use super::MAX_VCPUS;
 
@@ -17,7 +17,7 @@ pub const GUEST_TABLES: u32 = guest_stack(MAX_VCPUS - 1);
 
 const _: () = assert!(GUEST_TABLES < GUEST_MEMORY + GUEST_MEMORY_SIZE);
 
-/// The end of the stack of `vcpu`, from which it grows downwards.
+/// The end of the stack of `vcpu`. The stack grows downwards from here.
 pub const fn guest_stack(vcpu: u32) -> u32 {
     GUEST_STACKS + (vcpu + 1) * GUEST_STACK_SIZE
 }

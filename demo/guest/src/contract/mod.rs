@@ -1,5 +1,5 @@
-//! The contract of the devices and their guests: where a register is, what it reads as, and which accesses check
-//! it.
+//! The contract between the devices and their guests: the address of each register, its value, and the accesses that
+//! check it.
 
 mod bars;
 mod belts;
@@ -8,20 +8,20 @@ mod shapes;
 
 pub use self::{bars::*, belts::*, memory::*, shapes::*};
 
-/// The most vCPUs: each has registers of its own in every device.
+/// The maximum number of vCPUs: each has its own registers in every device.
 pub const MAX_VCPUS: u32 = 64;
-/// The most devices that can be hot-added.
+/// The maximum number of hot-added devices.
 pub const MAX_SLOTS: u32 = 16 * 1024;
 
-/// Guest physical address of the register that every vCPU has in the MMIO latch, 4 bytes apart.
+/// Guest physical address of the registers in the MMIO latch, one for each vCPU, 4 bytes apart.
 pub const MMIO_LATCH: u32 = 0xc000_0000;
 /// A guest physical address that never has an owner.
 pub const MMIO_NOBODY: u32 = 0xcfff_0000;
 /// Guest physical address of slot 0.
 pub const SLOTS: u32 = 0xd000_0000;
-/// From one slot to the next, as a shift.
+/// The distance from one slot to the next, as a shift.
 pub const SLOT_SHIFT: u32 = 12;
-/// From one slot to the next, in bytes.
+/// The distance from one slot to the next, in bytes.
 pub const SLOT_STRIDE: u32 = 1 << SLOT_SHIFT;
 /// The size of the registers that each vCPU has in a slot's device.
 pub const SLOT_BANK: u32 = 8;
@@ -34,20 +34,20 @@ pub const SLOT_SCRATCH: u32 = 4;
 pub const UART: u16 = 0x3f8;
 /// The UART's line status register.
 pub const UART_LSR: u16 = UART + 5;
-/// Line status: the transmitter takes another byte.
+/// Line status: the transmitter can take another byte.
 pub const LSR_READY: u8 = 0x20;
-/// The first port of the register that every vCPU has in the port latch, 4 ports apart.
+/// The first port of the registers in the port latch, one for each vCPU, 4 ports apart.
 pub const PORT_LATCH: u16 = 0x1000;
 /// The first port of the mailboxes.
 pub const MAILBOX: u16 = 0x2000;
-/// From one vCPU's mailbox to the next.
+/// The distance from one vCPU's mailbox to the next.
 pub const MAILBOX_BANK: u16 = 0x20;
 /// The first of some ports that never have an owner.
 pub const PORT_NOBODY: u16 = 0xf000;
 
-/// In a mailbox, all written with four bytes: values checked since the last report.
+/// In a mailbox (all registers are written with four bytes): values checked since the last report.
 pub const CHECKS: u16 = 0x00;
-/// Accesses that no device answered since the last report.
+/// Misses since the last report.
 pub const MISSES: u16 = 0x04;
 /// Wrong values since the last report.
 pub const WRONG: u16 = 0x08;
@@ -55,7 +55,7 @@ pub const WRONG: u16 = 0x08;
 pub const FIRST_ADDRESS: u16 = 0x0c;
 /// Of the first wrong value: the value that was read.
 pub const FIRST_GOT: u16 = 0x10;
-/// Of the first wrong value: the value that is right.
+/// Of the first wrong value: the expected value.
 pub const FIRST_EXPECTED: u16 = 0x14;
 /// Writes to the doorbell since the last report.
 pub const RINGS: u16 = 0x1c;
@@ -92,14 +92,14 @@ pub const fn slot_of_id(address: u32) -> Option<u32> {
     Some((address - SLOTS) >> SLOT_SHIFT)
 }
 
-/// The value that `vcpu` leaves in its register of a device with this seed; for a slot's device, the seed is the id.
+/// The value that `vcpu` leaves in its register of a device with this seed. The seed of a slot's device is its id.
 pub const fn pattern(seed: u32, vcpu: u32) -> u32 {
     seed ^ (vcpu * SALT)
 }
 
-/// A guest reports each time after this number of rounds.
+/// A guest reports once in this number of rounds.
 pub const ROUNDS_PER_REPORT: u32 = 4;
-/// A guest prints a line each time after this number of rounds.
+/// A guest prints a line once in this number of rounds.
 pub const ROUNDS_PER_LINE: u32 = 16;
 
 /// The number of bytes of an access.
@@ -119,7 +119,7 @@ pub const WIDTHS: [Width; 3] = [Width::Byte, Width::Word, Width::Dword];
 /// An access to a register of four bytes that holds a pattern, `offset` bytes into it.
 #[derive(Clone, Copy, Debug)]
 pub enum Step {
-    /// Reads, and compares with what was written.
+    /// Reads, and compares with the written value.
     Read(Width, u32),
     /// Writes these bytes of the pattern.
     Write(Width, u32),
@@ -130,7 +130,7 @@ pub enum Step {
 use Step::{Read, Write, WriteInverse};
 use Width::{Byte, Dword, Word};
 
-/// Reads the pattern in a register as it was left, changes it in pieces, and leaves it there.
+/// The accesses to a register: read the pattern left there, change it in pieces, and restore it.
 pub const EXERCISE: [Step; 12] = [
     Read(Dword, 0),
     Read(Word, 2),

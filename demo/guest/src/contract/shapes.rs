@@ -1,7 +1,7 @@
 //! Exits of other shapes: accesses that cross a page, and string I/O.
 //!
 //! An access of 4 bytes that crosses a page exits in two pieces of 1 to 3 bytes. String input exits with all of its
-//! items in one buffer, which looks like one wide access, or is longer than any.
+//! items in one buffer, which looks like one wide access, or is longer than any access.
 
 use super::Width;
 
@@ -12,16 +12,16 @@ const CROSSINGS: u32 = 0xc080_0000;
 /// The [`pattern`](super::pattern) of that register is made from this.
 pub const CROSSING_SEED: u32 = 0x1357_9bdf;
 
-/// Where `vcpu` has a register of four bytes, of which one, two or three are on the first page.
+/// The address of `vcpu`'s register of four bytes, of which one, two or three are on the first page.
 pub const fn crossing(vcpu: u32) -> u32 {
     CROSSINGS + 2 * PAGE * vcpu + PAGE - 1 - vcpu % 3
 }
 
-/// The first of the four ports that every vCPU has of a queue of bytes, which reads as what was written, in order.
+/// The first port of the queues, four ports for each vCPU. A queue returns the written bytes in order.
 pub const QUEUE: u16 = 0x3000;
-/// From one vCPU's queue to the next.
+/// The distance from one vCPU's queue to the next.
 pub const QUEUE_BANK: u16 = 4;
-/// The most bytes that a queue holds.
+/// The capacity of a queue, in bytes.
 pub const QUEUE_SIZE: usize = 16;
 /// The first four bytes that are sent through a queue are the [`pattern`](super::pattern) of this.
 pub const QUEUE_SEED: u32 = 0xfdb9_7531;
