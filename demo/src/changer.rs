@@ -1,4 +1,4 @@
-//! Changes of the devices while guests run, on a thread of its own and at a fixed rate.
+//! Changes of the devices while guests run, on a separate thread and at a fixed rate.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -14,13 +14,13 @@ use crate::{
     vm::Vm,
 };
 
-/// From one look for quiescent cards to the next, while some are removed and not quiescent.
+/// The time between two checks for quiescent cards, while some are removed and not quiescent.
 const LOOK: Duration = Duration::from_micros(100);
-/// From one kick of the vCPUs to the next, while there are such cards.
+/// The time between two kicks of the vCPUs, while there are such cards.
 const KICK: Duration = Duration::from_millis(1);
 /// The longest sleep.
 const TICK: Duration = Duration::from_millis(10);
-/// How long removed cards may take, at the end, to be quiescent.
+/// The time limit, at the end, for removed cards to become quiescent.
 const SETTLING: Duration = Duration::from_secs(5);
 
 /// Changes the devices of a VM.
@@ -35,15 +35,15 @@ pub(crate) struct Changer<'vm> {
 /// The changes of a run.
 #[derive(Default)]
 pub(crate) struct Changes {
-    /// How many there were of each kind.
+    /// The number of changes of each kind.
     pub(crate) counts: Counts,
-    /// Nanoseconds that each call of the registry took.
+    /// The duration of each call of the registry, in nanoseconds.
     pub(crate) calls: Vec<u64>,
-    /// Nanoseconds from each removal, of a shift or a single one, until no vCPU was inside the card.
+    /// The time from each removal, in a shift or alone, until no vCPU was inside the card, in nanoseconds.
     pub(crate) quiescent: Vec<u64>,
     /// Removed cards that were not quiescent at the end.
     pub(crate) pending: Vec<Gone>,
-    /// How far each vCPU came from the last change to the end.
+    /// The progress of each vCPU from the last change to the end.
     pub(crate) settling: Vec<Stretch>,
 }
 
@@ -60,7 +60,7 @@ impl<'vm> Changer<'vm> {
     }
 
     /// Makes changes until it is `over`, and then waits until all removed cards are quiescent. `kick`
-    /// makes each vCPU leave its guest and drop older tables; `progress` says how far each has come.
+    /// makes each vCPU leave its guest and drop older tables; `progress` returns the progress of each.
     pub(crate) fn run(
         mut self,
         over: &AtomicBool,
@@ -90,7 +90,7 @@ impl<'vm> Changer<'vm> {
         Ok(self.made)
     }
 
-    /// When the next change is due; `None`: never.
+    /// The time at which the next change is due; `None`: never.
     fn next_at(&self) -> Option<Duration> {
         let total = self.board.changes().total();
         let at = || Duration::from_secs_f64(total as f64 / f64::from(self.per_second));
@@ -113,7 +113,7 @@ impl<'vm> Changer<'vm> {
         }
     }
 
-    /// Sleeps, at most until the next look.
+    /// Sleeps, at most until the next check.
     fn sleep(&self, time: Duration) {
         let limit = if self.board.pending() > 0 { LOOK } else { TICK };
         thread::sleep(time.min(limit));

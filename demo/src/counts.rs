@@ -7,7 +7,7 @@ pub(crate) fn late(vm: &Vm) -> u64 {
     vm.noticed.late()
 }
 
-/// Accesses that reached a device that they were not for.
+/// Accesses that reached the wrong device.
 pub(crate) fn astray(vm: &Vm) -> u64 {
     vm.noticed.astray()
 }
@@ -17,7 +17,7 @@ pub(crate) fn wrong(vm: &Vm) -> u64 {
     (0..vm.exits.len()).map(|vcpu| vm.mailbox.wrong(vcpu)).sum()
 }
 
-/// Accesses that a device answered with an error.
+/// Accesses for which a device returned an error.
 pub(crate) fn failed(vm: &Vm) -> u64 {
     vm.exits.iter().map(|exits| exits.failed.get()).sum()
 }

@@ -1,4 +1,4 @@
-//! The devices that the board does not have: those of a PC.
+//! The devices that are not on the board: those of a PC.
 
 mod crossing;
 mod uart;

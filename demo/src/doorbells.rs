@@ -1,21 +1,21 @@
-//! Doorbells: registers of the devices that guests move about. A write to one reaches the host without an exit,
-//! wherever the device is.
+//! Doorbells: registers of the devices that guests move. A write to one reaches the host without an exit, at every
+//! place of the device.
 //!
-//! In KVM a doorbell is an ioeventfd, which is registered at an address. So that it follows its device,
-//! [`Doorbells`] listens to the registry. Before a move is published it registers the bell at the new place; after
-//! the move it notes that the bell is at the old one too, where the device's handler unregisters it before it
+//! In KVM a doorbell is an ioeventfd, which is registered at an address. [`Doorbells`] listens to the registry, so
+//! that a bell follows its device. Before a move is published it registers the bell at the new place. After the move
+//! it records that the bell is at the old place too, where the device's handler unregisters it before the handler
 //! returns. Hence:
 //!
-//! - a write where the device is never exits: the bell is there before the device is published there, and stays
-//!   until the device is published elsewhere;
-//! - when the guest's write that moves the device ends, the bell no longer rings at the old place: to unregister
-//!   an ioeventfd, KVM waits for the vCPUs that are looking at it;
+//! - a write at the place of the device never exits: the bell is there before the device is published there, and
+//!   stays until the device is published elsewhere;
+//! - when the guest's write that moves the device ends, the bell no longer rings at the old place: to unregister an
+//!   ioeventfd, KVM waits for the vCPUs that are reading it;
 //! - in between it rings at both.
 //!
-//! Since KVM waits, the listener does not unregister the bell: with more vCPUs than CPUs that takes milliseconds,
-//! and delays all other changes.
+//! The listener does not unregister the bell, because KVM waits: with more vCPUs than CPUs that takes milliseconds,
+//! and would delay all other changes.
 //!
-//! If the bell cannot be registered, the move is refused. KVM takes one bell for an address and a value: bells of
+//! If the bell cannot be registered, the move is refused. KVM accepts one bell for each address and value: bells of
 //! devices that swap their places must differ in the value.
 
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -27,26 +27,26 @@ use crossbeam_utils::CachePadded;
 
 use crate::contract::{BAR_DOORBELL, first_place};
 
-/// The list of bells, KVM's or its stand-in's. Errors are numbers of the system.
+/// The list of bells, KVM's or its stand-in's. Errors are the system's error numbers.
 pub(crate) trait Bells: Send + Sync {
     /// Registers the bell of a vCPU at an address.
     fn register(&self, vcpu: u32, at: u64) -> Result<(), i32>;
 
-    /// Unregisters it there: when this returns, it no longer rings.
+    /// Unregisters it there. When this returns, it no longer rings there.
     fn unregister(&self, vcpu: u32, at: u64) -> Result<(), i32>;
 
-    /// How often the bell of a vCPU has rung since the last call.
+    /// The number of rings of a vCPU's bell since the last call.
     fn rung(&self, vcpu: u32) -> u64;
 }
 
 /// The doorbells of all vCPUs' devices, and their counts.
 pub(crate) struct Doorbells {
     connected: OnceLock<Connected>,
-    /// A vCPU each. Its own thread alone counts: its guest alone moves the device.
+    /// One for each vCPU. Only its own thread counts, because only its guest moves the device.
     counts: Box<[CachePadded<Counts>]>,
-    /// The vCPUs and addresses whose bells are to be unregistered.
+    /// The vCPUs and addresses of the bells to unregister.
     old: Mutex<Vec<(u32, u64)>>,
-    /// Whether they stay where they are, whatever their devices do.
+    /// Whether they stay where they are although their devices move.
     sabotaged: bool,
 }
 
@@ -59,17 +59,17 @@ struct Connected {
 /// Counts of the doorbell of a vCPU.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
-    /// Writes to it, by the guest's report.
+    /// Writes to it, as reported by the guest.
     pub(crate) written: Count,
     /// Writes to it that exited. There should be none.
     pub(crate) exited: Count,
-    /// Rings without a write to it: it rang where the device no longer was. There should be none.
+    /// Rings without a write to it: it rang at an old place of the device. There should be none.
     pub(crate) late: Count,
     /// Writes to it without a ring or an exit. There should be none.
     pub(crate) lost: Count,
-    /// How often it followed its device.
+    /// The number of times that it followed its device.
     pub(crate) moved: Count,
-    /// How often it could not be unregistered. Never, if all is right.
+    /// The number of times that it could not be unregistered. There should be none.
     pub(crate) stuck: Count,
     /// The exits up to the last report.
     reported: Count,
@@ -86,8 +86,8 @@ impl Doorbells {
         }
     }
 
-    /// Registers the bells at the first places of `devices`, a vCPU each, which they follow from now on. No vCPU
-    /// runs yet.
+    /// Registers the bells at the first places of `devices`, one for each vCPU. From now on they follow the devices.
+    /// No vCPU runs yet.
     pub(crate) fn connect(
         &self,
         devices: Vec<DeviceId>,
@@ -131,7 +131,7 @@ impl Doorbells {
 }
 
 impl Connected {
-    /// Of these spans, those of devices with doorbells: the vCPU, and the address of the doorbell.
+    /// The vCPU and the address of the doorbell, for each of these spans that belongs to a device with a doorbell.
     fn places(&self, of: &[Mapping]) -> impl Iterator<Item = (u32, u64)> {
         of.iter().filter_map(|mapping| {
             let vcpu = self.devices.iter().position(|id| *id == mapping.id)?;
@@ -141,7 +141,7 @@ impl Connected {
 }
 
 impl board::Doorbells for Doorbells {
-    /// Unregisters its bell wherever the device no longer is.
+    /// Unregisters its bell at all old places of the device.
     fn moved(&self, vcpu: u32) {
         let Some(connected) = self.connected.get() else {
             return;
@@ -153,7 +153,7 @@ impl board::Doorbells for Doorbells {
         }
     }
 
-    /// Compares the writes with the rings: a bell rings before the write is over.
+    /// Compares the writes with the rings: a bell rings before the write ends.
     fn written(&self, vcpu: u32, times: u64) {
         let counts = &self.counts[vcpu as usize];
         let rung = self.connected.get().map_or(0, |to| to.bells.rung(vcpu));
@@ -214,10 +214,10 @@ mod tests {
     #[derive(Clone, Default)]
     struct Log(Arc<Mutex<Vec<Done>>>);
 
-    /// Up or down, whose, and where.
+    /// Registered or not, the vCPU, and the address.
     type Done = (&'static str, u32, u64);
 
-    /// Where no bell can be registered.
+    /// The address at which no bell can be registered.
     const NO_NAIL: u64 = 0xdead_0000;
 
     impl Bells for Log {
@@ -270,7 +270,7 @@ mod tests {
         GuestPhysAddrRange::from_start_size(start, BAR_SIZE as usize)
     }
 
-    /// Two vCPUs' devices, with their doorbells, and a third without.
+    /// Two vCPUs' devices, with their doorbells, and a third device without one.
     fn connected(sabotaged: bool) -> (SharedVmDevices, Arc<Doorbells>, [DeviceId; 3], Log) {
         let doorbells = Arc::new(Doorbells::new(2, sabotaged));
         let devices = SharedVmDevices::default().with_listener(doorbells.clone());

@@ -8,7 +8,7 @@ use std::{
 
 use board::Host;
 
-/// All times count from here.
+/// All times are relative to this.
 static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// The process.

@@ -14,14 +14,14 @@ use vmm_sys_util::signal::{Killable as _, SIGRTMIN, register_signal_handler};
 use self::{doorbells::Ioeventfds, memory::Memory, vcpu::Vcpu};
 use crate::{vcpus::Vcpus, vm::Vm};
 
-/// Intel processors want three pages there that the guest does not use.
+/// Intel processors need three pages there that the guest does not use.
 const TSS: usize = 0xfffb_d000;
 
 /// A virtual machine without vCPUs or memory.
 ///
 /// # Errors
 ///
-/// If there is no KVM, or it refuses.
+/// If there is no KVM, or if KVM returns an error.
 pub(crate) fn open() -> Result<VmFd> {
     let kvm = Kvm::new().context("/dev/kvm")?;
     kvm.create_vm().context("KVM_CREATE_VM")

@@ -1,6 +1,6 @@
-//! An SMP virtual machine on one `SharedVmDevices`: every vCPU is a thread, and the registry answers every VM
-//! exit while devices are hot-added, at addresses that the guests poll, moved and removed. The guests check
-//! every value that they read, and the devices count accesses that come after their removal.
+//! An SMP virtual machine on one `SharedVmDevices`: every vCPU is a thread, and the registry handles every VM exit
+//! while devices are hot-added (at addresses that the guests poll), moved and removed. The guests check every value
+//! that they read, and the devices count accesses that come after their removal.
 
 mod changer;
 mod counts;
@@ -67,7 +67,7 @@ fn run(options: &Options) -> Result<u8> {
         top::check_terminal()?;
     }
     let plot = options.plot_file()?;
-    // Before the run, so that an error costs no results.
+    // Before the run, so an error loses no results.
     File::create(&plot).with_context(|| format!("the plot, {}", plot.display()))?;
     let stop = Stop::on_ctrl_c()?;
 

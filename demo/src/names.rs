@@ -1,4 +1,4 @@
-//! The names that a report has for the devices at an address.
+//! The names of the devices in a report, by address.
 
 use axdevice::BusId;
 

@@ -1,4 +1,4 @@
-//! Takes the place of `kvm.rs` on other systems, where there is never a machine.
+//! Replaces `kvm.rs` on other systems, where a machine is never available.
 
 use std::{convert::Infallible, sync::Arc};
 
@@ -6,12 +6,12 @@ use anyhow::{Result, bail};
 
 use crate::{vcpus::Vcpus, vm::Vm};
 
-/// Fails: there is no machine.
+/// Returns an error: there is no machine.
 pub(crate) fn open() -> Result<Infallible> {
     bail!("the guests are for KVM on x86_64 Linux")
 }
 
-/// Starts the vCPUs of `vm` in a machine, of which there is none.
+/// Never called: there is no machine.
 pub(crate) fn start(_: &Arc<Vm>, machine: Infallible) -> Result<Vcpus> {
     match machine {}
 }

@@ -47,7 +47,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FILE")]
     pub(crate) plot: Option<PathBuf>,
 
-    /// Make something go wrong, to show that a check finds it
+    /// Make a fault, to show that a check detects it
     #[arg(long, value_name = "WHAT", hide = true, value_parser = Sabotage::named)]
     pub(crate) sabotage: Option<Sabotage>,
 }
@@ -110,7 +110,7 @@ impl Options {
         Ok(adds)
     }
 
-    /// Where to write the plot.
+    /// The path of the plot.
     pub(crate) fn plot_file(&self) -> Result<PathBuf> {
         match &self.plot {
             Some(path) => Ok(path.clone()),
@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn help_tells_the_limits() {
         let help = Options::command().render_help().to_string();
-        // Wherever the lines are broken.
+        // Ignores line breaks.
         let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
         for limits in [
             "1 to 3600 seconds [default: 5; with --top 300]".into(),

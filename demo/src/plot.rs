@@ -8,11 +8,11 @@ use plotters::prelude::*;
 use crate::session::{Record, Sample};
 
 const SIZE: (u32, u32) = (960, 480);
-/// The part of the height that the hot-adds' marks take.
+/// The fraction of the height for the hot-adds' marks.
 const MARK: f64 = 0.03;
-/// How many marks fit side by side.
+/// The number of marks that fit side by side.
 const MARKS: f64 = 800.0;
-/// How many vCPUs fit into the legend.
+/// The number of vCPUs that fit into the legend.
 const LEGEND: usize = 16;
 
 /// Writes the plot to `path`.
@@ -88,7 +88,7 @@ fn rates(samples: &[Sample]) -> Vec<Vec<(f64, f64)>> {
     (0..vcpus).map(line).collect()
 }
 
-/// When devices were hot-added; of several that are too close for separate marks, one.
+/// The times of hot-adds; of several that are too close for separate marks, one.
 fn marks(record: &Record, end: f64) -> impl Iterator<Item = f64> {
     let times = record.added.iter().map(|added| added.called as f64 / 1e9);
     let mut last = f64::NEG_INFINITY;

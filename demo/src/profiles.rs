@@ -1,5 +1,5 @@
-//! The accesses of the vCPUs, by device: each hands over the profile of its own handle when it is asked to, and
-//! when it ends, outside of any dispatch.
+//! The accesses of the vCPUs, by device: each hands over the profile of its own handle on request and at its end,
+//! outside any dispatch.
 
 use std::{
     mem,
@@ -16,11 +16,11 @@ use crossbeam_utils::CachePadded;
 #[derive(Debug)]
 pub(crate) struct Profiles {
     handed: Box<[CachePadded<Handed>]>,
-    /// All that has been collected.
+    /// The collected part.
     all: Mutex<Profile>,
 }
 
-/// The part that a vCPU has handed over and that has not been collected.
+/// The part that a vCPU has handed over and that is not yet collected.
 #[derive(Debug, Default)]
 struct Handed {
     wanted: AtomicBool,
@@ -40,13 +40,13 @@ impl Profiles {
         }
     }
 
-    /// Asks all vCPUs for their profiles.
+    /// Requests the profiles of all vCPUs.
     pub(crate) fn ask(&self) {
         let wanted = self.handed.iter().map(|handed| &handed.wanted);
         wanted.for_each(|wanted| wanted.store(true, Ordering::Relaxed));
     }
 
-    /// Takes over the recent profile of `vcpu`, if it is asked for.
+    /// Takes over the recent profile of `vcpu`, if it was requested.
     #[inline]
     pub(crate) fn hand_over_if_asked(&self, vcpu: usize, profile: impl FnOnce() -> Profile) {
         let wanted = &self.handed[vcpu].wanted;

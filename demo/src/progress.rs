@@ -1,7 +1,7 @@
-//! The progress of vCPUs in a stretch of time, and whether one made little because it had no CPU.
+//! The progress of vCPUs in an interval, and whether a vCPU made little because it had no CPU.
 //!
-//! A vCPU that is starved differs from one that fails: it asks for a CPU and does not get enough of it, does
-//! rounds at the usual pace when it has one, and looks where it should in each round.
+//! A vCPU that is starved differs from one that fails: it asks for a CPU and does not get enough time on it, runs
+//! rounds at the usual pace when it has one, and makes the expected accesses in each round.
 
 use std::{
     fmt,
@@ -13,24 +13,24 @@ use crate::{
     units::{counted, time},
 };
 
-/// More time on a CPU than any round takes: in KVM one takes some milliseconds.
+/// More CPU time than any round takes: in KVM a round takes some milliseconds.
 const ROUND: Duration = Duration::from_millis(200);
 
-/// The state of a vCPU at one moment.
+/// The state of a vCPU at one time.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Progress {
     pub(crate) at: Instant,
     pub(crate) rounds: u64,
-    /// From the scheduler, where the system has it.
+    /// From the scheduler, if the system provides it.
     pub(crate) times: Option<Times>,
 }
 
-/// The progress of a vCPU from one moment to another.
+/// The progress of a vCPU between two times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stretch {
     pub(crate) lasted: Duration,
     pub(crate) rounds: u64,
-    /// `None` where the system does not have it.
+    /// `None` if the system does not provide it.
     pub(crate) share: Option<Share>,
 }
 
@@ -43,13 +43,13 @@ pub(crate) struct Share {
 }
 
 impl Stretch {
-    /// From one moment to a later one.
+    /// From one time to a later one.
     pub(crate) fn between(from: &Progress, to: &Progress) -> Self {
         let lasted = to.at.saturating_duration_since(from.at);
         let share = |from: Times, to: Times| {
             let ran = to.ran.saturating_sub(from.ran);
             let waited = to.waited.saturating_sub(from.waited);
-            // The scheduler counts a wait when it ends. Of a thread that is runnable, the rest of the time is a wait.
+            // The scheduler counts a wait when it ends. For a runnable thread, the rest of the time is a wait.
             let idle = match to.runnable {
                 true => Duration::ZERO,
                 false => lasted.saturating_sub(ran + waited),
@@ -63,13 +63,13 @@ impl Stretch {
         }
     }
 
-    /// Whether the vCPU began a round and ended it in this time.
+    /// Whether the vCPU began and ended a round in this time.
     pub(crate) fn has_whole_round(&self) -> bool {
         // The first round that ended had begun before.
         self.rounds >= 2
     }
 
-    /// Whether too little CPU time is why the vCPU made no more progress. `false` if that is unknown.
+    /// Whether too little CPU time is the reason for the vCPU's little progress. `false` if that is unknown.
     pub(crate) fn is_starved(&self) -> bool {
         self.share.is_some_and(|share| {
             let asked = share.idle <= self.lasted / 2;

@@ -1,8 +1,8 @@
 //! The report of a run, as text: a table, figures as `name: value` lines, and the memory map.
 //!
-//! Exits are counted where they are handled; misses, checks and wrong values by the guests. The devices note
-//! when a vCPU first sees them: that latency includes the time until the guest's next look at the address, and
-//! the time until the host runs the vCPU.
+//! Exits are counted where they are handled; misses, checks and wrong values are counted by the guests. The devices
+//! record when a vCPU first sees them: that latency includes the time until the guest next reads the address, and the
+//! time until the host runs the vCPU.
 
 use std::fmt::Write as _;
 
@@ -18,9 +18,9 @@ use crate::{
     vm::Vm,
 };
 
-/// The number of devices that are shown, and of missed addresses.
+/// The number of shown devices, and of shown missed addresses.
 const BUSIEST: usize = 5;
-/// How many lines of the memory map are shown at each end, if not all of them.
+/// The number of lines shown at each end of a long memory map.
 const MAP_ENDS: usize = 5;
 
 const HEADER: [&str; 8] = [
@@ -69,7 +69,7 @@ pub(crate) fn text(vm: &Vm, record: &Record) -> Result<String> {
     Ok(out)
 }
 
-/// Writes the devices that cost most of the exits, and the addresses that no device answers.
+/// Writes the devices with the most exits, and the addresses that no device owns.
 fn write_traffic(out: &mut String, vm: &Vm) -> Result<()> {
     let traffic = Traffic::of(vm, &vm.profiles.all());
     for of in traffic.devices.iter().take(BUSIEST) {
@@ -158,7 +158,7 @@ fn calls(record: &Record) -> impl Iterator<Item = u64> {
     added.map(|added| added.returned - added.called)
 }
 
-/// From each such call until each vCPU saw the device, in nanoseconds.
+/// The time from each such call until each vCPU saw the device, in nanoseconds.
 fn sights(vm: &Vm, record: &Record) -> impl Iterator<Item = u64> {
     let vcpus = vm.vcpus;
     record.added.iter().flat_map(move |added| {

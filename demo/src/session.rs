@@ -1,5 +1,5 @@
 //! The main thread's part of a run: it hot-adds devices, samples the counters and shows progress, while another
-//! thread changes devices, until time is up, the user ends the run, or a vCPU ends.
+//! thread changes devices, until the time has passed, the user ends the run, or a vCPU ends.
 
 use std::{
     io::{IsTerminal as _, stderr},
@@ -26,37 +26,37 @@ use crate::{
 
 /// The shortest time from one sample of the counters to the next.
 const SAMPLING: Duration = Duration::from_millis(100);
-/// About how many samples are taken at most.
+/// The approximate maximum number of samples.
 const SAMPLES: u32 = 200;
 /// The longest time between two checks whether the run is over.
 const TICK: Duration = Duration::from_millis(10);
-/// How long after the run's length a device that is due is still hot-added.
+/// The time after the end of the run in which a due device is still hot-added.
 const CATCHING_UP: Duration = Duration::from_secs(1);
-/// How long the vCPUs may take, at the end, to see the last devices.
+/// The time limit, at the end, for the vCPUs to see the last devices.
 const SETTLING: Duration = Duration::from_secs(5);
 
 /// The record of a run.
 pub(crate) struct Record {
-    /// How long the vCPUs ran.
+    /// The time for which the vCPUs ran.
     pub(crate) ran: Duration,
     pub(crate) added: Vec<Added>,
-    /// The number of devices that were due and not hot-added, because time was up.
+    /// The number of devices that were due but not hot-added, because the time had passed.
     pub(crate) left_out: u32,
     pub(crate) changes: Changes,
     pub(crate) samples: Vec<Sample>,
-    /// Why it ended early, if it did.
+    /// The reason why it ended early, if it did.
     pub(crate) cut: Option<Reason>,
-    /// The progress of each vCPU in the time that it had to see the last devices; empty if the run was cut.
+    /// The progress of each vCPU in its time to see the last devices; empty if the run was cut short.
     pub(crate) settling: Vec<Settling>,
-    /// The vCPUs that did not halt, and their progress in the time that they had for it.
+    /// The vCPUs that did not halt, and their progress in their time to halt.
     pub(crate) unhalted: Vec<(usize, Stretch)>,
-    /// The number of removed devices that are in use although all vCPUs have ended.
+    /// The number of removed devices that are still in use after all vCPUs have ended.
     pub(crate) held: usize,
     /// The errors that ended the run or a vCPU.
     pub(crate) errors: Vec<Error>,
 }
 
-/// The progress of a vCPU in the time that it had to see the last devices.
+/// The progress of a vCPU in its time to see the last devices.
 pub(crate) struct Settling {
     pub(crate) stretch: Stretch,
     /// The number of devices that it saw in that time.
@@ -155,7 +155,7 @@ fn still_in_use(changes: &Changes) -> usize {
 /// Waits until all vCPUs have seen all devices, for a limited time. Returns the progress of each.
 fn settle(vm: &Vm, adder: &Adder<'_>, vcpus: &Vcpus, going_on: impl Fn() -> bool) -> Vec<Settling> {
     let sights = || -> Vec<usize> { (0..vm.vcpus).map(|vcpu| adder.seen(vcpu)).collect() };
-    // Devices are counted from before the first round to after the last, so that none is left out.
+    // Devices are counted from before the first round to after the last, so none is left out.
     let seen = sights();
     let from = vcpus.progress().into_iter().zip(seen);
     let settled = Instant::now() + SETTLING;
@@ -224,14 +224,14 @@ fn add_until(
     Ok(())
 }
 
-/// When the next device is due; `None`: all are added.
+/// The time at which the next device is due; `None`: all are added.
 fn next_at(adder: &Adder<'_>, rate: u32) -> Option<Duration> {
     // In the middle of its share of the second, so that the last one is not at the very end.
     let at = || (f64::from(adder.count()) + 0.5) / f64::from(rate);
     (adder.left() > 0).then(|| Duration::from_secs_f64(at()))
 }
 
-/// A bar on the terminal; hidden where there is no terminal, and beside the live view.
+/// A progress bar on the terminal; hidden without a terminal, and under the live view.
 fn progress_bar(length: Duration, top: bool) -> ProgressBar {
     let target = if stderr().is_terminal() && !top {
         ProgressDrawTarget::stderr()

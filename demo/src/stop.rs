@@ -1,4 +1,4 @@
-//! The user ends a run before its time.
+//! The user ends a run early.
 
 use std::sync::{
     Arc,
@@ -7,7 +7,7 @@ use std::sync::{
 
 use anyhow::{Context as _, Result};
 
-/// Why a run is to end early.
+/// The reason to end a run early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reason {
     /// Ctrl-C.
@@ -16,12 +16,12 @@ pub(crate) enum Reason {
     Quit,
 }
 
-/// Whether the run is to end, and why.
+/// Whether the run must end, and the reason.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Stop(Arc<[AtomicBool; 2]>);
 
 impl Stop {
-    /// A stop that Ctrl-C sets. There can be one in a process.
+    /// A stop that Ctrl-C sets. A process can have one.
     pub(crate) fn on_ctrl_c() -> Result<Self> {
         let stop = Self::default();
         let interrupted = stop.clone();
@@ -34,7 +34,7 @@ impl Stop {
         self.0[reason as usize].store(true, Ordering::Relaxed);
     }
 
-    /// Why the run is to end, if it is. An interrupt takes precedence.
+    /// The reason to end the run, if there is one. An interrupt takes precedence.
     pub(crate) fn reason(&self) -> Option<Reason> {
         let reasons = [Reason::Interrupted, Reason::Quit];
         let is_set = |reason: &Reason| self.0[*reason as usize].load(Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! The times of a thread by the scheduler of Linux: how long it ran, and how long it waited for a CPU.
+//! The times of a thread from the scheduler of Linux: the time that it ran, and the time that it waited for a CPU.
 
 use std::{
     fs,
@@ -14,7 +14,7 @@ pub(crate) struct Task(PathBuf);
 pub(crate) struct Times {
     /// On a CPU.
     pub(crate) ran: Duration,
-    /// Ready to run, but without a CPU. A wait that has not ended is not in it.
+    /// Ready to run, but without a CPU. Without a wait that has not ended.
     pub(crate) waited: Duration,
     /// Whether the thread is on a CPU or waits for one.
     pub(crate) runnable: bool,
@@ -39,7 +39,7 @@ fn times(schedstat: &str, stat: &str) -> Option<Times> {
     let mut nanos = schedstat.split_whitespace().map(str::parse);
     let mut next = || Some(Duration::from_nanos(nanos.next()?.ok()?));
     let (ran, waited) = (next()?, next()?);
-    // The name of the thread, in parentheses, may hold any character.
+    // The name of the thread, in parentheses, may contain any character.
     let state = stat.rsplit_once(')')?.1.split_whitespace().next()?;
     Some(Times {
         ran,

@@ -1,4 +1,4 @@
-//! vCPUs without KVM: each is a thread, which runs the guest and makes each of its accesses as KVM would.
+//! vCPUs without KVM: each is a thread that runs the guest and makes each of its accesses as KVM does.
 
 mod doorbells;
 
@@ -40,7 +40,7 @@ pub(crate) fn start(vm: &Arc<Vm>) -> Result<Vcpus> {
     Ok(vcpus)
 }
 
-/// The machine of a thread: what the run loop in `kvm/vcpu.rs` does on an exit.
+/// The machine of a thread: it does the work of the run loop in `kvm/vcpu.rs` on an exit.
 struct Thread<'vm> {
     vcpu: usize,
     vm: &'vm Vm,

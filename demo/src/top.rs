@@ -20,12 +20,12 @@ use crate::{
     vm::Vm,
 };
 
-/// From one picture to the next.
+/// The time from one picture to the next.
 const REFRESH: Duration = Duration::from_millis(500);
 /// The longest time between two checks whether the run is over.
 const TICK: Duration = Duration::from_millis(50);
 
-/// Fails where there is no terminal.
+/// Fails without a terminal.
 pub(crate) fn check_terminal() -> Result<()> {
     ensure!(
         stdin().is_terminal() && stdout().is_terminal(),
@@ -34,7 +34,7 @@ pub(crate) fn check_terminal() -> Result<()> {
     Ok(())
 }
 
-/// Shows the VM, headed by `title`, until the run is `over`; keys end it by `stop`.
+/// Shows the VM, headed by `title`, until the run is `over`; keys end it through `stop`.
 pub(crate) fn show(
     vm: &Vm,
     vcpus: &Vcpus,
@@ -68,7 +68,7 @@ pub(crate) fn show(
     shown
 }
 
-/// Why the run ends with this event, if it does. The terminal gives Ctrl-C as a key.
+/// The reason why the run ends with this event, if it does. The terminal reports Ctrl-C as a key.
 fn ends(event: &Event) -> Option<Reason> {
     let Event::Key(KeyEvent {
         code,

@@ -9,13 +9,13 @@ use crate::{names::name_at, vm::Vm};
 /// The accesses of the guests.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Traffic {
-    /// The registered devices, the most often accessed first; all removed ones are one row.
+    /// The registered devices, the most accessed first; all removed ones share one row.
     pub(crate) devices: Vec<Accessed>,
-    /// The most frequent addresses that no device answers, the most frequent first.
+    /// The most missed addresses, the most missed first.
     pub(crate) missed: Vec<Missing>,
 }
 
-/// A device and how often it was accessed.
+/// A device and the number of its accesses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Accessed {
     pub(crate) name: String,
@@ -23,7 +23,7 @@ pub(crate) struct Accessed {
     pub(crate) accesses: Accesses,
 }
 
-/// An address that no device answers, and how often it was accessed, at most.
+/// An address that no device owns, and an upper bound of its accesses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Missing {
     pub(crate) bus: BusId,
@@ -38,7 +38,7 @@ impl fmt::Display for Missing {
 }
 
 impl Traffic {
-    /// The traffic of `profile`, with the names and ranges that the devices of `vm` have now.
+    /// The traffic of `profile`, with the current names and ranges of the devices of `vm`.
     pub(crate) fn of(vm: &Vm, profile: &Profile) -> Self {
         let table = vm.devices.profile_table(profile);
         let present = table.rows().filter(|row| row.is_registered);

@@ -5,10 +5,10 @@ use std::time::Duration;
 /// The units of time, with their nanoseconds.
 const UNITS: [(&str, f64); 3] = [("s", 1e9), ("ms", 1e6), ("µs", 1e3)];
 
-/// A time in nanoseconds as text, in the largest unit of which it has one, to three digits.
+/// A time in nanoseconds as text, in the largest unit that is not longer than it, to three digits.
 pub(crate) fn time(nanos: u64) -> String {
     let nanos = nanos as f64;
-    // A time that rounds to a whole unit has one.
+    // A time that rounds to a whole unit uses that unit.
     let unit = UNITS.into_iter().find(|(_, size)| nanos >= 0.9995 * size);
     let Some((unit, size)) = unit else {
         return format!("{nanos} ns");
@@ -22,13 +22,13 @@ pub(crate) fn time(nanos: u64) -> String {
     format!("{amount:.digits$} {unit}")
 }
 
-/// A count with a noun whose plural ends in `s`.
+/// A count with a noun, of which the plural ends in `s`.
 pub(crate) fn counted(count: u64, noun: &str) -> String {
     let ending = if count == 1 { "" } else { "s" };
     format!("{count} {noun}{ending}")
 }
 
-/// The number in a second, if there are `count` in that time.
+/// The rate in a second, for `count` in that time.
 pub(crate) fn per_second(count: u64, time: Duration) -> u64 {
     (count as f64 / time.as_secs_f64()) as u64
 }

@@ -1,4 +1,4 @@
-//! The threads of the vCPUs: started one by one, ended together, and within a bounded time.
+//! The threads of the vCPUs: started one by one, and ended together within a bounded time.
 
 use std::{
     error::Error,
@@ -16,24 +16,24 @@ use crate::{
     vm::Vm,
 };
 
-/// How long guests may take to obey the order to halt.
+/// The time limit for guests to obey the order to halt.
 const GRACE: Duration = Duration::from_millis(if cfg!(test) { 200 } else { 5000 });
-/// How long a vCPU may take to leave a guest that does not halt.
+/// The time limit for a vCPU to leave a guest that does not halt.
 const EVICTION: Duration = Duration::from_secs(2);
-/// From one check of the threads to the next.
+/// The time from one check of the threads to the next.
 const TICK: Duration = Duration::from_millis(5);
 
 /// The vCPUs of a VM, each a thread.
 pub(crate) struct Vcpus {
     vm: Arc<Vm>,
     threads: Vec<JoinHandle<Result<()>>>,
-    /// The scheduler's view of each thread, where the system has it.
+    /// The scheduler's view of each thread, if the system provides it.
     tasks: Vec<Option<Task>>,
     kick: fn(&JoinHandle<Result<()>>),
 }
 
 impl Vcpus {
-    /// No vCPUs yet. `kick` interrupts one, which then leaves its guest.
+    /// No vCPUs yet. `kick` interrupts a vCPU, which then leaves its guest.
     pub(crate) fn new(vm: Arc<Vm>, kick: fn(&JoinHandle<Result<()>>)) -> Self {
         Self {
             vm,
@@ -64,7 +64,7 @@ impl Vcpus {
         Ok(())
     }
 
-    /// Whether a vCPU has ended. Before the order to halt, one ends only if it fails.
+    /// Whether a vCPU has ended. Before the order to halt, a vCPU ends only if it fails.
     pub(crate) fn any_ended(&self) -> bool {
         self.threads.iter().any(JoinHandle::is_finished)
     }
@@ -85,7 +85,7 @@ impl Vcpus {
         self.threads.iter().for_each(self.kick);
     }
 
-    /// Orders the guests to halt, waits until they have, and returns how they ended.
+    /// Orders the guests to halt, waits until they have halted, and returns their results.
     pub(crate) fn stop(self) -> Ended {
         let ordered = self.progress();
         self.vm.mailbox.stop();
@@ -112,7 +112,7 @@ impl Vcpus {
             .collect()
     }
 
-    /// Waits until all threads have ended, and calls `nudge` with each that has not.
+    /// Waits until all threads have ended, and calls `nudge` with each thread that has not.
     fn ended_within(&self, limit: Duration, nudge: impl Fn(&JoinHandle<Result<()>>)) -> bool {
         let deadline = Instant::now() + limit;
         loop {
@@ -150,14 +150,14 @@ impl Vcpus {
     }
 }
 
-/// How vCPUs ended.
+/// The results of the vCPUs.
 #[derive(Debug, Default)]
 pub(crate) struct Ended {
-    /// The errors of those that failed.
+    /// The errors of the vCPUs that failed.
     pub(crate) errors: Vec<anyhow::Error>,
-    /// Those that did not obey the order to halt, and their progress since.
+    /// The vCPUs that did not obey the order to halt, and their progress since.
     pub(crate) unhalted: Vec<(usize, Stretch)>,
-    /// The number of those that still run.
+    /// The number of vCPUs that still run.
     pub(crate) running: usize,
 }
 

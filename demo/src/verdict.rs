@@ -13,11 +13,11 @@ use crate::{
     vm::Vm,
 };
 
-/// The exit status of a run in which a check failed, or that an error ended.
+/// The exit status of a run in which a check failed or that ended with an error.
 pub(crate) const FAILED: u8 = 1;
 /// The exit status of a run in which vCPUs were starved, and nothing failed.
 pub(crate) const STARVED: u8 = 3;
-/// The exit status of a run that Ctrl-C ended, as shells report it.
+/// The exit status of a run that ended by Ctrl-C, as shells report it.
 pub(crate) const INTERRUPTED: u8 = 130;
 
 /// The verdict on a run.
@@ -27,13 +27,13 @@ pub(crate) struct Verdict {
     faults: Vec<String>,
     /// The checks that did not finish because vCPUs were starved.
     starved: Vec<String>,
-    /// Why the run ended early, and after how many nanoseconds.
+    /// The reason why the run ended early, and the time in nanoseconds.
     cut: Option<(Reason, u64)>,
     /// The extent of the checks.
     checked: String,
 }
 
-/// Something that a vCPU did not do.
+/// A task that a vCPU did not finish.
 struct Shortfall {
     what: String,
     vcpu: usize,
@@ -83,7 +83,8 @@ impl Verdict {
         }
     }
 
-    /// Files shortfalls of one kind: the first starved one and the first failed one, each with the number of others.
+    /// Records shortfalls of one kind: the first starved one and the first failed one, each with the number of
+    /// others.
     fn file(&mut self, shortfalls: Vec<Shortfall>) {
         let (starved, failed): (Vec<_>, Vec<_>) = shortfalls
             .into_iter()
@@ -92,7 +93,8 @@ impl Verdict {
         self.faults.extend(first_of(&failed));
     }
 
-    /// Judges removed devices that are still in use: only a vCPU that has not done a round since can be in them.
+    /// Judges removed devices that are still in use: only a vCPU that has not finished a round since can be inside
+    /// them.
     fn judge_removals(&mut self, record: &Record) {
         let count = record.changes.pending.len() as u64;
         let held = record.held as u64;
@@ -167,13 +169,13 @@ fn halts(record: &Record) -> Vec<Shortfall> {
             what: "did not halt".into(),
             vcpu: *vcpu,
             stretch: *stretch,
-            // In a whole round it reads the order.
+            // In each whole round it reads the order.
             starved: !stretch.has_whole_round() && stretch.is_starved(),
         })
         .collect()
 }
 
-/// The vCPUs that did not see all hot-added devices. One that missed a device where it looked is counted already.
+/// The vCPUs that did not see all hot-added devices. A vCPU that missed a device where it read is counted already.
 fn sights(vm: &Vm, record: &Record) -> Vec<Shortfall> {
     let added = record.added.len();
     let all = counted(added as u64, "hot-added device");
@@ -263,7 +265,7 @@ mod tests {
         (verdict.to_string(), verdict.status())
     }
 
-    /// Five seconds in which a vCPU had little CPU time, although it asked for it, or because it did not.
+    /// Five seconds in which a vCPU had little CPU time, although it asked for it or because it did not.
     fn stretch(asked: bool, rounds: u64) -> Stretch {
         let lasted = Duration::from_secs(5);
         Stretch {
@@ -347,7 +349,7 @@ mod tests {
         for (stretch, status, text) in [
             (stretch(true, 0), STARVED, "starved: vCPU 0 did not halt; "),
             (stretch(false, 0), FAILED, "failed: vCPU 0 did not halt; "),
-            // It read the order, and went on.
+            // It read the order, and continued.
             (stretch(true, 2), FAILED, "failed: vCPU 0 did not halt; "),
         ] {
             record.unhalted = vec![(0, stretch)];

@@ -1,4 +1,4 @@
-//! The VM as all vCPUs share it: the board, the devices of a PC, and counters.
+//! The VM, which all vCPUs share: the board, the devices of a PC, and counters.
 
 use std::{
     ops::Deref,
@@ -27,10 +27,10 @@ pub(crate) struct Vm {
     pub(crate) profiles: Profiles,
     /// The number of changes, besides hot-adds.
     pub(crate) changes: Count,
-    /// Those of the devices that guests move about.
+    /// The doorbells of the devices that guests move.
     pub(crate) doorbells: Arc<Doorbells>,
     pub(crate) exits: Box<[CachePadded<Exits>]>,
-    /// Set when vCPUs are to return at once, whatever their guest does.
+    /// Set if vCPUs must return at once, regardless of their guests.
     pub(crate) abandoned: AtomicBool,
 }
 
@@ -71,7 +71,7 @@ impl Vm {
         })
     }
 
-    /// Registers the doorbells of the devices that guests move about, which they follow from now on.
+    /// Registers the doorbells of the devices that guests move. From now on they follow the devices.
     pub(crate) fn connect_doorbells(&self, bells: impl Bells + 'static) -> Result<()> {
         let devices = self.bars.iter().filter_map(|bar| bar.name()).collect();
         self.doorbells.connect(devices, bells)
@@ -83,9 +83,9 @@ impl Vm {
 pub(crate) struct Exits {
     pub(crate) mmio: Count,
     pub(crate) port: Count,
-    /// Exits that a device answered with an error. There should be none.
+    /// Exits for which a device returned an error. There should be none.
     pub(crate) failed: Count,
-    /// Reads that missed a device which had been hot-added before. There should be none.
+    /// Reads that missed a device that had been hot-added before. There should be none.
     pub(crate) overlooked: Count,
 }
 
@@ -94,14 +94,14 @@ impl Exits {
         self.mmio.get() + self.port.get()
     }
 
-    /// Notes how an exit was answered. A device that fails does not end the vCPU: the registry has filled the buffer.
+    /// Records the result of an exit. A device that fails does not end the vCPU: the registry has filled the buffer.
     pub(crate) fn answered(&self, answered: AxResult) {
         if answered.is_err() {
             self.failed.add_one();
         }
     }
 
-    /// Notes what a read found that `must_find` a device's id.
+    /// Records the result of a read that `must_find` a device's id.
     #[inline]
     pub(crate) fn found(&self, must_find: bool, data: &[u8]) {
         if must_find && data.iter().all(|byte| *byte == u8::MAX) {

@@ -10,17 +10,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The demo with these options, a plot file of the test's own, and output that is no terminal.
+/// The demo with these options, the test's own plot file, and output that is not a terminal.
 fn demo(test: &str, options: &[&str]) -> (Command, PathBuf) {
     let plot = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{test}.svg"));
-    // Of an earlier run; most often there is none.
+    // From an earlier run; usually there is none.
     let _ = fs::remove_file(&plot);
     let mut command = Command::new(env!("CARGO_BIN_EXE_demo"));
     command.args(options).arg("--plot").arg(&plot);
     (command, plot)
 }
 
-/// Locked for reading by a run that needs its share of the CPUs, and for writing by one that leaves none.
+/// A run that needs its share of the CPUs locks it for reading; a run that uses all CPUs locks it for writing.
 static CPUS: RwLock<()> = RwLock::new(());
 
 fn output(command: &mut Command) -> (Output, String) {
@@ -40,7 +40,7 @@ fn output_of(command: &mut Command) -> (Output, String) {
     (output, text)
 }
 
-/// The ways to run it here.
+/// The ways to run the demo on this machine.
 static WAYS: LazyLock<Vec<&[&str]>> = LazyLock::new(|| {
     let (_, text) = output(&mut demo("probe", &["--seconds", "1", "--vcpus", "1"]).0);
     let mode = value(&text, "mode");
@@ -71,7 +71,7 @@ fn number(text: &str, name: &str) -> u64 {
     value(text, name).parse().expect("a number")
 }
 
-/// The table's rows, a vCPU each.
+/// The table's rows, one for each vCPU.
 fn rows(text: &str) -> Vec<[u64; 8]> {
     let rows = text.lines().filter(|line| line.starts_with('|')).skip(2);
     rows.map(|row| {
@@ -90,7 +90,7 @@ fn verdict(text: &str) -> &str {
     first.strip_prefix("verdict: ").expect("a verdict")
 }
 
-/// The lines that should count nothing.
+/// The lines with a count that should be zero.
 const NEVER: [&str; 9] = [
     "wrong values",
     "late accesses",
@@ -251,7 +251,7 @@ fn a_device_that_fails_is_counted() {
 #[test]
 fn a_late_access_is_counted() {
     for way in WAYS.iter() {
-        // Whether a vCPU is in a device when it is poisoned is a matter of chance, and of a longer run.
+        // A vCPU is inside a device when it is poisoned only by chance; a longer run makes that more likely.
         let late = ["1", "2", "4", "8", "16"].into_iter().find(|seconds| {
             let options = ["--seconds", *seconds, "--sabotage", "poison"];
             let (output, text) = output(demo("poison", &options).0.args(*way));
@@ -302,7 +302,7 @@ fn a_vcpu_with_too_little_cpu_time_is_starved_and_has_not_failed() {
         eprintln!("skipped: without KVM, or with {cpus} CPUs, no vCPU is starved");
         return;
     }
-    // Each vCPU is to look 16,384 times, and 64 of them share the CPUs.
+    // Each vCPU must read 16,384 times, and 64 of them share the CPUs.
     let options = [
         "--seconds",
         "1",
@@ -313,7 +313,7 @@ fn a_vcpu_with_too_little_cpu_time_is_starved_and_has_not_failed() {
     ];
     let _all = CPUS.write().unwrap_or_else(PoisonError::into_inner);
     let (output, text) = output_of(&mut demo("starved", &options).0);
-    // A machine that is quick enough passes.
+    // A machine that is fast enough passes.
     if output.status.code() != Some(0) {
         assert_eq!(output.status.code(), Some(3));
         assert!(verdict(&text).starts_with("starved: vCPU "));
@@ -415,8 +415,8 @@ fn ctrl_c_ends_it_with_the_report_so_far() {
     }
 }
 
-/// Types `key` into the live view when it shows a queue, which each guest uses all the time, and gives the exit status and all that
-/// went to the terminal; `None` where there is no terminal to be had.
+/// Types `key` into the live view when it shows a queue, which each guest uses all the time. Returns the exit status
+/// and the whole output of the terminal; `None` if no terminal is available.
 #[cfg(target_os = "linux")]
 fn live_view(way: &[&str], key: u8) -> Option<(Option<i32>, String)> {
     let version = Command::new("script").arg("--version").output();

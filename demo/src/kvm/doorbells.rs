@@ -12,8 +12,8 @@ use crate::{
     doorbells::Bells,
 };
 
-/// An event for each vCPU's doorbell. A write of four bytes with the vCPU's value rings it: by the value KVM distinguishes a
-/// write from a read even where it does not decode the instruction.
+/// An event for each vCPU's doorbell. A write of four bytes with the vCPU's value rings it. By the value KVM
+/// distinguishes a write from a read, even if it does not decode the instruction.
 pub(crate) struct Ioeventfds {
     machine: Arc<VmFd>,
     events: Vec<EventFd>,

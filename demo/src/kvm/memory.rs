@@ -19,7 +19,7 @@ const LARGE_SIZE: u64 = 0x20_0000;
 /// The number of tables of the third level, each for 1 GiB.
 const GIBS: u64 = 4;
 
-/// The memory that guests run in.
+/// The memory of the guests.
 pub(crate) struct Memory(GuestMemoryMmap);
 
 impl Memory {
@@ -37,7 +37,7 @@ impl Memory {
         Ok(Self(memory))
     }
 
-    /// Registers it with `machine`, whose vCPUs each hold `self`.
+    /// Registers it with `machine`. Each of its vCPUs holds `self`.
     pub(crate) fn register(&self, machine: &VmFd) -> Result<()> {
         let start = GuestAddress(GUEST_MEMORY.into());
         let region = kvm_userspace_memory_region {
@@ -47,9 +47,9 @@ impl Memory {
             userspace_addr: self.0.get_host_address(start)? as u64,
             flags: 0,
         };
-        // SAFETY: the region is one mapping of that size, which lives until `self` is dropped. Every
-        // vCPU holds an `Arc` of `self`, so that it outlives them all, and nothing enters the guest
-        // but a vCPU. There are no references into the mapping.
+        // SAFETY: the region is one mapping of that size, which lives until `self` is dropped. Every vCPU holds an
+        // `Arc` of `self`, so it outlives them all, and only a vCPU enters the guest. There are no references into
+        // the mapping.
         unsafe { machine.set_user_memory_region(region) }.context("KVM_SET_USER_MEMORY_REGION")
     }
 }

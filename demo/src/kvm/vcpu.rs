@@ -1,4 +1,4 @@
-//! A vCPU: the state in which it starts, and its run loop, which forwards every exit to the registry.
+//! A vCPU: its initial state, and its run loop, which forwards every exit to the registry.
 
 use std::{
     ptr,
@@ -22,15 +22,15 @@ use crate::{
     vm::Vm,
 };
 
-/// A vCPU of KVM, with the memory that it runs in.
+/// A vCPU of KVM, with the guest's memory.
 pub(crate) struct Vcpu {
     fd: VcpuFd,
     index: u32,
-    /// KVM reads and writes it for as long as the vCPU is there.
+    /// KVM reads and writes it as long as the vCPU exists.
     _memory: Arc<Memory>,
 }
 
-/// Runs the guest until it halts. Each of its accesses to a device is an exit, which the registry answers.
+/// Runs the guest until it halts. Each of its accesses to a device is an exit, which the registry handles.
 fn run(vcpu: &mut VcpuFd, vm: &Vm, index: usize) -> Result<()> {
     let mut devices = vm.devices.dispatcher();
     let ended = run_with(vcpu, vm, index, &mut devices);
@@ -38,7 +38,7 @@ fn run(vcpu: &mut VcpuFd, vm: &Vm, index: usize) -> Result<()> {
     ended
 }
 
-/// Runs the guest with a handle of its own.
+/// Runs the guest with its own handle.
 fn run_with(
     vcpu: &mut VcpuFd,
     vm: &Vm,
@@ -78,7 +78,7 @@ fn run_with(
             }
             Ok(VcpuExit::Hlt) if vm.mailbox.stopped() => return Ok(()),
             Ok(unexpected) => bail!("the guest ended with exit {unexpected:?}"),
-            // A kick: a device is removed, the profile is asked for, or the VM is abandoned.
+            // A kick: a device is removed, the profile is requested, or the VM is abandoned.
             Err(error) if error.errno() == EINTR => {
                 devices.refresh();
                 vm.profiles
@@ -92,11 +92,11 @@ fn run_with(
     bail!(DoesNotHalt)
 }
 
-/// The width of an item of the last exit, which was of a port: string I/O has several items in one buffer.
+/// The width of an item of the last exit, a port exit: string I/O has several items in one buffer.
 fn item_width(vcpu: &mut VcpuFd) -> AccessWidth {
-    // SAFETY: the member consists of integers, and the union is as large.
+    // SAFETY: the member consists of integers, and the union is large enough.
     let size = unsafe { vcpu.get_kvm_run().__bindgen_anon_1.io.size };
-    // 1, 2 or 4, says the kernel.
+    // The kernel gives 1, 2 or 4.
     AccessWidth::try_from(usize::from(size)).unwrap_or(AccessWidth::Byte)
 }
 
@@ -125,7 +125,7 @@ impl Vcpu {
         fd.set_sregs(&sregs).context("KVM_SET_SREGS")?;
         let regs = kvm_regs {
             rip: GUEST_MEMORY.into(),
-            // As after a call, which has pushed the address to return to.
+            // As after a call, which has pushed the return address.
             rsp: u64::from(guest_stack(index)) - 8,
             rdi: index.into(),
             rflags: RFLAGS_RESERVED,
@@ -160,7 +160,7 @@ const EFER_LMA: u64 = 1 << 10;
 /// RFLAGS: the bit that is always set.
 const RFLAGS_RESERVED: u64 = 2;
 
-/// All addresses, present, as descriptor `index` of type `type_` would say it.
+/// A segment of all addresses, present, as for descriptor `index` of type `type_`.
 fn segment(index: u16, type_: u8) -> kvm_segment {
     kvm_segment {
         base: 0,

@@ -15,7 +15,7 @@ use crate::doorbells::Bells;
 pub(super) struct StandIn {
     /// The address and the vCPU of each bell.
     bells: RwLock<Vec<(u64, u32)>>,
-    /// How often each has rung since the last call of [`Bells::rung`].
+    /// The number of rings of each since the last call of [`Bells::rung`].
     rung: Box<[AtomicU64]>,
 }
 
@@ -32,7 +32,7 @@ impl StandIn {
         }
     }
 
-    /// Rings the bell at an address, if there is one for the value that is written.
+    /// Rings the bell at an address, if there is one for the written value.
     pub(super) fn ring(&self, at: u32, datum: u32) -> bool {
         // Above them are the slots.
         if at < BARS {

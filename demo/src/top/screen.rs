@@ -30,7 +30,7 @@ pub(super) struct DeviceRow {
     pub(super) writes: u64,
 }
 
-/// An address that no device answers.
+/// An address that no device owns.
 #[derive(Clone, Debug)]
 pub(super) struct MissedRow {
     pub(super) address: String,
@@ -39,7 +39,7 @@ pub(super) struct MissedRow {
 }
 
 impl Screen {
-    /// Draws as much of it as there is room for.
+    /// Draws the part of it that fits.
     pub(super) fn draw(&self, frame: &mut Frame<'_>) {
         let rows = Layout::vertical([
             Constraint::Length(1),
@@ -120,7 +120,7 @@ fn table<'t>(
         .block(Block::bordered().title(title))
 }
 
-/// At the right end of a column.
+/// Aligns text to the right end of a column.
 fn number(count: u64) -> Text<'static> {
     Text::from(count.to_string()).right_aligned()
 }

@@ -1,4 +1,4 @@
-//! Rates, from one look at the VM to the next.
+//! Rates, from one sample of the VM to the next.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use crate::{
     vm::Vm,
 };
 
-/// Looks at a VM periodically.
+/// Samples a VM periodically.
 pub(super) struct Watch<'vm> {
     vm: &'vm Vm,
     title: &'vm str,
@@ -18,7 +18,7 @@ pub(super) struct Watch<'vm> {
     before: Look,
 }
 
-/// The counts at one moment.
+/// The counts at one time.
 struct Look {
     at: Instant,
     exits: u64,
@@ -36,7 +36,7 @@ impl Look {
 }
 
 impl<'vm> Watch<'vm> {
-    /// Takes a first look.
+    /// Takes the first sample.
     pub(super) fn new(vm: &'vm Vm, title: &'vm str) -> Self {
         Self {
             vm,
@@ -46,7 +46,7 @@ impl<'vm> Watch<'vm> {
         }
     }
 
-    /// Looks, and returns the rates since the last look.
+    /// Takes a sample, and returns the rates since the last one.
     pub(super) fn screen(&mut self) -> Screen {
         let now = Look::at(self.vm);
         let lasted = now.at - self.before.at;
@@ -82,7 +82,7 @@ impl<'vm> Watch<'vm> {
     }
 }
 
-/// The devices, those that were accessed most first.
+/// The devices, the most accessed first.
 fn devices(traffic: &Traffic, lasted: Duration) -> Vec<DeviceRow> {
     let devices = traffic.devices.iter();
     devices
@@ -95,7 +95,7 @@ fn devices(traffic: &Traffic, lasted: Duration) -> Vec<DeviceRow> {
         .collect()
 }
 
-/// The missed addresses, those that were missed most first.
+/// The missed addresses, the most missed first.
 fn missed(traffic: &Traffic, lasted: Duration) -> Vec<MissedRow> {
     let missed = traffic.missed.iter();
     missed

@@ -1,4 +1,4 @@
-//! The guest for KVM, a program of its own, which `build.rs` compiles. It runs in 64-bit mode without interrupts, and
+//! The guest for KVM, a separate program, which `build.rs` compiles. It runs in 64-bit mode without interrupts, and
 //! virtual addresses are physical ones.
 
 #![no_std]
@@ -8,14 +8,14 @@ use core::{arch::asm, panic::PanicInfo};
 
 use guest::{At, Guest, Machine, contract::Width};
 
-/// A PC. Each access is one instruction, at which the vCPU exits.
+/// A PC. Each access is one instruction, which causes an exit.
 struct Pc;
 
-/// Reads by an instruction that leaves the value in `eax`.
+/// Reads by an instruction that returns the value in `eax`.
 macro_rules! read {
     ($instruction:literal, $register:tt, $at:expr) => {{
         let value: u32;
-        // SAFETY: the address or the port is a device's, so no memory of Rust's is accessed.
+        // SAFETY: the address or the port is a device's, so this accesses no memory of Rust.
         unsafe {
             asm!($instruction, in($register) $at, inout("eax") 0 => value, options(nostack, preserves_flags));
         }
@@ -36,7 +36,7 @@ macro_rules! write {
 /// Repeats an instruction of string I/O for `items` items of a slice, which starts at the pointer.
 macro_rules! repeat {
     ($instruction:literal, $register:tt, $pointer:expr, $port:expr, $items:expr) => {
-        // SAFETY: accesses the items of the slice, which is the caller's.
+        // SAFETY: accesses only the items of the slice, which belongs to the caller.
         unsafe {
             asm!($instruction, in("dx") $port, inout($register) $pointer => _, inout("rcx") $items => _,
                 options(nostack, preserves_flags));
@@ -88,7 +88,7 @@ impl Machine for Pc {
     }
 }
 
-/// Where each vCPU starts, with its number, on its own stack.
+/// The entry of each vCPU, with its number, on its own stack.
 // SAFETY: no other symbol of this name is linked.
 #[unsafe(no_mangle)]
 // SAFETY: the linker script puts this section first.
@@ -101,7 +101,7 @@ extern "C" fn guest_entry(vcpu: u32) -> ! {
     }
 }
 
-/// Causes an exception. There is no handler, so that ends the vCPU, and the host reports it.
+/// Causes an exception. There is no handler, so it ends the vCPU, and the host reports it.
 #[panic_handler]
 fn panic(_: &PanicInfo<'_>) -> ! {
     // SAFETY: does not return.
