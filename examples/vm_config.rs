@@ -5,10 +5,9 @@
 //! ```
 //!
 //! A guest with an ITS can corrupt its host, so there is an option to trust it:
-//! `--trust-guest-its`. Factories build the devices that the crate does not, here
-//! consoles. An entry of a type that has no factory, such as a disk, or an interrupt controller of
-//! another architecture, is left out with a warning. On aarch64 and riscv64 the crate builds interrupt
-//! controllers, which call their hypervisor; the tests' stands in for it.
+//! `--trust-guest-its`. Factories build the devices that the crate does not build, here consoles. An entry without a
+//! factory, such as a disk or an interrupt controller of another architecture, is left out with a warning. On aarch64
+//! and riscv64 the crate builds interrupt controllers, which call their hypervisor; the tests' stand-in replaces it.
 
 use std::{env, error::Error, fs, process::ExitCode, sync::Arc};
 
@@ -67,7 +66,7 @@ fn build(
         .trust_guest_its(trust_guest_its)
         .skip_unbuilt()
         .factory(EmulatedDeviceType::Console, console);
-    // As axvm decides it.
+    // The same condition as in axvm.
     if cfg!(target_arch = "aarch64")
         && config.devices.interrupt_mode != VMInterruptMode::Passthrough
     {
@@ -93,7 +92,7 @@ fn console(config: &EmulatedDeviceConfig, batch: &mut Batch<'_, ThreadSafe>) -> 
     Ok(())
 }
 
-/// In place of a console: no guest runs here.
+/// Stands for a console: no guest runs here.
 struct Console<R>(R);
 
 impl<R: BusRange> BaseDeviceOps<R> for Console<R> {

@@ -24,7 +24,7 @@ use vm_superio::{Serial, Trigger, serial::NoEvents};
 const UART: u16 = 0x3f8;
 /// The port that takes the number of each step that the guest has done.
 const PROGRESS: u16 = 0xf4;
-/// Guest physical address of the devices: in real mode a guest can reach it.
+/// Guest physical address of the devices, which a guest can access in real mode.
 const DEVICES: usize = 0xd_0000;
 /// The time limit of a step.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -32,7 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The guest's program, step by step: it reads four bytes at an offset from [`DEVICES`] until they have a value,
 /// and prints a line. Addresses that no device owns read as ones.
 const STEPS: [(u16, u32, &str); 4] = [
-    // Three bytes on one page, one on the next: KVM makes two exits of it.
+    // Three bytes on one page, one on the next: KVM splits this access into two exits.
     (0x0ffd, 0x2aff_ffff, "a device was added\n"),
     (0x2000, 42, "it has moved\n"),
     (0x2000, 43, "it has swapped places with another\n"),
@@ -175,7 +175,7 @@ impl BaseDeviceOps<PortRange> for Progress {
 /// A 16550 UART that prints to the terminal.
 struct Uart(RefCell<Serial<NoInterrupt, NoEvents, Stdout>>);
 
-/// The guest does not ask for interrupts.
+/// The guest does not enable interrupts.
 struct NoInterrupt;
 
 impl Trigger for NoInterrupt {
@@ -224,13 +224,13 @@ mod kvm {
 
     use crate::{DEVICES, Failure, PROGRESS, STEPS, UART, goes_on};
 
-    /// The size of the guest's memory, in bytes, and where its program is.
+    /// The size of the guest's memory, in bytes, and the address of its program.
     const MEMORY: usize = 0x1_0000;
     const CODE: u16 = 0x1000;
-    /// Some processors want three pages there that the guest does not use.
+    /// Some processors need three pages there that the guest does not use.
     const TSS: usize = 0xfffb_d000;
 
-    /// In the order in which they are dropped.
+    /// The fields are in the order in which they are dropped.
     pub(crate) struct Guest {
         vcpu: VcpuFd,
         _machine: VmFd,
@@ -266,7 +266,7 @@ mod kvm {
     }
 
     impl Guest {
-        /// Runs the guest until it halts. Its device accesses cause exits, which the registry answers.
+        /// Runs the guest until it halts. Its device accesses cause exits, which the registry handles.
         pub(crate) fn run(&mut self, devices: &SharedVmDevices) -> Result<(), Failure> {
             let mut devices = devices.dispatcher();
             loop {
@@ -305,9 +305,9 @@ mod kvm {
 
     /// The width of an item of a port exit. String I/O has several in one buffer.
     fn item_width(vcpu: &mut VcpuFd) -> AccessWidth {
-        // SAFETY: the union has integers there, of which the exit has set these.
+        // SAFETY: the union has integers there, and this exit has set them.
         let size = unsafe { vcpu.get_kvm_run().__bindgen_anon_1.io.size };
-        // The kernel says 1, 2 or 4.
+        // The kernel gives 1, 2 or 4.
         AccessWidth::try_from(usize::from(size)).unwrap_or(AccessWidth::Byte)
     }
 

@@ -1,7 +1,7 @@
-//! Configurations, given to `try_new`, `new` and a builder with factories.
+//! Configurations, passed to `try_new`, `new` and a builder with factories.
 //!
-//! The host is one for which the crate builds no controller, so that the model knows of every device.
-//! What the arguments of the built-in controllers may be is tested under emulation (`tests/config`).
+//! On this host the crate builds no controller, so the model knows every device. `tests/config` tests the arguments
+//! of the built-in controllers under emulation.
 
 #[cfg(any(target_arch = "aarch64", target_arch = "riscv64"))]
 compile_error!("the model knows nothing of the controllers that are built here");
@@ -24,11 +24,11 @@ use crate::{
     recorder::{Known, recorder},
 };
 
-/// All of it.
+/// The whole input.
 #[derive(Arbitrary, Debug)]
 pub struct Input {
     entries: Vec<Entry>,
-    /// For which types there is a factory, a bit each; the highest one is [`STRICT`].
+    /// The types that have a factory, one bit each; the highest bit is [`STRICT`].
     factories: u16,
 }
 
@@ -112,7 +112,7 @@ impl Input {
     }
 }
 
-/// Makes registries of the configuration in every way.
+/// Makes a registry of the configuration in each way.
 pub fn run(input: &Input) {
     let configs = input.config();
     check_built(input, &configs);
@@ -120,7 +120,7 @@ pub fn run(input: &Input) {
     check_lenient(&configs);
 }
 
-/// The record of a factory: the devices' ids, until one was refused, and the devices made.
+/// The record of a factory: the devices' ids, until a device was refused, and the devices made.
 type Recorded = (Vec<DeviceId>, Vec<Arc<Known>>);
 
 /// The ranges that the factory of an entry records, on their buses: one on the bus that the IRQ
@@ -156,7 +156,7 @@ fn factory(
     }
 }
 
-/// Checks what a builder with factories makes.
+/// Checks the result of a builder with factories.
 fn check_built(input: &Input, configs: &[EmulatedDeviceConfig]) {
     let calls = RefCell::new(Vec::new());
     let mut builder = SharedVmDevices::builder().config(AxVmDeviceConfig::new(configs.to_vec()));
@@ -206,12 +206,12 @@ fn check_strict(configs: &[EmulatedDeviceConfig]) {
     }
 }
 
-/// Checks `new`, which leaves out the IVC ranges that are wrong, as 0.4.10 did not panic there.
+/// Checks `new`, which leaves out invalid IVC ranges, because 0.4.10 did not panic there.
 fn check_lenient(configs: &[EmulatedDeviceConfig]) {
     let ivc = |config: &&EmulatedDeviceConfig| config.emu_type == EmulatedDeviceType::IVCChannel;
     let mut machine = Machine::default();
     for config in configs.iter().filter(ivc) {
-        // The first that can be.
+        // The first valid range.
         let _ = machine.set_ivc(config);
     }
     machine.check(&SharedVmDevices::new(AxVmDeviceConfig::new(
@@ -243,8 +243,8 @@ struct Machine {
 }
 
 impl Machine {
-    /// Makes every entry, or gives the first that cannot be made. The ids are those that each factory
-    /// in turn has got.
+    /// Makes every entry, or returns the first that cannot be made. The ids are those that the factories got, in
+    /// order.
     fn build<'i>(
         mut self,
         input: &Input,
@@ -314,7 +314,7 @@ impl Machine {
         }
     }
 
-    /// Adds what the entry's factory has recorded, with these ids.
+    /// Adds the devices that the entry's factory has recorded, with these ids.
     fn add(&mut self, config: &EmulatedDeviceConfig, ids: &[DeviceId]) -> Result<(), ConfigFault> {
         let wanted = wanted(config).map(|(on, base)| {
             let ends = on_bus!(on, R => ends::<R>(range::<R>(base, config.length)));
@@ -355,7 +355,7 @@ impl Machine {
             devices.alloc_ivc_channel(length + PAGE),
             Err(AxError::NoMemory)
         );
-        // All of it, unless that takes long.
+        // The whole range, unless that takes long.
         let size = length.min(1 << 20);
         assert_eq!(
             devices.alloc_ivc_channel(size),
@@ -386,7 +386,7 @@ fn error(index: usize, config: &EmulatedDeviceConfig, fault: ConfigFault) -> Con
     }
 }
 
-/// The base and the length of an IVC range, or what is wrong with it.
+/// The base and the length of an IVC range, or its fault.
 fn ivc_range(config: &EmulatedDeviceConfig) -> Result<(usize, usize), ConfigFault> {
     let (start, length) = (config.base_gpa, config.length);
     let bus = BusId::Mmio;

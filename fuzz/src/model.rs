@@ -1,4 +1,4 @@
-//! [`Model`]: what the registry should be, a map for each bus.
+//! [`Model`]: the expected registry, a map for each bus.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use crate::on::{BUSES, On, OnBus};
 /// The first and the last address of a range.
 pub(crate) type Ends = (usize, usize);
 
-/// The ends of a range that is given in its bus's own terms, or why it is none.
+/// The ends of a range that is given in its bus's own terms, or the reason why it is not a range.
 pub(crate) fn ends<R: OnBus>((start, end): (usize, usize)) -> Result<Ends, Refusal> {
     let empty = if R::HALF_OPEN {
         start == end
@@ -53,7 +53,7 @@ pub(crate) enum Step {
     Move(On, DeviceId, Ends),
 }
 
-/// The replacement of a device: another one's number, and its range.
+/// The replacement of a device: the number and the range of another device.
 pub(crate) type Replacements = BTreeMap<DeviceId, (usize, Result<Ends, Refusal>)>;
 
 /// The owners of addresses: by first address, on each bus; and the IVC range, which no MMIO device owns.
@@ -70,7 +70,7 @@ impl Model {
         self.1
     }
 
-    /// Sets an IVC range aside, unless a device owns some of it.
+    /// Sets an IVC range aside, unless a device owns a part of it.
     pub(crate) fn set_ivc(&mut self, ivc: Ends) -> Result<(), Refusal> {
         self.room(On::Mmio, ivc)?;
         self.1 = Some(ivc);
@@ -92,7 +92,7 @@ impl Model {
         owner.copied()
     }
 
-    /// Refuses what the IVC range or the lowest owner of some of it would share.
+    /// Refuses a range that would overlap the IVC range or a device; names the lowest owner.
     pub(crate) fn room(&self, on: On, wanted: Ends) -> Result<(), Refusal> {
         if let Some(ivc) = self.1.filter(|_| on == On::Mmio)
             && ivc.0 <= wanted.1
@@ -118,7 +118,7 @@ impl Model {
         }
     }
 
-    /// Where a device is registered.
+    /// The registration of a device.
     pub(crate) fn find(&self, id: DeviceId) -> Option<(On, usize, Owner)> {
         BUSES.into_iter().find_map(|on| {
             let mut all = self.on(on).iter();
@@ -180,9 +180,9 @@ impl Model {
         Ok(())
     }
 
-    /// A copy with all the changes made, and the numbers of the devices that they remove, in their
-    /// order; or why the first that cannot be made is refused. What they move and add finds its place
-    /// when all is gone that goes.
+    /// A copy with all changes made, and the numbers of the removed devices, in the order of the changes; or the
+    /// reason why the first impossible change is refused. Removals come first: moved and added devices are placed
+    /// afterwards.
     pub(crate) fn with(&self, steps: &[Step]) -> Result<(Self, Vec<usize>), Refusal> {
         let mut model = self.clone();
         let mut coming = Vec::new();
@@ -210,7 +210,7 @@ impl Model {
         Ok((model, removed))
     }
 
-    /// Takes a device out that is here or to come. Gives its bus and its number.
+    /// Takes out a device that is registered or about to be. Returns its bus and its number.
     fn leave(&mut self, coming: &mut Vec<Coming>, id: DeviceId) -> Option<(On, usize)> {
         if let Some(at) = coming.iter().position(|&(_, _, coming, _)| coming == id) {
             let (on, _, _, number) = coming.remove(at);
@@ -222,7 +222,7 @@ impl Model {
     }
 }
 
-/// A device on its way into the model.
+/// A device that is about to be registered.
 type Coming = (On, Ends, DeviceId, usize);
 
 fn unknown(id: DeviceId, bus: Option<BusId>) -> Refusal {

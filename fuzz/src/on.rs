@@ -1,5 +1,5 @@
-//! The properties of a bus that [`Bus`] does not have: which of the three it is, and whether the ends of its
-//! ranges are inclusive.
+//! The properties of a bus that [`Bus`] does not have: its identity, and whether the ends of its ranges are
+//! inclusive.
 
 use arbitrary::Arbitrary;
 use axaddrspace::{
@@ -41,7 +41,7 @@ macro_rules! on_bus {
 pub(crate) use on_bus;
 
 impl On {
-    /// The bus, as the registry names it.
+    /// The registry's name of the bus.
     pub(crate) fn id(self) -> BusId {
         on_bus!(self, R => R::BUS)
     }
@@ -58,7 +58,7 @@ pub(crate) trait OnBus: Bus {
     const HALF_OPEN: bool;
 }
 
-/// The range from an address on, in its bus's own terms. One that goes past the end of the bus wraps.
+/// The range from an address on, in its bus's own terms. A range past the end of the bus wraps.
 pub(crate) fn range<R: OnBus>(start: usize, length: usize) -> (usize, usize) {
     let beyond = start.wrapping_add(length);
     let end = beyond.wrapping_sub(usize::from(!R::HALF_OPEN));

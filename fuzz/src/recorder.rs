@@ -1,4 +1,4 @@
-//! [`recorder`]: a device that records how it is called and when it is dropped.
+//! [`recorder`]: a device that records its calls and its drop.
 
 use std::sync::{
     Arc, Mutex,
@@ -11,11 +11,11 @@ use support::{Access, Bus, Device, Journal};
 
 use crate::on::Dev;
 
-/// The part of a device that outlives it.
+/// The state of a device that outlives it.
 #[derive(Debug)]
 pub(crate) struct Known {
     number: usize,
-    /// The range that the device gives, in its bus's own terms.
+    /// The range that the device reports, in its bus's own terms.
     range: Mutex<(usize, usize)>,
     drops: AtomicUsize,
 }
@@ -30,7 +30,7 @@ impl Known {
     }
 }
 
-/// The value that a device reads as, in all bits, whatever the width. Some devices give nothing but errors.
+/// The value that a device reads as, in all bits, regardless of the width. Some devices return only errors.
 pub(crate) fn answer(device: usize, at: usize) -> AxResult<usize> {
     if device % 8 == 5 {
         return Err(AxError::Io);
@@ -44,7 +44,7 @@ struct Recorder {
     journal: Journal,
 }
 
-/// A device that gives this range, some behind a lock of their own.
+/// A device that reports this range. Some devices have their own lock.
 pub(crate) fn recorder<R: Bus>(
     number: usize,
     (start, end): (usize, usize),

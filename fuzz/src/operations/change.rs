@@ -1,4 +1,4 @@
-//! Changes of the tables, by the registry and in the model.
+//! Changes of the tables, in the registry and in the model.
 
 use std::{rc::Rc, sync::Arc};
 
@@ -13,7 +13,7 @@ use crate::{
     on::{On, OnBus, on_bus},
 };
 
-/// Why an update was not made.
+/// The reason why an update was not made.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Failure {
     Refused(Refusal),
@@ -185,8 +185,8 @@ impl Session {
         Ok(Some(Step::Move(R::ON, id, ends?)))
     }
 
-    /// Replaces devices by `iter_mut_*`. The first use puts all back, or, where they do not fit, what
-    /// was there before.
+    /// Replaces devices by `iter_mut_*`. The first use puts the new devices back, or, if they do not fit, the
+    /// previous ones.
     pub(crate) fn replace(&mut self, items: &[(On, u8, Extent)], first_use: FirstUse) {
         self.vcpus.iter_mut().for_each(Vcpu::end);
         let before = self.model.numbers();

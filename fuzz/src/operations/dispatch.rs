@@ -1,4 +1,4 @@
-//! Accesses, by the registry and by a vCPU's handle.
+//! Accesses, through the registry and through a vCPU's handle.
 
 use std::rc::Rc;
 
@@ -13,14 +13,14 @@ use super::{
 };
 use crate::{on::OnBus, recorder::answer};
 
-/// The most bytes that are handed over.
+/// The maximum number of bytes that are passed.
 const LONGEST: usize = 16;
 
 /// The expected result of an access.
 struct Expected {
     result: AxResult<usize>,
     call: Option<Call>,
-    /// The device that is called.
+    /// The called device.
     owner: Option<DeviceId>,
 }
 
@@ -87,7 +87,7 @@ impl Session {
         })
     }
 
-    /// Checks what became of an access by its result and the device that was called.
+    /// Checks the outcome of an access: its result and the called device.
     fn check_access<R: OnBus>(&mut self, by: By, expected: Expected, result: AxResult<usize>) {
         assert_eq!(result, expected.result);
         let called = self.note::<R>(by, vec![expected]);
@@ -144,7 +144,7 @@ impl Session {
         self.check_access::<R>(by, expected, result.map(|()| 0));
     }
 
-    /// Calls `read` to fill a buffer by these accesses, unless one should panic, and checks it.
+    /// Calls `read` to fill a buffer by these accesses, unless one should panic, and checks the buffer.
     fn check_reads<R: OnBus>(
         &mut self,
         by: By,

@@ -7,13 +7,13 @@ use support::{Bus, WIDTHS};
 
 use crate::on::{On, OnBus, range};
 
-/// All of it.
+/// The whole input.
 #[derive(Arbitrary, Debug)]
 pub struct Input {
     pub(crate) unmapped: Policy,
-    /// How long the range for IVC channels is, in pages. Without pages there is none.
+    /// The length of the range for IVC channels, in pages. With zero pages there is no range.
     pub(crate) ivc_pages: u8,
-    /// Whether at the end the registry goes before what was removed from it, or after.
+    /// Whether the registry is dropped before the devices removed from it, or after.
     pub(crate) registry_first: bool,
     pub(crate) ops: Vec<Op>,
 }
@@ -40,7 +40,7 @@ pub(crate) enum Op {
     Add(On, Extent),
     Remove(Which),
     Move(Which, On, Extent),
-    /// The device changes its own range, and is asked for it.
+    /// The device changes its own range, and the registry reads the range again.
     Reindex(Which, Extent),
     Update(Vec<Change>, Ending),
     Access(By, On, Place, Access),
@@ -48,9 +48,9 @@ pub(crate) enum Op {
     Iter(On),
     /// Through `iter_mut_*`, by their places; then a first use.
     Replace(Vec<(On, u8, Extent)>, FirstUse),
-    /// Checks what is listed and what lives.
+    /// Checks the listed devices and the living ones.
     Check,
-    /// Takes a snapshot in place of that taken before.
+    /// Takes a snapshot, which replaces the previous one.
     KeepSnapshot,
     Refresh(u8),
     Park(u8),
@@ -72,19 +72,19 @@ pub(crate) enum Change {
 /// How the recording of an update ends.
 #[derive(Arbitrary, Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Ending {
-    /// At the first change that cannot be recorded, if there is one.
+    /// It ends at the first change that cannot be recorded, if there is one.
     Strict,
-    /// It goes on without those that cannot be recorded.
+    /// It skips the changes that cannot be recorded.
     Lenient,
-    /// It fails when all is recorded.
+    /// It fails after all changes are recorded.
     Abandoned,
 }
 
-/// One of the ids that were ever given.
+/// One of all ids that were given.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 pub(crate) struct Which(pub(crate) u8);
 
-/// The way of an access: through the registry itself, or a vCPU's handle.
+/// The way of an access: through the registry itself, or through a vCPU's handle.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 pub(crate) enum By {
     Registry,
@@ -119,14 +119,14 @@ pub(crate) enum FirstUse {
     Snapshot,
 }
 
-/// An address: in which of four stretches, and how far into it.
+/// An address: one of four regions, and the offset in it.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 pub(crate) struct Place(u8);
 
 impl Place {
     pub(crate) fn number<R: Bus>(self) -> usize {
         let offset = usize::from(self.0 % 64);
-        // The highest address, which is one past what an MMIO device can own.
+        // The highest address, which no MMIO device can own.
         let end = R::place(R::at(usize::MAX));
         match self.0 / 64 {
             0 => offset,
@@ -137,7 +137,7 @@ impl Place {
     }
 }
 
-/// A range: where it starts, and how many addresses it has, none perhaps.
+/// A range: its start, and its number of addresses, possibly zero.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 pub(crate) struct Extent(Place, u8);
 
@@ -146,7 +146,7 @@ impl Extent {
     pub(crate) fn range<R: OnBus>(self) -> (usize, usize) {
         let length = match self.1 {
             short @ 0..240 => usize::from(short % 24),
-            // From one stretch into the next.
+            // From one region into the next.
             long => usize::from(long - 239) * 0x200,
         };
         range::<R>(self.0.number::<R>(), length)

@@ -1,7 +1,7 @@
 //! Sequences of the registry's operations, each result compared with a model: a `BTreeMap` for each bus.
 //!
-//! Addresses are few, so that ranges collide, and lie at both ends of a bus, in its middle and about a
-//! page's end. Everything runs on one thread; the models under loom cover concurrency.
+//! Addresses are few, so that ranges collide. They are at both ends of a bus, in its middle and near a page's end.
+//! Everything runs on one thread; the models under loom cover concurrency.
 
 mod change;
 mod dispatch;

@@ -6,7 +6,7 @@ use super::input::Size;
 
 pub(crate) const PAGE: usize = 0x1000;
 
-/// Where the range for IVC channels starts: where devices want to be too.
+/// The start of the range for IVC channels: devices request addresses there too.
 pub(crate) const BASE: usize = 0x1000;
 
 impl Size {
@@ -18,7 +18,7 @@ impl Size {
     }
 }
 
-/// Whether each page is taken.
+/// Whether each page is allocated.
 pub(crate) struct Pages(Vec<bool>);
 
 impl Pages {
@@ -41,7 +41,7 @@ impl Pages {
         Ok(BASE + first * PAGE)
     }
 
-    /// Frees what is wholly taken.
+    /// Frees pages if all of them are allocated.
     pub(crate) fn release(&mut self, addr: usize, size: usize) -> AxResult {
         let count = self.count(size)?;
         let offset = addr.checked_sub(BASE).ok_or(AxError::InvalidInput)?;

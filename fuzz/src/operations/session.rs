@@ -26,18 +26,18 @@ use crate::{
     recorder::{Known, recorder},
 };
 
-/// The registry, the model, and what is known of every device that was ever made.
+/// The registry, the model, and the record of every device that was made.
 pub(crate) struct Session {
     pub(crate) devices: Arc<SharedVmDevices>,
     pub(crate) unmapped: Policy,
-    /// The current tables. Those that a vCPU holds are the very same until they are replaced.
+    /// The current tables. A vCPU holds the same tables until they are replaced.
     pub(crate) model: Rc<Model>,
     pub(crate) vcpus: [Vcpu; 2],
     pub(crate) journal: Journal,
     pub(crate) made: Vec<Made>,
-    /// Every id that was given, in that order.
+    /// Every id that was given, in order.
     pub(crate) ids: Vec<DeviceId>,
-    /// The removed devices that were not waited for yet, with their numbers.
+    /// The removed devices that were not yet waited for, with their numbers.
     pub(crate) removed: Vec<(usize, Removed<ThreadSafe>)>,
     /// The devices that `iter_*` has lent, and those that the last round of `iter_mut_*` has put aside.
     pub(crate) kept: BTreeSet<usize>,
@@ -49,7 +49,7 @@ pub(crate) struct Session {
 pub(crate) struct Made {
     pub(crate) known: Arc<Known>,
     on: On,
-    /// Where it lies, to tell it from the others that live.
+    /// Its address, which distinguishes it from the other living devices.
     place: *const (),
 }
 
@@ -62,14 +62,14 @@ pub(crate) struct Vcpu {
     handle: Option<Handle>,
     /// The tables that the handle holds.
     pub(crate) holds: Option<Rc<Model>>,
-    /// How many accesses the handle has made on each bus, and how many of them no device answered.
+    /// The number of accesses of the handle on each bus, and the number of misses among them.
     pub(crate) accesses: [(u64, u64); 3],
-    /// How often the handle has read and written each device.
+    /// The number of reads and writes of each device by the handle.
     pub(crate) profile: BTreeMap<DeviceId, (u64, u64)>,
 }
 
 impl Vcpu {
-    /// Drops the handle, which has counted right.
+    /// Drops the handle after a check of its counts.
     pub(crate) fn end(&mut self) {
         let vcpu = std::mem::take(self);
         let counters = (vcpu.handle.as_ref()).map_or_else(Default::default, Dispatcher::counters);
@@ -85,8 +85,8 @@ impl Vcpu {
     }
 }
 
-/// Checks what a handle has counted, in which no device is left out. That of one is in `others` only
-/// if 64 were added since the handle was made, and in `removed` only if that many were removed.
+/// Checks the counts of a handle: no device is left out. The count of a device is in `others` only if 64 devices were
+/// added since the handle was made, and in `removed` only if that number was removed.
 fn check_profile(vcpu: &Vcpu, profile: &Profile) {
     let mut counted = profile.others.total() + profile.removed.total();
     for of in &profile.devices {
@@ -223,13 +223,13 @@ impl Session {
         (number, device)
     }
 
-    /// Notes an id that was just given. Ids grow.
+    /// Records an id that was just given. Ids grow.
     pub(crate) fn given(&mut self, id: DeviceId) {
         assert!(self.ids.last().is_none_or(|&last| last < id));
         self.ids.push(id);
     }
 
-    /// One of the ids that were given, if there is any.
+    /// One of the given ids, if there is any.
     pub(crate) fn id(&self, which: Which) -> Option<DeviceId> {
         let index = usize::from(which.0).checked_rem(self.ids.len())?;
         Some(self.ids[index])
@@ -257,14 +257,14 @@ impl Session {
         self.kept.extend(expected.iter().map(|owner| owner.number));
     }
 
-    /// Waits for a removed device. It is quiet when no vCPU holds tables that list it.
+    /// Waits for a removed device. It is quiescent when no vCPU holds tables that list it.
     fn wait(&mut self, index: u8, spins: u8) {
         let Some(index) = usize::from(index).checked_rem(self.removed.len()) else {
             return;
         };
         let (number, removed) = self.removed.swap_remove(index);
         let tables = self.tables_with(number);
-        // Tables may share what counts.
+        // Tables may share reference counts.
         assert!((tables.min(1)..=tables).contains(&removed.holders()));
         assert_eq!(removed.is_quiescent(), tables == 0);
         match removed.wait(usize::from(spins % 4)) {
@@ -286,7 +286,7 @@ impl Session {
         }
     }
 
-    /// How many older tables list a device.
+    /// The number of older tables that list a device.
     fn tables_with(&self, number: usize) -> usize {
         let held = self.vcpus.iter().filter_map(|vcpu| vcpu.holds.as_ref());
         let older = held.filter(|held| !Rc::ptr_eq(held, &self.model));
@@ -294,7 +294,7 @@ impl Session {
         listing.map(Rc::as_ptr).collect::<BTreeSet<_>>().len()
     }
 
-    /// Checks what is counted and visited, for which no device is lent.
+    /// Checks the counted and the visited devices; no device is lent for this.
     fn visit<R: OnBus>(&self) {
         let mut expected = self.model.on(R::ON).iter();
         assert_eq!(R::count(&self.devices), expected.len());
@@ -306,7 +306,7 @@ impl Session {
         assert!(expected.next().is_none());
     }
 
-    /// Checks the list, and that those devices live that may still be used, and no others.
+    /// Checks the list, and checks that exactly the devices that may still be used live.
     pub(crate) fn check(&self) {
         lists(&self.devices.snapshot(), &self.model);
         self.visit::<GuestPhysAddrRange>();
@@ -327,7 +327,7 @@ impl Session {
         }
     }
 
-    /// Checks that the snapshot still lists what was there when it was taken.
+    /// Checks that the snapshot still lists the devices at the time when it was taken.
     fn check_snapshot(&self) {
         if let Some((snapshot, model)) = &self.snapshot {
             lists(snapshot, model);
@@ -335,7 +335,7 @@ impl Session {
     }
 }
 
-/// Checks that the snapshot lists what the model has.
+/// Checks that the snapshot lists the devices of the model.
 fn lists(snapshot: &Snapshot<ThreadSafe>, model: &Model) {
     lists_bus::<GuestPhysAddrRange>(snapshot, model);
     lists_bus::<SysRegAddrRange>(snapshot, model);

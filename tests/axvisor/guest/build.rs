@@ -1,4 +1,4 @@
-//! Makes of the guest what Axvisor loads: a flat image, of which `.bss` is a part.
+//! Makes the guest a flat image, which Axvisor loads. The image includes `.bss`.
 
 use std::env;
 

@@ -15,7 +15,7 @@ impl fmt::Write for Console {
 macro_rules! say {
     ($($what:tt)*) => {{
         use core::fmt::Write as _;
-        // The console takes everything.
+        // The console does not fail.
         let _ = write!($crate::console::Console, "GUEST: {}\r\n", format_args!($($what)*));
     }};
 }

@@ -1,11 +1,11 @@
-//! Many accesses of one device, and what they read.
+//! Many accesses of one device, and checks of the values.
 
 use crate::{Width, arch, say, second};
 
-/// How many accesses each vCPU makes.
+/// The number of accesses that each vCPU makes.
 const ACCESSES: usize = 20_000;
 
-/// A register: what is written to it in turn, and what it can read as then.
+/// A register: the two values that are written alternately, and the values that it then reads as.
 pub(crate) struct Register {
     pub(crate) at: usize,
     pub(crate) width: Width,
@@ -13,7 +13,7 @@ pub(crate) struct Register {
     pub(crate) reads: [u64; 2],
 }
 
-/// Writes and reads the registers in turn. Gives how often one read as neither of its values.
+/// Writes and reads the registers one after the other. Returns the number of reads that gave neither value.
 pub(crate) fn hammer(registers: &[Register]) -> usize {
     let wrong = |&n: &usize| {
         let register = &registers[n % registers.len()];
@@ -31,7 +31,7 @@ pub(crate) fn two(name: &str, task: second::Task) {
     say!("{name}: two vCPUs, {ACCESSES} accesses each, {wrong} wrong");
 }
 
-/// Prints how long a trapped read takes.
+/// Prints the duration of a trapped read.
 pub(crate) fn time(name: &str, at: usize) {
     let (start, first) = (arch::nanoseconds(), arch::read(at, Width::Dword));
     let wrong = |_: &usize| arch::read(at, Width::Dword) != first;

@@ -1,4 +1,4 @@
-//! Accesses that no device owns.
+//! Accesses to addresses that no device owns.
 
 use crate::{
     Width,
@@ -7,10 +7,10 @@ use crate::{
     second::together,
 };
 
-/// How often two vCPUs make them at once.
+/// The number of rounds in which two vCPUs make them at once.
 const ROUNDS: usize = 1000;
 
-/// With each width.
+/// Makes the accesses with each width.
 pub(crate) fn read_and_write() {
     for width in Width::ALL {
         arch::write(HOLE, width, 1);

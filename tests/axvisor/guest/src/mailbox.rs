@@ -1,4 +1,4 @@
-//! The page that the guests share with whatever loads them: it is the host's memory at the same address.
+//! The page that the guests share with their loader: it is the host's memory at the same address.
 
 use crate::{
     Width,
@@ -8,17 +8,17 @@ use crate::{
 /// The number of the hypervisor's sabotage, or zero.
 const SABOTAGE: usize = MAILBOX;
 
-/// Whether the sweeps leave nothing out.
+/// Whether the sweeps are complete.
 const WHOLE: usize = MAILBOX + 4;
 
 /// Whether the first VM has ended.
 #[cfg(target_arch = "aarch64")]
 const ENDED: usize = MAILBOX + 8;
 
-/// Writes to it tell the sabotaged hypervisor what to do wrong: `../../sabotage`. There is no device.
+/// A write to this address selects the fault of the sabotaged hypervisor: `../../sabotage`. No device is there.
 const SABOTEUR: usize = 0x7f00_0000;
 
-/// Has the hypervisor do wrong what the mailbox names, if it does.
+/// Enables the hypervisor's fault that the mailbox names, if any.
 pub(crate) fn sabotage() {
     let number = arch::read(SABOTAGE, Width::Dword);
     if number != 0 {
@@ -30,7 +30,7 @@ pub(crate) fn is_whole() -> bool {
     arch::read(WHOLE, Width::Dword) != 0
 }
 
-/// Lets the second VM begin.
+/// Signals the second VM to begin.
 #[cfg(target_arch = "aarch64")]
 pub(crate) fn end() {
     arch::write(ENDED, Width::Dword, 1);

@@ -1,5 +1,5 @@
-//! The guest: makes the accesses whose outcome `../expected` says, on one vCPU and on two, prints what it saw, and
-//! switches its VM off.
+//! The guest: makes accesses, on one vCPU and on two, prints the results, and switches its VM off. `../expected`
+//! contains the results.
 
 #![no_std]
 #![no_main]
@@ -28,7 +28,7 @@ enum Width {
 impl Width {
     const ALL: [Self; 4] = [Self::Byte, Self::Word, Self::Dword, Self::Qword];
 
-    /// The bits that an access carries.
+    /// The bits of a value that an access transfers.
     fn mask(self) -> u64 {
         match self {
             Self::Byte => 0xff,

@@ -6,11 +6,11 @@ use crate::{Width, arch, mailbox};
 
 const STEP: usize = 8;
 
-/// One in this many offsets is visited where there are no registers, unless all are to be.
+/// Of the offsets without registers, one in this number is visited, except in a complete sweep.
 const RESERVED: usize = 257;
 
-/// Visits the device at `base`, whose registers are at `registers`, and writes what `value` says at an offset. Gives how
-/// many accesses it made, without the reads of more than their width.
+/// Visits the device at `base`, with registers at `registers`, and writes `value(offset)` at each offset. Returns the
+/// number of accesses, except reads that gave more than their width.
 pub(crate) fn sweep(
     base: usize,
     length: usize,

@@ -1,4 +1,4 @@
-//! `axdevice`, but that it does one thing wrong as soon as a guest has written the thing's number to [`SABOTEUR`].
+//! `axdevice` with one fault, which begins when a guest writes the number of the fault to [`SABOTEUR`].
 
 #![no_std]
 
@@ -10,10 +10,10 @@ use core::{
 
 pub use real::*;
 
-/// Where guests write; no device is there. `../guest/src/mailbox.rs` has it too.
+/// The address to which guests write; no device is there. `../guest/src/mailbox.rs` has it too.
 const SABOTEUR: usize = 0x7f00_0000;
 
-/// The fault. `SABOTAGES` in `../run.py` has the numbers, and the texts that show each.
+/// The fault. `SABOTAGES` in `../run.py` contains the numbers, and the text that reveals each fault.
 static WRONG: AtomicUsize = AtomicUsize::new(0);
 
 const VALUE: usize = 1;
@@ -29,10 +29,10 @@ const CHANNEL: usize = 10;
 const THREAD: usize = 11;
 const SYSREG: usize = 12;
 
-/// How many accesses are in devices.
+/// The number of accesses that are in devices.
 static INSIDE: AtomicUsize = AtomicUsize::new(0);
 
-/// How many reads there were.
+/// The number of reads.
 static READS: AtomicUsize = AtomicUsize::new(0);
 
 /// The registry, which Axvisor uses in place of the real one.
@@ -117,7 +117,7 @@ impl AxVmDevices {
     }
 }
 
-/// An offset that only sweeps visit, and that the devices do not stand in some width.
+/// An offset that only sweeps visit, and at which the bare devices fail for some width.
 fn is_reserved(addr: GuestPhysAddr) -> bool {
     addr.as_usize() & 0xfff == 0x30
 }
@@ -133,7 +133,7 @@ fn alone<T>(access: impl FnOnce() -> AxResult<T>) -> AxResult<T> {
     result
 }
 
-/// Goes by the thread pointer, which is the guest's, as a thread-local would.
+/// Writes through the thread pointer, which is the guest's, as a thread-local does.
 fn write_to_thread() {
     let pointer: usize;
     // SAFETY: it reads a register.
@@ -145,8 +145,8 @@ fn write_to_thread() {
     }
     if pointer != 0 {
         let pointer = core::ptr::with_exposed_provenance_mut::<usize>(pointer);
-        // SAFETY: none, and that is what is wrong: the guest has it point to a page that it shares with the host, or to
-        // nothing.
+        // SAFETY: none, and that is the fault: the guest's thread pointer points to a page that it shares with the
+        // host, or to nothing.
         unsafe { pointer.write_volatile(1) };
     }
 }

@@ -1,5 +1,5 @@
-//! The part of a guest on Arm: two VMs. The first has a GICv2 distributor and the timer; the second, which begins when the first
-//! has ended, has a GICv3 of two CPUs, whose frames show the host's, and a range for IVC.
+//! The part of a guest on Arm: two VMs. The first has a GICv2 distributor and the timer. The second begins when the
+//! first has ended. It has a GICv3 of two CPUs, of which the frames show the host's, and a range for IVC.
 
 use core::arch::{asm, global_asm};
 
@@ -8,7 +8,7 @@ use crate::{Width, mailbox, second};
 macro_rules! mrs {
     ($register:literal) => {{
         let value: u64;
-        // SAFETY: reading it changes nothing of Rust's.
+        // SAFETY: reading it changes no state that Rust uses.
         unsafe {
             asm!("isb", concat!("mrs {0}, ", $register), out(reg) value, options(nostack, preserves_flags));
         }
@@ -18,18 +18,18 @@ macro_rules! mrs {
 
 macro_rules! msr {
     ($register:literal, $value:expr) => {
-        // SAFETY: nothing of Rust's depends on it.
+        // SAFETY: no state that Rust uses depends on it.
         unsafe {
             asm!(concat!("msr ", $register, ", {0}"), in(reg) $value, options(nostack, preserves_flags));
         }
     };
 }
 
-/// One load of a general register: only of such does a trap say what they are, as of [`store`].
+/// One load into a general register: only for these, and for [`store`], does a trap's syndrome describe the access.
 macro_rules! load {
     ($instruction:literal, $at:expr) => {{
         let value: u64;
-        // SAFETY: the address is of a register or of the mailbox, which are no memory of Rust's.
+        // SAFETY: the address is that of a register or of the mailbox, which are not memory that Rust uses.
         unsafe {
             asm!($instruction, at = in(reg) $at, value = out(reg) value, options(nostack, preserves_flags));
         }
@@ -77,7 +77,7 @@ unsafe extern "C" {
 }
 
 pub(crate) fn run() {
-    // The first VM is on the physical CPU number 0: on others it gets interrupts as FIQs, on which Axvisor panics.
+    // The first VM is on physical CPU 0: on others it gets interrupts as FIQs, on which Axvisor panics.
     match mrs!("MPIDR_EL1") & 0xff {
         0 => emulated::run(),
         _ => passthrough::run(),
@@ -113,7 +113,7 @@ pub(crate) fn nanoseconds() -> u64 {
 fn call(number: u64, arguments: [u64; 3]) -> i64 {
     let [first, second, third] = arguments;
     let result;
-    // SAFETY: it changes memory only where an argument points to, and there Rust knows it.
+    // SAFETY: it changes only memory to which an argument points, and Rust knows of those changes.
     unsafe {
         asm!("hvc #0", inout("x0") number => result, inout("x1") first => _, inout("x2") second => _, inout("x3") third => _);
     }

@@ -43,7 +43,7 @@ pub(super) fn run() {
                 writes: [0; 2],
                 reads: [typer; 2],
             },
-            // A write is alone in the device.
+            // Only one write at a time is in the device.
             Register {
                 at: GICD_IGROUPR1,
                 width: Dword,
@@ -89,7 +89,7 @@ fn registers() {
     );
 }
 
-/// The one register that the device keeps to itself, in a cell without a lock.
+/// The only register that is the device's own: it is in a cell without a lock.
 fn properties(redistributor: usize) -> Register {
     let values = [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210];
     let at = REDISTRIBUTORS[redistributor] + GICR_PROPBASER;
@@ -101,14 +101,14 @@ fn properties(redistributor: usize) -> Register {
     }
 }
 
-/// The frame of the distributor, then those of the two redistributors at once, each by its vCPU.
+/// Sweeps the frame of the distributor, then those of the two redistributors at once, each by its vCPU.
 fn sweeps() {
     let registers = [0..0x1000, 0x6000..0x8000, 0xf000..0x1_0000];
     let count = sweep(DISTRIBUTOR, DISTRIBUTOR_LENGTH, &registers, |_| u64::MAX);
     say!("GICD: sweep, {count} accesses");
     let count = second::together(|vcpu| {
         let registers = [0..0x1000, 0xf000..0x1_1000, 0x1_f000..0x2_0000];
-        // The CPU's private interrupts, which are the host's too, stay as they are.
+        // The CPU's private interrupts, which are also the host's, do not change.
         let value = |offset| if offset < 0x1_0000 { u64::MAX } else { 0 };
         sweep(
             REDISTRIBUTORS[vcpu],
@@ -134,7 +134,7 @@ fn channel() {
     }
 }
 
-/// Axvisor runs with the guest's thread pointer: nothing of this crate may go by it.
+/// Axvisor runs with the guest's thread pointer: this crate must not use it.
 fn thread_pointer() {
     let words = || (POINTED - 0x80..POINTED + 0x200).step_by(8);
     words().for_each(|at| write(at, Qword, 0));

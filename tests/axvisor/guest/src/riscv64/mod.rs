@@ -17,7 +17,7 @@ const LENGTH: usize = 0x21_0000;
 /// The priority of source 10, which nothing raises.
 const PRIORITY: usize = PLIC + 4 * 10;
 const PENDING: usize = PLIC + 0x1000;
-/// Of context 1, which is the supervisor's on the first hart.
+/// The enable bits of context 1, the supervisor's on the first hart.
 const ENABLE: usize = PLIC + 0x2080;
 const CLAIM: usize = PLIC + 0x20_1004;
 
@@ -50,7 +50,7 @@ pub(crate) fn run() {
                 writes: [3, 5],
                 reads: [3, 5],
             },
-            // A completion of what is not active waits for other completions.
+            // The completion of an inactive source waits for other completions.
             Register {
                 at: CLAIM,
                 width: Dword,
@@ -80,17 +80,17 @@ fn registers() {
     );
 }
 
-/// Where a source is completed, the sweep writes one that is not active.
+/// To the completion register, the sweep writes an inactive source.
 fn sweeps() {
     let registers = [0..0x3000, 0x20_0000..0x20_9000];
     let count = sweep(PLIC, LENGTH, &registers, |_| 10);
     say!("PLIC: sweep, {count} accesses");
 }
 
-/// Axvisor runs with the guest's thread pointer: nothing of this crate may go by it.
+/// Axvisor runs with the guest's thread pointer: this crate must not use it.
 fn thread_pointer() {
     let pointer: u64;
-    // SAFETY: nothing of the guest goes by it, and the read is of a register of the PLIC.
+    // SAFETY: the guest does not use the thread pointer, and the read is of a register of the PLIC.
     unsafe {
         asm!("li tp, 0xdeadbeefcafef00d", "lwu {pointer}, 0({at})", "mv {pointer}, tp", at = in(reg) PRIORITY, pointer = out(reg) pointer);
     }
@@ -100,7 +100,7 @@ fn thread_pointer() {
 macro_rules! load {
     ($instruction:literal, $at:expr) => {{
         let value: u64;
-        // SAFETY: the address is of a register or of the mailbox, which are no memory of Rust's.
+        // SAFETY: the address is that of a register or of the mailbox, which are not memory that Rust uses.
         unsafe {
             asm!(concat!($instruction, " {0}, 0({1})"), out(reg) value, in(reg) $at, options(nostack, preserves_flags));
         }
@@ -139,14 +139,14 @@ pub(crate) fn nanoseconds() -> u64 {
     let ticks: u64;
     // SAFETY: it reads a counter.
     unsafe { asm!("rdtime {0}", out(reg) ticks, options(nomem, nostack, preserves_flags)) };
-    // QEMU's counts at 10 MHz.
+    // QEMU's counter runs at 10 MHz.
     ticks * 100
 }
 
 /// Calls the SBI.
 fn call(extension: usize, function: usize, arguments: [usize; 3]) {
     let [first, second, third] = arguments;
-    // SAFETY: the calls that are made here change no memory.
+    // SAFETY: the calls made here change no memory.
     unsafe {
         asm!("ecall", inout("a0") first => _, inout("a1") second => _, in("a2") third, in("a6") function, in("a7") extension);
     }
