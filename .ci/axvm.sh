@@ -25,7 +25,7 @@ for target in "${bare_metal[@]}"; do
         used=$(cargo tree --locked --quiet --target "$target" --features "$features" \
             --invert axdevice --depth 0 --format '{p} [{f}]')
         [ "$used" = "$expected" ] || {
-            printf 'error: axvm should use\n%s\nand uses\n%s\n' "$expected" "$used" >&2
+            printf 'error: axvm should use\n%s\nbut uses\n%s\n' "$expected" "$used" >&2
             exit 1
         }
         cargo_for "$target" build --locked --quiet --features "$features"

@@ -18,7 +18,7 @@ model() {
     out=$(timeout --foreground 600 "$1" --exact --nocapture "$2" 2>&1) || status=$?
     case $status in
         0) grep ' executions, ' <<<"$out" && return ;;
-        124) echo "error: no end of $2 within 600 s" >&2 ;;
+        124) echo "error: $2 does not end within 600 s" >&2 ;;
         *) printf '%s\n' "$out" >&2 ;;
     esac
     return 1

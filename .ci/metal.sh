@@ -2,7 +2,7 @@
 # Runs the tiny hypervisor of metal/ in QEMU, on both architectures, and shows that each of its checks detects its
 # sabotage: on aarch64, and also on riscv64 if runs take more than 10 seconds.
 #
-# usage: .ci/metal.sh [SECONDS [CPUS...]]   of a run, 10, and how many CPUs, 4; sabotaged runs have 3, for 2 seconds
+# usage: .ci/metal.sh [SECONDS [CPUS...]]   seconds of a run (10), numbers of CPUs (4); sabotaged: 2 seconds, 3 CPUs
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=${1:-10}
@@ -40,7 +40,7 @@ sabotage() {
     local arch=$1 name=$2 verdict=$3 limit=200 printed
     [ "$name" != silence ] || limit=10
     if printed=$(metal/run.sh "$arch" --cpus 3 --seconds 2 --sabotage "$name" --limit "$limit" 2>&1); then
-        echo "error: $arch, sabotage $name: nothing was seen" >&2
+        echo "error: $arch, sabotage $name: no check detected it" >&2
         return 1
     fi
     # From the last verdict on: a panic has two lines.

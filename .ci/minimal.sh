@@ -41,7 +41,7 @@ lock_lowest() {
         cargo update --quiet spin@0.10.1 --precise 0.10.0
     fi
     diff <(floors "$@") <(locked) >&2 || {
-        echo 'error: these floors (<) are not what is built (>)' >&2
+        echo 'error: the lowest versions (<) differ from the built versions (>)' >&2
         exit 1
     }
     echo "-- $(floors "$@" | wc -l) direct dependencies at their lowest"

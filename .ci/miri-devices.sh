@@ -49,10 +49,10 @@ found_by_some_schedule() {
             cargo "+$nightly" miri test --quiet --target $arm --test races -- --exact "$race" 2>&1) &&
             continue
         found=$(grep -A 20 'Data race detected' <<<"$said" | grep -m 1 -oE "$device") || {
-            echo "error: $race failed, but in no data race of the device: $said" >&2
+            echo "error: $race failed, but not by a data race of the device: $said" >&2
             exit 1
         }
-        echo "$race: a data race of ${found%%$'\n'*} with seed $seed, as it should be"
+        echo "$race: a data race of ${found%%$'\n'*} with seed $seed, as expected"
         return
     done
     echo "error: no data race in $race: it passed with each seed" >&2

@@ -28,7 +28,7 @@ catches() {
     case $status in
         0) echo "$mutant: SURVIVED $model" ;;
         # A timeout does not count as caught.
-        124) echo "$mutant: no end of $model within 600 s" ;;
+        124) echo "$mutant: $model does not end within 600 s" ;;
         *) echo "$mutant: caught by $model" && return ;;
     esac
     return 1

@@ -41,4 +41,4 @@ for function in busmap_load busmap_drop load_otherwise load_counted; do
     echo "$function: $instructions instructions, calls: ${found:-nothing}"
     [ -z "$found" ] || fail=1
 done
-[ "$fail" -eq 0 ] || { echo 'error: a load or the drop of its guard calls what it must not' >&2; exit 1; }
+[ "$fail" -eq 0 ] || { echo 'error: a load or the drop of its guard makes a forbidden call' >&2; exit 1; }

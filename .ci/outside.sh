@@ -110,7 +110,7 @@ echo "$said"
     exit 1
 }
 if grep -E '^name = "(ax|arm_vgic|riscv_vplic)' Cargo.lock; then
-    echo 'error: these are in the lock file of a project that needs busmap only' >&2
+    echo 'error: the lock file of a project that needs busmap only contains the crates above' >&2
     exit 1
 fi
 

@@ -30,7 +30,7 @@ fail=0
 check() {
     local cell=$1 scenario=$2 places
     places=$(written "$out/$cell" "$scenario")
-    echo "$cell, $scenario: $places places written that are shared"
+    echo "$cell, $scenario: writes $places shared places"
     test "$places" "$3" 0 || fail=1
 }
 
@@ -41,4 +41,4 @@ for cell in arc-swap slots; do
     done
     check $cell read-hot-8 -gt
 done
-[ "$fail" -eq 0 ] || { echo 'error: not what each should write' >&2; exit 1; }
+[ "$fail" -eq 0 ] || { echo 'error: an access does not write the expected places' >&2; exit 1; }

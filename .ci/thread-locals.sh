@@ -104,7 +104,7 @@ for target in "${bare_metal[@]}"; do
     planted=$(findings "$target" "$planted")
     for kind in section 'symbol .*6UNUSED' 'symbol .*4USED' relocation instruction; do
         grep -q "^$kind" <<<"$planted" || {
-            echo "error: $target: no $kind found of the planted thread-locals, but:" "$planted" >&2
+            echo "error: $target: finds no $kind of the planted thread-locals, but:" "$planted" >&2
             exit 1
         }
     done

@@ -90,7 +90,7 @@ def edit(path, pattern, replacement):
     with open(path) as file:
         text, count = re.subn(pattern, replacement, file.read(), flags=re.M | re.S)
     if count != 1:
-        fail(f'{path} has {count} places to edit, and should have one')
+        fail(f'{path} has {count} places to edit, but should have one')
     with open(path, 'w') as file:
         file.write(text)
 
@@ -187,7 +187,7 @@ def check_lock(crate):
     changed = {name for name, _ in published.keys() - now.keys() if name in names}
     local = any(name == 'axdevice' and 'source = ' not in block for (name, _), block in now.items())
     if changed != ({'axdevice'} if crate else set()) or local != bool(crate):
-        fail(f'Axvisor was to be built with {crate or "what it was published with"}, and these have changed: {changed}')
+        fail(f'Axvisor should be built with {crate or "its published dependencies"}, but these have changed: {changed}')
 
 
 def expected(arch, whole):
