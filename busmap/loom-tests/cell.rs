@@ -263,7 +263,7 @@ fn a_second_sweeper() {
 /// Two updates at once: both are made, one on top of the other.
 #[test]
 fn two_updates() {
-    check("two updates", 15_000, Unbounded, || {
+    check("two updates", 8_000, Unbounded, || {
         let cell = Cell::<1>::new();
         let other = cell.clone();
         let thread = thread::spawn(move || other.rcu());

@@ -85,7 +85,7 @@ fn read_by(vcpu: &mut Vcpu<Arc<Devices>>, port: u64) -> Result<u64, Miss> {
 
 #[test]
 fn a_dispatch_against_a_hot_add() {
-    check("dispatch, add", 5_000, Unbounded, || {
+    check("dispatch, add", 4_000, Unbounded, || {
         let devices = registry(&[1]);
         let other = devices.clone();
         let vcpu = thread::spawn(move || {
@@ -103,7 +103,7 @@ fn a_dispatch_against_a_hot_add() {
 
 #[test]
 fn two_hot_adds() {
-    check("add, add", 5_000, Preemptions(3), || {
+    check("add, add", 3_000, Preemptions(3), || {
         let devices = registry(&[]);
         let other = devices.clone();
         let adder = thread::spawn(move || add(&other, 1));
@@ -120,7 +120,7 @@ fn two_hot_adds() {
 
 #[test]
 fn of_two_hot_adds_that_overlap_one_is_refused() {
-    check("add, add the same", 1_000, Preemptions(3), || {
+    check("add, add the same", 800, Preemptions(3), || {
         let devices = registry(&[]);
         let other = devices.clone();
         let adder = thread::spawn(move || try_add(&other, 1, 2));
@@ -157,7 +157,7 @@ fn whoever_learns_of_an_add_sees_it() {
 
 #[test]
 fn a_dispatch_against_the_sweep_of_a_second_writer() {
-    check("dispatch, add, reclaim", 30_000, Preemptions(3), || {
+    check("dispatch, add, reclaim", 7_000, Preemptions(3), || {
         let devices = registry(&[1]);
         let (vcpu, sweeper) = (devices.clone(), devices.clone());
         let vcpu = thread::spawn(move || assert_eq!(read(&vcpu, 1), Ok(1)));
@@ -185,7 +185,7 @@ fn restored(
 
 #[test]
 fn the_first_uses_after_a_withdrawal() {
-    check("withdraw, first uses", 10_000, Preemptions(3), || {
+    check("withdraw, first uses", 1_500, Preemptions(3), || {
         let mut devices = Registry::new();
         let (old, dropped) = Reads::device(1);
         let id = devices.add::<Port>(old, span(1, 1)).unwrap();
@@ -276,7 +276,7 @@ fn what_a_vcpu_has_seen_gone_its_handle_does_not_find() {
 
 #[test]
 fn everything_is_freed_with_the_registry() {
-    check("dispatch, add, drop", 5_000, Unbounded, || {
+    check("dispatch, add, drop", 1_000, Unbounded, || {
         let devices = registry(&[]);
         let (device, dropped) = Reads::device(1);
         let other = devices.clone();

@@ -117,7 +117,7 @@ fn answered_or_missed(read: Result<usize, Miss>) {
 
 #[test]
 fn a_removal_against_a_dispatch() {
-    check("remove, dispatch", 2_000, Preemptions(3), || {
+    check("remove, dispatch", 500, Preemptions(3), || {
         let devices = registry();
         let (device, drops) = Host::new(1);
         let id = add(&devices, device.clone());
@@ -163,7 +163,7 @@ fn a_removal_against_a_vcpus_handle() {
 /// A device whose `Removed` is dropped early is dropped with the last table that lists it, and once.
 #[test]
 fn a_removal_that_nobody_waits_for() {
-    check("remove, drop, dispatch", 8_000, Unbounded, || {
+    check("remove, drop, dispatch", 2_000, Unbounded, || {
         let devices = registry();
         let (device, drops) = Host::new(1);
         let id = add(&devices, device);
@@ -235,7 +235,7 @@ fn a_move_from_a_handler() {
 /// Of a move and a hot-add into the span that it frees, and one that it takes, each is made whole.
 #[test]
 fn a_move_against_a_hot_add() {
-    check("move, add", 800, Preemptions(3), || {
+    check("move, add", 700, Preemptions(3), || {
         let devices = registry();
         let id = add(&devices, Host::new(1).0);
         let other = devices.clone();
@@ -251,7 +251,7 @@ fn a_move_against_a_hot_add() {
 /// Two batches that do not fit together: one is made whole, nothing of the other.
 #[test]
 fn two_batches_that_conflict() {
-    check("update, update", 1_500, Preemptions(3), || {
+    check("update, update", 1_000, Preemptions(3), || {
         let devices = registry();
         let batch = |devices: &Devices, own: u64| {
             devices
@@ -276,7 +276,7 @@ fn two_batches_that_conflict() {
 /// A batch is seen whole or not at all.
 #[test]
 fn a_batch_against_a_dispatch() {
-    check("update, dispatch", 8_000, Unbounded, || {
+    check("update, dispatch", 2_000, Unbounded, || {
         let devices = registry();
         let id = add(&devices, Host::new(1).0);
         let other = devices.clone();
@@ -303,7 +303,7 @@ fn a_batch_against_a_dispatch() {
 /// device's at one instant.
 #[test]
 fn a_swap_against_dispatches() {
-    check("swap, dispatches", 15_000, Preemptions(3), || {
+    check("swap, dispatches", 1_200, Preemptions(3), || {
         let devices = registry();
         let [one, two] = [1, 2].map(|n| devices.add::<Port>(host(n), at(n as u64)).unwrap());
         let other = devices.clone();

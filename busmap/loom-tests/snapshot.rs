@@ -58,7 +58,7 @@ fn three_writers_of_one_snapshot() {
 
 #[test]
 fn a_publication_that_fails_frees_what_it_brought() {
-    check("snapshot, two updates", 500, Unbounded, || {
+    check("snapshot, two updates", 250, Unbounded, || {
         let cell = Arc::new(SlotCell::<_, 2>::new(Value::snapshot(0)));
         let update = |cell: &SlotCell<CountedBox<Value>, 2>| loop {
             let current = cell.load();

@@ -21,7 +21,7 @@ pub(crate) const LISTED: usize = 16;
 /// - No [`error`](MissedAddress::error) is above `total / 16` either. While there are no more than 16
 ///   different addresses all counts are exact, and `unlisted` is 0.
 ///
-/// This holds for the first 4,096 misses of a vCPU on a bus. Of later ones a random sample is listed, one of 1 to 32, which
+/// This holds for the first 4,096 misses of a vCPU on a bus. Of later ones a random sample is listed, one of 1 to 128, which
 /// counts for all since the one before: `count`, `error` and `unlisted` are estimates then, and `total` stays exact.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]

@@ -7,7 +7,7 @@ const EXACT: u64 = 4_096;
 
 /// The longest distance between two entered addresses beyond [`EXACT`]. The distance is random, from 1 to this, and the
 /// address that is entered counts for all since the one before. A power of two.
-const GAPS: u64 = 32;
+const GAPS: u64 = 128;
 
 /// Counts the most frequent addresses, as [`Missed`] says, without allocating.
 ///

@@ -102,7 +102,7 @@ impl<D: ?Sized> Table<D> {
     ///
     /// An overlap is no error: returns the lowest row that the new one would overlap, and leaves the table unchanged.
     pub(crate) fn insert(&mut self, row: Row<D>) -> Result<Option<&Row<D>>, Refusal> {
-        let at = self.index.nearest(row.span.first()).wrapping_add(1);
+        let at = self.index.rank(row.span.first());
         let mut neighbours = at.saturating_sub(1)..self.rows.len().min(at + 1);
         if let Some(i) = neighbours.find(|&i| self.rows[i].span.overlaps(row.span)) {
             return Ok(Some(&self.rows[i]));

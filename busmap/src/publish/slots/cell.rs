@@ -74,11 +74,12 @@ impl<P: Counted, const N: usize> SlotCell<P, N> {
         })
     }
 
-    /// Loads with another slot than the first, each of which it tries once, or without one.
+    /// Loads with another slot than the first, or without one. Tries each free slot once.
     #[cold]
     fn load_otherwise(&self) -> SlotGuard<'_, P> {
         let (before, from) = self.retired.slots.split_at(start(N));
         (from.iter().skip(1).chain(before))
+            .filter(|slot| slot.is_free())
             .find_map(|slot| self.load_with(slot))
             .unwrap_or_else(|| self.load_counted())
     }

@@ -19,20 +19,22 @@ impl<T> Slot<T> {
     /// Claims the slot, if it is free, and notes `ptr` in it.
     ///
     /// Its order with the second look at `current` is what matters first: see the [module](super).
-    /// It also acquires what earlier owners released: see [`clear`](Self::clear). A slot that was
-    /// seen taken is passed over, right or not: `Relaxed`.
+    /// It also acquires what earlier owners released: see [`clear`](Self::clear). After a failure nothing is read: `Relaxed`.
     #[inline]
     pub(super) fn claim(&self, ptr: *mut T) -> bool {
         // INVARIANT (Owned): of the threads that find the slot free, one exchanges.
+        let claimed = self.0.compare_exchange(
+            ptr::null_mut(),
+            ptr,
+            reader_seq_cst(ordering!(Acquire, "slot-claim" => Relaxed)),
+            Ordering::Relaxed,
+        );
+        claimed.is_ok()
+    }
+
+    /// Whether the slot is free. The answer may be outdated, which [`claim`](Self::claim) detects: `Relaxed`.
+    pub(super) fn is_free(&self) -> bool {
         self.0.load(Ordering::Relaxed).is_null()
-            && (self.0)
-                .compare_exchange(
-                    ptr::null_mut(),
-                    ptr,
-                    reader_seq_cst(ordering!(Acquire, "slot-claim" => Relaxed)),
-                    Ordering::Relaxed,
-                )
-                .is_ok()
     }
 
     /// Frees the slot, which is the caller's.
