@@ -25,14 +25,14 @@ impl Accesses {
     /// Counts one more access.
     #[inline(always)]
     pub(crate) const fn count(&mut self, direction: Direction) {
-        // A count of one by one does not overflow in this universe's time.
+        // A counter that grows by one does not overflow in practice.
         match direction {
             Direction::Read => self.reads = self.reads.wrapping_add(1),
             Direction::Write => self.writes = self.writes.wrapping_add(1),
         }
     }
 
-    /// Adds others that were counted one by one.
+    /// Adds accesses that were counted one by one.
     #[inline(always)]
     pub(crate) const fn add(&mut self, counted: Self) {
         self.reads = self.reads.wrapping_add(counted.reads);
@@ -48,7 +48,7 @@ impl Accesses {
         }
     }
 
-    /// Both together.
+    /// The sum of both.
     #[inline]
     pub(crate) const fn plus(self, more: Self) -> Self {
         Self {

@@ -15,7 +15,7 @@ impl<F: Handlers> Registry<F> {
     ///
     /// # Errors
     ///
-    /// [`Refusal::Overlap`] with a device; [`Refusal::SetAside`] if some of it was set aside before;
+    /// [`Refusal::Overlap`] with a device; [`Refusal::SetAside`] if some of the span was set aside before;
     /// [`Refusal::Withdrawn`]; [`Refusal::NoMemory`].
     ///
     /// # Examples
@@ -72,7 +72,7 @@ impl<F: Handlers> Registry<F> {
         Ok(())
     }
 
-    /// The spans that were [set aside](Self::set_aside) on bus `K`, in that order.
+    /// The spans that were [set aside](Self::set_aside) on bus `K`, in the order of the calls.
     pub fn aside<K: Bus>(&self) -> impl Iterator<Item = Span> {
         let on_bus = |&(bus, span): &(BusId, Span)| (bus == K::ID).then_some(span);
         self.aside.iter().filter_map(on_bus)

@@ -1,4 +1,4 @@
-//! The three buses, and what there is to call on each.
+//! The three buses, and the handler type of each.
 
 use core::fmt;
 
@@ -17,7 +17,7 @@ pub enum Mmio {}
 #[derive(Debug)]
 pub enum Port {}
 
-/// System registers, among them the MSRs of x86, each an address of its own.
+/// System registers, including the MSRs of x86. Each register is one address.
 #[derive(Debug)]
 pub enum SysReg {}
 
@@ -43,7 +43,8 @@ impl fmt::Display for BusId {
     }
 }
 
-/// The types that an embedder registers. An implementation names the four; it needs no values.
+/// The types that an embedder registers. An implementation names four types; the type that
+/// implements this needs no values.
 ///
 /// A registry is `Send + Sync` if all four are. A handler is usually a trait object, such as
 /// `dyn Device + Send + Sync`. It may be the same on all buses.
@@ -63,9 +64,9 @@ pub trait Handlers: 'static {
 /// Code that is generic over the bus bounds it: `where On<F, K>: MyDevice`.
 pub type On<F, K> = <K as sealed::Bus>::Handler<F>;
 
-/// Something that each bus has one of, such as a table: `Of<K>` is bus `K`'s.
+/// A kind of thing of which each bus has one, such as a table: `Of<K>` is the one of bus `K`.
 pub trait Family {
-    /// The one of bus `K`.
+    /// The member of bus `K`.
     type Of<K: Bus>;
 }
 
@@ -86,10 +87,11 @@ pub(crate) mod sealed {
     use super::{BusId, Family, Handlers, PerBus};
 
     pub trait Bus: Sized + 'static {
-        /// Which bus it is.
+        /// The bus as a value.
         const ID: BusId;
 
-        /// Accesses to the same run of `1 << GRAIN` addresses are likely to be the same device's.
+        /// Accesses in the same block of `1 << GRAIN` addresses are likely to be to the same
+        /// device.
         const GRAIN: u32;
 
         /// The handler of accesses on this bus.
@@ -122,7 +124,7 @@ pub(crate) mod sealed {
         };
     }
 
-    // 512 bytes: as near as virtio-mmio devices lie to each other.
+    // 512 bytes: the distance between virtio-mmio devices.
     bus!(Mmio, mmio, 9);
     bus!(Port, port, 0);
     bus!(SysReg, sys_reg, 0);

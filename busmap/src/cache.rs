@@ -14,18 +14,18 @@ use crate::{
 
 /// The tables that a vCPU holds, and for each bus a hint: the row that the next access is likely to be for.
 ///
-/// A hint saves the search where a vCPU polls one device. Where accesses go to many devices, a processor could not
-/// predict whether the hint holds: so it is set rarely, and cleared by the first access that it does not hold. The hint
-/// is the device that the [`Tallies`] count as the hot one.
+/// A hint saves the search when a vCPU polls one device. When accesses go to many devices, a processor cannot predict
+/// whether the hint matches. So the hint is set rarely, and the first access that its row does not hold clears it. The
+/// hint is the device that the [`Tallies`] count as the hot one.
 ///
 /// # Invariants
 ///
-/// *Hinted*: a hint's version is [`NEVER`], and it has no row; or it is the hold's, whose tables are
-/// [sure](Self::is_sure) to be the current ones while it is the cell's, and its row is one of them.
+/// *Hinted*: a hint's version is [`NEVER`], and the hint has no row; or its version is the hold's, and its row is one
+/// of the held tables. These are then [sure](Self::is_sure) to be the current ones while the cell has that version.
 pub(crate) struct Cache<F: Handlers> {
     hold: Hold<Tables<F>>,
-    /// The hold's version, if the held tables are certainly the current ones while it is the cell's, and stand in for
-    /// no others. [`NEVER`] otherwise.
+    /// The hold's version, if the held tables are certainly the current ones while the cell has that version, and do
+    /// not stand in for withdrawn devices. [`NEVER`] otherwise.
     sure: u64,
     hints: PerBus<HintOf<F>>,
 }
@@ -42,28 +42,29 @@ impl<F: Handlers> Family for HintOf<F> {
 
 /// The row that the next access is likely to be for.
 struct Hint<D: ?Sized> {
-    /// The hold's, or [`NEVER`] if there is no row: so one comparison with the cell's version checks that there is a row
-    /// and that the tables are current.
+    /// The hold's version, or [`NEVER`] if there is no row: so one comparison with the cell's version checks that there
+    /// is a row and that the tables are current.
     version: u64,
     row: NonNull<Row<D>>,
 }
 
-// SAFETY: a hint is used as a reference to its row is.
+// SAFETY: a hint is used like a reference to its row.
 unsafe impl<D: ?Sized> Send for Hint<D> where Row<D>: Sync {}
 
-// SAFETY: a hint is used as a reference to its row is.
+// SAFETY: a hint is used like a reference to its row.
 unsafe impl<D: ?Sized> Sync for Hint<D> where Row<D>: Sync {}
 
 impl<D: ?Sized> Hint<D> {
-    /// Has no row.
+    /// A hint without a row.
     const NONE: Self = Self {
         version: NEVER,
         row: NonNull::dangling(),
     };
 
-    /// Makes a row of the held tables, which are of this version, the hint; none if it is [`NEVER`].
+    /// Makes a row of the held tables the hint. `version` is the version of these tables; with [`NEVER`] there is no
+    /// hint.
     fn set(&mut self, row: &Row<D>, version: u64) {
-        // INVARIANT (Hinted): as the caller says.
+        // INVARIANT (Hinted): the caller guarantees it.
         self.version = version;
         self.row = row.into();
     }
@@ -99,16 +100,16 @@ impl<F: Handlers> Cache<F> {
         self.hold.latest()
     }
 
-    /// The hint, if there is one, and the held tables are those of version `latest`, which
-    /// [`latest`](Self::latest) gave.
+    /// The hint, if there is one and the held tables are of version `latest`, which [`latest`](Self::latest) has
+    /// returned.
     #[inline(always)]
     pub(crate) fn hint<K: Bus>(&self, latest: u64) -> Option<&Row<On<F, K>>> {
         let hint = K::of(&self.hints);
         if hint.version != latest {
             return None;
         }
-        // SAFETY: no cell's version is `NEVER`, so the hint has a row, of the held tables (Hinted). They are
-        // there while the cache is borrowed.
+        // SAFETY: no cell has the version `NEVER`, so the hint has a row of the held tables (Hinted). They live while
+        // the cache is borrowed.
         Some(unsafe { hint.row.as_ref() })
     }
 
@@ -137,12 +138,12 @@ impl<F: Handlers> Cache<F> {
     /// Clears the hint.
     #[inline(always)]
     pub(crate) fn unhint<K: Bus>(&mut self) {
-        // INVARIANT (Hinted): without the version, the row does not count.
+        // INVARIANT (Hinted): with the version `NEVER` the hint has no row.
         K::of_mut(&mut self.hints).version = NEVER;
     }
 
-    /// Whether the held tables are the current ones for sure, and stand in for no others, where
-    /// [`latest`](Self::latest) gave `latest`.
+    /// Whether the held tables are certainly the current ones, and do not stand in for withdrawn devices. `latest` is
+    /// the result of [`latest`](Self::latest).
     #[inline(always)]
     pub(crate) fn is_sure(&self, latest: u64) -> bool {
         self.sure == latest
@@ -160,7 +161,7 @@ impl<F: Handlers> Cache<F> {
 
     /// Takes the cell's current tables, and attributes their indices in the tallies.
     pub(crate) fn renew(&mut self, cell: &SnapshotCell<Tables<F>>, tallies: &mut Tallies) {
-        // INVARIANT (Hinted): none has a row.
+        // INVARIANT (Hinted): no hint has a row.
         self.unhint_all();
         let old = self.hold.renew(cell);
         let tables = self.hold.snapshot();
@@ -171,7 +172,7 @@ impl<F: Handlers> Cache<F> {
 
     /// Drops the tables.
     pub(crate) fn park(&mut self) {
-        // INVARIANT (Hinted): none has a row.
+        // INVARIANT (Hinted): no hint has a row.
         self.unhint_all();
         self.sure = NEVER;
         self.hold.park();
@@ -251,7 +252,7 @@ mod tests {
         cache.unhint::<Port>();
         let tallies = &mut Tallies::new();
         assert_eq!(find_of(&mut cache, tallies, 6), Span::new(6, 6));
-        assert_eq!(hinted(&cache), Span::new(6, 6), "the first does");
+        assert_eq!(hinted(&cache), Span::new(6, 6), "the first access does");
         cache.unhint::<Port>();
         let mut more = 0;
         while hinted(&cache).is_none() {
@@ -262,8 +263,7 @@ mod tests {
         assert!((8..=1_000).contains(&more), "{more}");
     }
 
-    /// The tables of one version need not be those of that version before: a publication comes
-    /// before its version.
+    /// Two holds of the same version may have different tables: a publication comes before its version.
     #[test]
     fn what_is_parked_has_no_hint() {
         let devices = registry(&[5]);
@@ -277,7 +277,7 @@ mod tests {
         assert_eq!(hinted(&cache), None);
     }
 
-    /// Whose versions are the same, and mean other tables.
+    /// Both registries have the same version, with different tables.
     #[test]
     fn of_another_registry_there_is_no_hint() {
         let (one, other) = (registry(&[5]), registry(&[7]));
@@ -286,7 +286,7 @@ mod tests {
         renew(&mut cache, &other);
         assert_eq!(cache.hold.version(), version);
         assert_eq!(hinted(&cache), None);
-        // And the first one's row does not come back with its version.
+        // And the row of the first registry does not come back with its version.
         renew(&mut cache, &one);
         assert_eq!(hinted(&cache), None);
     }

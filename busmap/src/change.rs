@@ -19,12 +19,12 @@ use crate::{
 
 /// Changes.
 ///
-/// Each of these publishes new tables once, takes no lock, and may be called on many threads at once
-/// and from inside any handler, also that of the device in question. None is lost. The new tables
-/// cost time and memory in proportion to the number of spans.
+/// Each of these methods publishes new tables once, and takes no lock. It may be called on many threads at once, and
+/// from inside any handler, even that of the device that it changes. No change is lost. The new tables cost time and
+/// memory in proportion to the number of spans.
 ///
-/// In a registry [with a listener](Self::with_listener) changes wait for each other, and each can also be
-/// refused with [`Refusal::Vetoed`] and, if the listener makes it, [`Refusal::Reentrant`].
+/// In a registry [with a listener](Self::with_listener) changes wait for each other. A change can then also be refused
+/// with [`Refusal::Vetoed`], or with [`Refusal::Reentrant`] if the listener makes it.
 ///
 /// An error leaves the registry unchanged.
 impl<F: Handlers> Registry<F> {
@@ -54,7 +54,7 @@ impl<F: Handlers> Registry<F> {
 
     /// Removes a device from all buses at one instant: no access that starts after this has returned reaches it.
     ///
-    /// vCPUs may still be inside the device: the returned [`Removed`] reports when the last has left.
+    /// vCPUs may still be inside the device: the returned [`Removed`] reports when the last vCPU has left.
     ///
     /// # Errors
     ///
@@ -84,19 +84,19 @@ impl<F: Handlers> Registry<F> {
             .map(drop)
     }
 
-    /// Moves one span of a device. No access finds it in both places, or in neither.
+    /// Moves one span of a device. Every access finds it at exactly one of the two places.
     ///
-    /// No handler is called, so this is allowed inside the device's own handler, whatever locks that holds. Until
-    /// every vCPU has left the old tables, the device may be called with addresses of either span.
+    /// No handler is called, so this is allowed inside the device's own handler, regardless of the locks that it holds.
+    /// Until every vCPU has left the old tables, the device may be called with addresses of either span.
     ///
-    /// A caller that stores the device's address itself and moves it on several threads must order the calls.
-    /// Otherwise a thread with an outdated address could publish last. Here that is an error, since `from` is no
-    /// longer the device's; [`remap`](Self::remap) does not detect it.
+    /// A caller that stores the device's address itself and moves it on several threads must order the calls. Otherwise
+    /// a thread with an outdated address could publish last. Here that is an error, because the device no longer owns
+    /// `from`; [`remap`](Self::remap) does not detect it.
     ///
     /// # Errors
     ///
-    /// [`Refusal::Unknown`]; [`Refusal::NoHandler`]; [`Refusal::NotMapped`] if `from` is not the
-    /// device's; [`Refusal::Overlap`]; [`Refusal::SetAside`].
+    /// [`Refusal::Unknown`]; [`Refusal::NoHandler`]; [`Refusal::NotMapped`] if the device does not own `from`;
+    /// [`Refusal::Overlap`]; [`Refusal::SetAside`].
     pub fn move_to<K: Bus>(&self, id: DeviceId, from: Span, to: Span) -> Result<(), Refusal> {
         self.publish_all([
             Edit::Unmap(mapping::<K>(id, from)),
@@ -134,8 +134,8 @@ impl<F: Handlers> Registry<F> {
     ///
     /// # Errors
     ///
-    /// The error of `record`, or the [`Refusal`] of the batch. The devices to be added are dropped then, except for
-    /// the caller's own counts.
+    /// The error of `record`, or the [`Refusal`] of the batch. The devices to be added are dropped then; handlers of
+    /// which the caller holds an `Arc` stay alive.
     ///
     /// If `record` ends in `Ok`, it must name the error type: `Ok::<_, Refusal>(id)`.
     ///
@@ -179,8 +179,8 @@ impl<F: Handlers> Registry<F> {
         self.publish(&edits)
     }
 
-    /// Publishes tables with all of `edits` made, or none, and frees what has been replaced. Returns
-    /// the removed devices.
+    /// Publishes tables with all of `edits` made, or none, and frees replaced tables that no thread holds. Returns the
+    /// removed devices.
     fn publish(&self, edits: &[Edit<F>]) -> Result<Vec<Removed<F>>, Refusal> {
         let removals = edits.iter().filter(|edit| matches!(edit, Edit::Remove(_)));
         let mut removed = reserved(removals.count())?;
@@ -205,14 +205,14 @@ fn mapping<K: Bus>(id: DeviceId, span: Span) -> Mapping {
     }
 }
 
-/// Changes that are recorded now and made together, or not at all.
+/// Recorded changes, which are published together or not at all.
 ///
-/// Recording fails only for want of memory. Whether a device is there, and what is to be mapped fits,
-/// is seen when the batch is published, and judged by the *result*: what a batch unmaps or removes is
-/// free for all that it maps, in whatever order the two are recorded.
+/// Recording fails only without memory. Publishing checks whether the devices exist and whether the *result* is free of
+/// overlaps: addresses that a batch unmaps, or whose device it removes, are free for all its mappings, regardless of
+/// the order of recording.
 ///
-/// A batch of many changes looks each device up by itself: its time grows with the number of changes
-/// times the number of devices.
+/// A batch looks up the device of each change separately: its time grows with the number of changes times the number of
+/// devices.
 #[must_use = "a batch that is not published changes nothing"]
 pub struct Batch<'r, F: Handlers> {
     registry: &'r Registry<F>,
@@ -220,7 +220,7 @@ pub struct Batch<'r, F: Handlers> {
 }
 
 impl<F: Handlers> Batch<'_, F> {
-    /// Records a device, which gets its id, and owns no addresses yet.
+    /// Records the addition of a device that owns no addresses yet. Returns its id.
     pub fn add(&mut self, device: Device<F>) -> Result<DeviceId, Refusal> {
         let registration = self.registry.registration(device);
         let id = registration.id;
@@ -228,7 +228,7 @@ impl<F: Handlers> Batch<'_, F> {
         Ok(id)
     }
 
-    /// Records a device that owns a span.
+    /// Records the addition of a device that owns a span. Returns its id.
     pub fn add_at<K: Bus>(&mut self, device: Device<F>, span: Span) -> Result<DeviceId, Refusal> {
         let registration = self.registry.registration(device);
         let id = registration.id;
@@ -246,8 +246,7 @@ impl<F: Handlers> Batch<'_, F> {
         self.record([Edit::Map(mapping::<K>(id, span))])
     }
 
-    /// Records that a device loses a span: see [`Registry::unmap`]. It may be one that was recorded
-    /// before.
+    /// Records that a device loses a span: see [`Registry::unmap`]. The span may be one that the batch has recorded.
     pub fn unmap<K: Bus>(&mut self, id: DeviceId, span: Span) -> Result<(), Refusal> {
         self.record([Edit::Unmap(mapping::<K>(id, span))])
     }
@@ -260,8 +259,7 @@ impl<F: Handlers> Batch<'_, F> {
         ])
     }
 
-    /// Records that a device has one span on bus `K` in place of all that it has there: see
-    /// [`Registry::remap`].
+    /// Records that `to` replaces all spans of a device on bus `K`: see [`Registry::remap`].
     pub fn remap<K: Bus>(&mut self, id: DeviceId, to: Span) -> Result<(), Refusal> {
         self.record([Edit::Remap(mapping::<K>(id, to))])
     }
@@ -274,7 +272,7 @@ impl<F: Handlers> Batch<'_, F> {
     /// # Errors
     ///
     /// The [`Refusal`] of the first recorded change that cannot be made. An overlap is reported only if there is no
-    /// other reason. The devices to be added are dropped then, except for the caller's own counts.
+    /// other reason. The devices to be added are dropped then; handlers of which the caller holds an `Arc` stay alive.
     pub fn publish(self) -> Result<Vec<Removed<F>>, Refusal> {
         if mutant("update-in-steps") {
             for edit in &self.edits {
@@ -285,7 +283,7 @@ impl<F: Handlers> Batch<'_, F> {
         self.registry.publish(&self.edits)
     }
 
-    /// Records all of these, or none.
+    /// Records all of `edits`, or none.
     fn record<const N: usize>(&mut self, edits: [Edit<F>; N]) -> Result<(), Refusal> {
         reserve(&mut self.edits, N)?;
         self.edits.extend(edits);

@@ -1,4 +1,4 @@
-//! [`Device`]: what is registered, and [`DeviceId`], the name of one registration.
+//! [`Device`], the unit of registration, and [`DeviceId`], which identifies one registration.
 
 use core::{fmt, num::NonZeroU64};
 
@@ -86,20 +86,19 @@ impl<F: Handlers> fmt::Debug for Device<F> {
     }
 }
 
-/// Names one registration of a device. Never used again, and unknown to every other registry of the
-/// program.
+/// Identifies one registration of a device. It is never used again, and no other registry of the program knows it.
 ///
-/// Ids of one registry grow in the order in which they are given. One that was given for a change
-/// which was then refused is skipped.
+/// Ids of one registry grow in the order in which they are assigned. An id that was assigned for a refused change is
+/// skipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeviceId {
-    /// First, so that ids compare by registry, then in the order in which they were given.
+    /// The first field, so ids compare by registry, then in the order in which they were assigned.
     registry: u64,
     number: NonZeroU64,
 }
 
 impl DeviceId {
-    /// The number that it has within its registry, from 1 on.
+    /// The number of the registration within its registry. The first is 1.
     pub const fn number(self) -> u64 {
         self.number.get()
     }
@@ -112,7 +111,7 @@ impl fmt::Display for DeviceId {
     }
 }
 
-/// Where a registry's [`DeviceId`]s come from.
+/// The source of a registry's [`DeviceId`]s.
 #[derive(Debug)]
 pub(crate) struct DeviceIds {
     registry: u64,
@@ -127,10 +126,10 @@ impl DeviceIds {
         }
     }
 
-    /// An id that was never given before.
+    /// An id that was never assigned before.
     ///
-    /// `Relaxed`: an id is only ever compared, and the read-modify-write alone makes it unique. The
-    /// counter does not come round: at a billion ids a second that takes 584 years.
+    /// `Relaxed`: an id is only ever compared, and the read-modify-write alone makes it unique. The counter does not
+    /// wrap: at a billion ids a second that takes 584 years.
     pub(crate) fn next(&self) -> DeviceId {
         DeviceId {
             registry: self.registry,

@@ -1,4 +1,4 @@
-//! [`Difference`]: which spans a change takes from devices and gives to devices.
+//! [`Difference`]: the spans that a change takes from devices and gives to devices.
 
 use alloc::vec::Vec;
 use core::cmp::Ordering;
@@ -13,11 +13,11 @@ use crate::{
 
 /// The difference that a change makes to the owners of addresses, on all buses.
 ///
-/// It is exact, since it compares the tables before the change with those after it. A span that a batch
-/// takes from a device and gives to the same device again is in neither list; one that changes its owner
-/// is in both, under either id; of a span that grows, shrinks or moves the old one is unmapped and the
-/// new one mapped. A removed device loses all its spans. Each list is in the order of the buses (MMIO,
-/// ports, system registers) and of the addresses, and has nothing twice.
+/// It is exact, because it compares the tables before the change with those after it. A span that a batch takes from a
+/// device and gives back to it is in neither list. A span that changes its owner is unmapped with the old id and mapped
+/// with the new one. If a span grows, shrinks or moves, the old span is unmapped and the new one mapped. A removed
+/// device loses all its spans. Each list is sorted by bus (MMIO, ports, system registers), then by address, and has no
+/// duplicates.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Difference {
     unmapped: Vec<Mapping>,
@@ -73,7 +73,7 @@ impl Difference {
     }
 }
 
-/// By which the mappings of tables are in order, strictly.
+/// The sort key of mappings. No two mappings of the same tables have the same key.
 fn place(mapping: &Mapping) -> (u8, u64) {
     let bus = match mapping.bus {
         BusId::Mmio => 0,

@@ -10,8 +10,8 @@ use crate::{
     veto::Veto,
 };
 
-/// An observer of a registry, which is called before and after each change is published. With it KVM's
-/// ioeventfds, memory slots and other things that depend on addresses follow a device.
+/// An observer of a registry: it is called before and after each change is published. It can move KVM's ioeventfds,
+/// memory slots and other address-dependent resources together with a device.
 /// [`with_listener`](crate::Registry::with_listener) sets it.
 ///
 /// The thread that makes a change calls [`before`](Self::before), publishes the change, and calls
@@ -19,27 +19,27 @@ use crate::{
 ///
 /// # Guarantees
 ///
-/// - Changes are made one at a time, in fair order: none is made between `before` and the end of another's
-///   `after`. So the listener gets differences in the order of their publication, and one that applies each to a
-///   list of its own always has the list of all mappings.
-/// - When `before` has succeeded, the change is published and `after` is called: nothing can refuse it any
-///   more. (Two objects of fixed size are allocated in between; without memory that aborts, as
-///   [`Registry`](crate::Registry#without-memory) says.)
-/// - A method that makes a change returns when `after` has.
+/// - Changes are made one at a time, in fair order: no change is made between the `before` and the end of the `after`
+///   of another. So the listener gets differences in the order of their publication. If it applies each to a list, the
+///   list always has all mappings.
+/// - When `before` has succeeded, the change is published and `after` is called: nothing can refuse it any more. (Two
+///   objects of fixed size are allocated in between; without memory that aborts: see
+///   [`Registry`](crate::Registry#without-memory).)
+/// - A method that makes a change returns after `after` has returned.
 /// - Dispatches and lookups do not wait: they run as without a listener.
 ///
-/// The listener is not called for a change that is refused for another reason, nor for one in which no device loses
+/// The listener is not called for a change that is refused for another reason, or for a change in which no device loses
 /// or gets a span, such as the addition of a device without spans.
 ///
-/// # What to do where
+/// # Work in each call
 ///
-/// In `before` a listener prepares all that the guest relies on as soon as it finds the device at a new place. In
-/// `after` it undoes what must be gone from the old place when the change returns. A doorbell that is registered at
-/// the new place in `before`, and unregistered at the old one in `after`, is never missing where the device is. In
-/// between it rings at both places; when the change has returned, only at the new one.
+/// In `before` a listener prepares everything that the guest needs at the new address of a device. In `after` it
+/// removes everything that must be gone from the old address when the change returns. A doorbell that is registered at
+/// the new address in `before`, and unregistered at the old one in `after`, is always present at the device's address.
+/// Between the two calls it rings at both addresses; when the change has returned, only at the new one.
 ///
-/// All other changes wait for a listener. Work that takes long and needs no order, such as waiting until vCPUs have
-/// released something, should be recorded in `after` and done by the caller when the change has returned.
+/// All other changes wait while a listener runs. It should only record work that takes long and needs no order, such as
+/// a wait until vCPUs have released a resource. The caller does this work when the change has returned.
 ///
 /// In `after` the device need not be quiescent: vCPUs may still be inside it through older tables. See
 /// [`Removed`](crate::Removed).
@@ -47,11 +47,11 @@ use crate::{
 /// # What a listener must not do
 ///
 /// - Change the registry: that is refused with [`Refusal::Reentrant`], also from inside the handler of a device to
-///   which the listener dispatches. (On bare metal contexts are distinguished only if a front end does so; otherwise
-///   such a change waits for itself for ever.)
+///   which the listener dispatches. (On bare metal only a front end can distinguish contexts; without one such a change
+///   deadlocks.)
 /// - Wait for something that may wait for a change, such as a lock that a handler holds while it moves its device.
 ///
-/// On bare metal no interrupt handler may make a change while it interrupts one.
+/// On bare metal an interrupt handler must not make a change while it interrupts another change.
 ///
 /// # Panics
 ///
@@ -74,7 +74,7 @@ use crate::{
 ///     type Tag = ();
 /// }
 ///
-/// /// Where there are doorbells; no more than one.
+/// /// The addresses of doorbells; at most one.
 /// #[derive(Default)]
 /// struct Doorbells(Mutex<Vec<Span>>);
 ///
@@ -111,15 +111,15 @@ pub trait Listener: Send + Sync {
     ///
     /// # Errors
     ///
-    /// A [`Veto`]: nothing is published, and the change is refused with [`Refusal::Vetoed`]. A listener
-    /// undoes what it has done in this call, since it hears no more of this change.
+    /// A [`Veto`]: nothing is published, and the change is refused with [`Refusal::Vetoed`]. The listener itself undoes
+    /// what it did in this call: it is not called again for this change.
     fn before(&self, difference: &Difference) -> Result<(), Veto>;
 
     /// The change is published.
     fn after(&self, difference: &Difference);
 }
 
-/// A listener, and the turns in which changes are made for it.
+/// A listener, and the turns that changes take for it.
 pub(crate) struct Listening {
     listener: Arc<dyn Listener>,
     turns: Turns,

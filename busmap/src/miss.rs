@@ -8,16 +8,16 @@ use crate::{span::Span, table::Row};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Miss {
-    /// No device owns its first address.
+    /// No device owns the first address of the access.
     Nobody,
-    /// It starts in this span and runs past the end.
+    /// The access starts in this span and runs past its end.
     Crosses(Span),
-    /// The devices are withdrawn for the moment, by a front end that replaces them.
+    /// The devices are temporarily withdrawn by a front end that replaces them.
     Withdrawn,
 }
 
 impl Miss {
-    /// The miss of an access at an address that this row holds, if one does.
+    /// The miss of an access. `holder` is the row that holds its first address, if there is one.
     #[inline(always)]
     pub(crate) fn at<D: ?Sized>(holder: Option<&Row<D>>) -> Self {
         holder.map_or(Self::Nobody, |row| Self::Crosses(row.span))

@@ -7,12 +7,12 @@ pub(crate) const LISTED: usize = 16;
 
 /// The accesses on one bus that no device answered, and their most frequent addresses.
 ///
-/// An access is missed at its first address, also one that starts in a device and runs past its end.
+/// A missed access counts at its first address, even if it starts in a device and runs past its end.
 ///
-/// At most 16 addresses are listed, by the algorithm Space-Saving (A. Metwally, D. Agrawal,
-/// A. El Abbadi: Efficient computation of frequent and top-k elements in data streams, ICDT 2005).
-/// A merged list keeps its guarantees, since merging loses no more than one list of all
-/// accesses would (P. K. Agarwal and others: Mergeable summaries, PODS 2012):
+/// At most 16 addresses are listed, by the algorithm Space-Saving (A. Metwally, D. Agrawal, A. El Abbadi: Efficient
+/// computation of frequent and top-k elements in data streams, ICDT 2005). A merged list keeps its guarantees, because
+/// merging loses no more than one list of all accesses would (P. K. Agarwal and others: Mergeable summaries, PODS
+/// 2012):
 ///
 /// - A listed address was missed at most [`count`](MissedAddress::count) times, and at least
 ///   `count - error` times.
@@ -21,8 +21,9 @@ pub(crate) const LISTED: usize = 16;
 /// - No [`error`](MissedAddress::error) is above `total / 16` either. While there are no more than 16
 ///   different addresses all counts are exact, and `unlisted` is 0.
 ///
-/// This holds for the first 4,096 misses of a vCPU on a bus. Of later ones a random sample is listed, one of 1 to 128, which
-/// counts for all since the one before: `count`, `error` and `unlisted` are estimates then, and `total` stays exact.
+/// This holds for the first 4,096 misses of a vCPU on a bus. Later misses are sampled at random distances of 1 to 128: a
+/// sampled miss counts for all misses since the one before. Then `count`, `error` and `unlisted` are estimates; `total`
+/// stays exact.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Missed {
@@ -42,7 +43,7 @@ pub struct MissedAddress {
     pub address: u64,
     /// An upper bound of the misses at the address.
     pub count: u64,
-    /// By how much `count` may be too high.
+    /// The maximum by which `count` is too high.
     pub error: u64,
 }
 
@@ -54,7 +55,7 @@ impl MissedAddress {
 }
 
 impl Missed {
-    /// Adds what others have missed, such as another vCPU.
+    /// Adds the misses of another list, such as that of another vCPU.
     pub fn merge(&mut self, other: &Self) {
         let in_both = (self.addresses.iter())
             .map(|one| one.plus(other.of(one.address)))
@@ -65,8 +66,8 @@ impl Missed {
         let mut all = in_both;
         all.extend(in_other_only);
         all.sort_by(|a, b| (b.count, a.address).cmp(&(a.count, b.address)));
-        // An address in neither list has no more than the two bounds together; one that leaves the
-        // list now has its count, which is not below that.
+        // An address in neither list was missed at most the sum of the two bounds. An address that leaves the list now
+        // was missed at most `count` times, which is not below that sum.
         self.unlisted = match all.get(LISTED) {
             Some(first_dropped) => first_dropped.count,
             None => self.unlisted.saturating_add(other.unlisted),

@@ -1,4 +1,4 @@
-//! Every public method as machine code, for `.ci/thread-locals.sh` to look at: what is generic is
+//! Every public method as machine code, which `.ci/thread-locals.sh` inspects: generic code is
 //! compiled only where it is used.
 
 use core::{error::Error, fmt, hint::black_box, ops::Deref};
