@@ -20,8 +20,8 @@ use crate::{
 ///
 /// # Invariants
 ///
-/// *Hinted*: a hint's version is [`NEVER`], and the hint has no row; or its version is the hold's, and its row is one
-/// of the held tables. These are then [sure](Self::is_sure) to be the current ones while the cell has that version.
+/// *Hinted*: a hint's version is [`NEVER`], and the hint has no row; or its version is the hold's, and its row is of
+/// the held tables, which are [sure](Self::is_sure) to be the current ones while the cell has that version.
 pub(crate) struct Cache<F: Handlers> {
     hold: Hold<Tables<F>>,
     /// The hold's version, if the held tables are certainly the current ones while the cell has that version, and do

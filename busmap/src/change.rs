@@ -84,7 +84,7 @@ impl<F: Handlers> Registry<F> {
             .map(drop)
     }
 
-    /// Moves one span of a device. Every access finds it at exactly one of the two places.
+    /// Moves one span of a device. For every access the device is at exactly one of the two places.
     ///
     /// No handler is called, so this is allowed inside the device's own handler, regardless of the locks that it holds.
     /// Until every vCPU has left the old tables, the device may be called with addresses of either span.

@@ -38,8 +38,8 @@ use crate::{
 /// the new address in `before`, and unregistered at the old one in `after`, is always present at the device's address.
 /// Between the two calls it rings at both addresses; when the change has returned, only at the new one.
 ///
-/// All other changes wait while a listener runs. It should only record work that takes long and needs no order, such as
-/// a wait until vCPUs have released a resource. The caller does this work when the change has returned.
+/// All other changes wait while a listener runs. So `after` should only record work that takes long and needs no order,
+/// such as a wait until vCPUs have released a resource. The caller does this work when the change has returned.
 ///
 /// In `after` the device need not be quiescent: vCPUs may still be inside it through older tables. See
 /// [`Removed`](crate::Removed).

@@ -66,8 +66,8 @@ impl Missed {
         let mut all = in_both;
         all.extend(in_other_only);
         all.sort_by(|a, b| (b.count, a.address).cmp(&(a.count, b.address)));
-        // An address in neither list was missed at most the sum of the two bounds. An address that leaves the list now
-        // was missed at most `count` times, which is not below that sum.
+        // An address in neither list was missed at most as often as the sum of the two bounds. An address that leaves
+        // the list now was missed at most `count` times, which is not below that sum.
         self.unlisted = match all.get(LISTED) {
             Some(first_dropped) => first_dropped.count,
             None => self.unlisted.saturating_add(other.unlisted),

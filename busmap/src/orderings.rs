@@ -1,10 +1,10 @@
-//! Every atomic of the crate, its orderings, and which tool has looked at what. Documentation only.
+//! Every atomic of the crate, its orderings, and the tools that check it. Documentation only.
 //!
 //! # Orderings
 //!
-//! The names in the third column are those of the mutants: `BUSMAP_MUTANT` names one, which has the
-//! ordering weakened or the step left out, and the model in `loom-tests/mutants.md` fails. Where there
-//! is none, the ordering is `Relaxed`, and the reason is at its place.
+//! The third column names mutants. `BUSMAP_MUTANT` selects one: its ordering is weakened, or its step left out, and the
+//! model in `loom-tests/mutants.md` fails. An operation without a mutant is `Relaxed`, for the reason that a comment in
+//! the code gives.
 //!
 //! ## The slot cell (`src/publish/slots`)
 //!
@@ -42,21 +42,20 @@
 //!
 //! ## The registry
 //!
-//! The mutants that are no orderings: `rcu-unchecked`, `removed-early`, `move-by-way-of`,
-//! `update-in-steps`, `handle-trusts`; of changes that a listener observes, whose turns a lock orders,
-//! `turns-at-once`, `told-late`, `told-behind`.
+//! The mutants that weaken no ordering: `rcu-unchecked`, `removed-early`, `move-by-way-of`, `update-in-steps`,
+//! `handle-trusts`. For changes that a listener observes, whose turns a lock orders: `turns-at-once`, `told-late`,
+//! `told-behind`.
 //!
 //! ## Elsewhere
 //!
 //! | operation | ordering | mutants | pairs with, and why |
 //! |---|---|---|---|
 //! | stack: push | Release, Relaxed | `stack-push` | *take*: what the nodes hold |
-//! | stack: take, also by a push that finds something | Acquire | `stack-take` | *push* |
+//! | stack: take, also by a push onto a stack that is not empty | Acquire | `stack-take` | *push* |
 //! | removed: count of the entries in tables | Relaxed (in `Arc`), Acquire fence | `removed-fence` | the drop of the tables: accesses of vCPUs to the device happen before |
 //! | ids: next | Relaxed | | an id is only compared |
 //!
-//! The cell for hosted targets has no atomics of its own beyond the stack and the version: it is
-//! arc-swap's.
+//! The cell for hosted targets is arc-swap's. The crate adds only the atomics of the stack and the version.
 //!
 //! # Which tool covers what
 //!
@@ -68,31 +67,29 @@
 //! | ThreadSanitizer (`.ci/tsan.sh`) | models, unit tests, test suite | the same | the same |
 //! | the whole test suite | with `--features slot-cell` | by default | both |
 //!
-//! Miri's seeds are samples: each is one schedule, and one choice of the values that weak memory
-//! lets each load give. What is made of `unsafe` is sampled as well as what has threads; the slot
-//! cell has 8 slots there, so that the fallback is, too. Leaks are errors: the models keep the
-//! nodes that they never free reachable from a static. arc-swap makes pointers from integers where
-//! a load loses a race with a writer, which strict provenance forbids. There Miri lets such a
-//! pointer do, under either model of borrows, what any pointer that was made an integer may do,
-//! and so could miss an access by the wrong one of them. The property tests against 0.4.10 have no
-//! threads, and are left out of both.
+//! Miri's seeds are samples: each is one schedule, and one choice of the values that weak memory allows each load to
+//! return. Both code with `unsafe` and code with threads is sampled. The slot cell has 8 slots there, so the fallback
+//! is sampled too. Leaks are errors: the models keep the nodes that they never free reachable from a static. arc-swap
+//! makes pointers from integers where a load loses a race with a writer, which strict provenance forbids. There, under
+//! either model of borrows, Miri allows such a pointer all accesses that any pointer that was cast to an integer may
+//! make. So it could miss an access by the wrong pointer. Neither run includes the property tests against 0.4.10, which
+//! have no threads.
 //!
-//! ThreadSanitizer knows real threads on this machine's memory, and no fences. So it says nothing
-//! of the two store-buffering pairs, whose parts are atomic and never a data race by themselves;
-//! loom and Miri do. It would take for a race what only a fence orders, so nothing here is ordered
-//! by an acquire or a release fence alone: the last drop of a snapshot has an acquire load. That it
-//! finds what it should is shown by the mutant `stack-push`, which must fail under it.
+//! ThreadSanitizer observes real threads on this machine's memory, and does not model fences. So it does not check the
+//! two store-buffering pairs, whose accesses are atomic and never a data race by themselves; loom and Miri do. It would
+//! report a race between accesses that only a fence orders. So no acquire or release fence orders anything alone here:
+//! the last drop of a snapshot has an acquire load. The mutant `stack-push` must fail under ThreadSanitizer: this shows
+//! that it detects such errors.
 //!
-//! Emulation (`.ci/emulated.sh`) runs the models on code for AArch64, with exclusive loads and
-//! stores and with the atomic instructions of ARMv8.1. On an x86 host that shows that this code
-//! works, and nothing of weak memory, for the host keeps its own, stronger order: on x86_64 the
-//! mutants `publish-release`, `stack-push`, `load-fence` and `reclaim-fence` all pass under it, and
-//! `reclaim-noted`, which needs no reordering, fails. What weak memory allows is for loom and Miri;
-//! no test has run on AArch64 hardware.
+//! Emulation (`.ci/emulated.sh`) runs the models on code for AArch64, with exclusive loads and stores and with the
+//! atomic instructions of ARMv8.1. On an x86 host this shows that the code works, but nothing about weak memory,
+//! because the host keeps its own, stronger order: on x86_64 the mutants `publish-release`, `stack-push`, `load-fence`
+//! and `reclaim-fence` all pass under it, and `reclaim-noted`, which needs no reordering, fails. Loom and Miri check
+//! weak memory; no test has run on AArch64 hardware.
 //!
-//! loom reads `SeqCst` *accesses* as `AcqRel`. The cell has two, in a load; under loom there is a
-//! fence between them in their place, which loom models. Miri sees the two as they ship. loom does not show load buffering; the cell has no place where a value out of thin air
-//! could matter, since each `Relaxed` load is confirmed, only compared, or a hint.
-//! Freed addresses are used again in loom only because the models use two nodes repeatedly. Miri detects a
-//! pointer to a freed object whose address another object has by then, since it uses addresses again at
-//! once. Interrupts come only where `step()` stands.
+//! loom treats `SeqCst` *accesses* as `AcqRel`. The cell has two, in a load; under loom a fence between them replaces
+//! them, which loom models. Miri checks the two accesses as they ship. loom does not show load buffering; the cell has
+//! no place where a value out of thin air could matter, since each `Relaxed` load is confirmed, only compared, or a
+//! hint. Freed addresses are used again in loom only because the models use two nodes repeatedly. Miri uses addresses
+//! again at once, so it detects a pointer to a freed object even if another object has the address. Interrupts occur
+//! only at `step()`.

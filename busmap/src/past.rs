@@ -1,4 +1,4 @@
-//! [`Past`]: accesses to devices whose index is another device's now.
+//! [`Past`]: accesses to devices whose index another device has now.
 
 use alloc::vec::Vec;
 use core::mem;
@@ -8,12 +8,12 @@ use crate::{accesses::Accesses, device::DeviceId, reserve::reserved};
 /// The number of devices that are remembered.
 const REMEMBERED: usize = 16;
 
-/// The accesses to devices whose index is another device's now: those with the most by themselves, and the
-/// rest together.
+/// The accesses to devices whose index another device has now: one count for each of the most accessed devices, and one
+/// count for all others.
 ///
 /// Remembering allocates nothing.
 pub(crate) struct Past {
-    /// Never longer than its capacity of once.
+    /// Never longer than its first capacity.
     devices: Vec<(DeviceId, Accesses)>,
     rest: Accesses,
 }
@@ -93,7 +93,7 @@ mod tests {
         past.clear();
         past.grow();
         let room = past.devices.capacity();
-        // The later, the more often, but for the very last.
+        // Each device has more accesses than the one before, except the very last.
         let all: Vec<_> = (1..=2 * REMEMBERED as u64)
             .map(|n| (ids.next(), reads(n)))
             .collect();

@@ -1,16 +1,14 @@
-//! [`Profile`]: which devices the accesses of one vCPU or of many were for, and which addresses they
-//! missed.
+//! [`Profile`]: the accesses of one or more vCPUs by device, and their most frequent missed addresses.
 
 use alloc::{string::ToString, vec::Vec};
 use core::fmt;
 
 use crate::{accesses::Accesses, bus::BusId, device::DeviceId, missed::Missed, tallies::Tallies};
 
-/// Which devices the accesses of one vCPU or of many were for, and which addresses they missed: what
-/// [`Vcpu::profile`](crate::Vcpu::profile) gives, [merged](Self::merge).
+/// The accesses of one or more vCPUs by device, and their most frequent missed addresses.
+/// [`Vcpu::profile`](crate::Vcpu::profile) returns the profile of one vCPU, and [`merge`](Self::merge) adds another.
 ///
-/// Plain data. `Display` prints it with the devices' ids, and what [`named`](Self::named) gives with
-/// their names:
+/// Plain data. `Display` prints it with the devices' ids, and [`named`](Self::named) adds their names:
 ///
 /// ```text
 /// device   reads  writes   share
@@ -74,14 +72,13 @@ use crate::{accesses::Accesses, bus::BusId, device::DeviceId, missed::Missed, ta
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Profile {
-    /// The devices that were accessed, the most often accessed first, of equals the one that was
-    /// registered first.
+    /// The accessed devices, sorted by descending number of accesses, then by the order of registration.
     ///
-    /// Removed devices are among them: of each handle at least the 16 that it accessed most often, and
-    /// [`removed`](Self::removed) is the rest.
+    /// The list includes removed devices: for each handle at least the 16 that it accessed most often.
+    /// [`removed`](Self::removed) counts the rest.
     pub devices: Vec<DeviceProfile>,
-    /// Accesses to devices that were added when the handle had no more room to count each by itself.
-    /// [`Vcpu::refresh`](crate::Vcpu::refresh) makes room for all that there are and 8 more.
+    /// Accesses to devices that were added when the handle had no room for a separate count.
+    /// [`Vcpu::refresh`](crate::Vcpu::refresh) makes room for all registered devices and 8 more.
     pub others: Accesses,
     /// Accesses to devices that were removed and are not listed.
     pub removed: Accesses,
@@ -93,18 +90,18 @@ pub struct Profile {
     pub sys_reg: Missed,
 }
 
-/// How often a device was accessed, on all buses.
+/// The number of accesses to a device, on all buses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DeviceProfile {
     /// The device's id.
     pub id: DeviceId,
-    /// How often it was read and written.
+    /// The number of reads and writes.
     pub accesses: Accesses,
 }
 
 impl Profile {
-    /// The profile of one handle, and what it has missed in memory, ports and system registers.
+    /// The profile of one handle, with its misses in memory, ports and system registers.
     pub(crate) fn of(tallies: &Tallies, [mmio, port, sys_reg]: [Missed; 3]) -> Self {
         let devices = tallies.devices();
         let devices = devices.map(|(id, accesses)| DeviceProfile { id, accesses });
@@ -122,8 +119,8 @@ impl Profile {
 
     /// Adds another profile, such as that of another vCPU.
     ///
-    /// A device that is removed may be listed by one and counted as [`removed`](Self::removed) by
-    /// the other: it is both then.
+    /// A removed device may be listed in one profile and counted as [`removed`](Self::removed) in the other. The sum
+    /// then has both.
     pub fn merge(&mut self, other: &Self) {
         self.devices.extend_from_slice(&other.devices);
         self.tidy();
@@ -134,7 +131,7 @@ impl Profile {
         self.sys_reg.merge(&other.sys_reg);
     }
 
-    /// Adds up what is of one device, and puts the most often accessed device first.
+    /// Adds up the entries of each device, and puts the most often accessed device first.
     fn tidy(&mut self) {
         self.devices.sort_unstable_by_key(|of| of.id);
         self.devices.dedup_by(|next, kept| {
@@ -148,7 +145,7 @@ impl Profile {
         self.devices.sort_unstable_by_key(most_first);
     }
 
-    /// The accesses that a device has answered.
+    /// The accesses that devices answered.
     pub fn answered(&self) -> Accesses {
         let devices = self.devices.iter().map(|of| of.accesses);
         let rest = self.others.plus(self.removed);
@@ -164,7 +161,7 @@ impl Profile {
         }
     }
 
-    /// The same, to be printed with the names that `name` gives to the devices.
+    /// The profile, which prints the name that `name` returns for each device.
     pub fn named<N: fmt::Display>(&self, name: impl Fn(DeviceId) -> N) -> impl fmt::Display {
         fmt::from_fn(move |f| {
             self.write_devices(f, &name)?;
@@ -243,7 +240,7 @@ impl fmt::Display for Profile {
     }
 }
 
-/// How wide the columns of the devices' table are, and of which whole the shares are.
+/// The widths of the columns of the devices' table, and the total to which the shares refer.
 struct Columns {
     device: usize,
     reads: usize,
@@ -299,7 +296,7 @@ impl Columns {
         write!(f, "{what:first$}  {reads:>second$}  {writes:>third$}")
     }
 
-    /// Writes how much of the whole a part is, in percent.
+    /// Writes the share of a part in the whole, in percent.
     fn write_share(&self, f: &mut fmt::Formatter<'_>, part: u64) -> fmt::Result {
         let whole = u128::from(self.whole.max(1));
         let tenths = (u128::from(part) * 1_000 + whole / 2) / whole;
@@ -307,7 +304,7 @@ impl Columns {
     }
 }
 
-/// How many digits a number has.
+/// The number of decimal digits of a number.
 fn digits(n: u64) -> usize {
     n.checked_ilog10().map_or(1, |log| log as usize + 1)
 }

@@ -1,5 +1,4 @@
-//! Publication: the one place where tables replace others, in turns and with calls of the listener if there is
-//! one.
+//! Publication of tables, in turns and with calls of the listener if there is one.
 
 use alloc::boxed::Box;
 use core::{num::NonZero, panic::AssertUnwindSafe};
@@ -19,12 +18,12 @@ impl<F: Handlers> Registry<F> {
     /// The same registry with a listener, which is called for each change from now on. It replaces an earlier
     /// listener. See [`Listener`] for its calls and guarantees.
     ///
-    /// It is not called for devices that are registered already, nor when the registry is dropped. Changes are made
-    /// one at a time then, and each compares the tables before it with those after it. Dispatches and lookups run as
+    /// It is not called for devices that are already registered, or when the registry is dropped. Changes are made one
+    /// at a time then, and each compares the tables before it with those after it. Dispatches and lookups run as
     /// without a listener.
     ///
-    /// The registry counts the listener, which therefore holds a [`Weak`](alloc::sync::Weak), not an
-    /// [`Arc`](alloc::sync::Arc), to the registry, as a handler does.
+    /// The registry holds an `Arc` of the listener. So the listener must hold a [`Weak`](alloc::sync::Weak) to the
+    /// registry, not an [`Arc`](alloc::sync::Arc), as a handler does.
     #[must_use]
     pub fn with_listener(self, listener: Arc<dyn Listener>) -> Self {
         self.with_listener_among(listener, || None)
@@ -60,7 +59,7 @@ impl<F: Handlers> Registry<F> {
         }
     }
 
-    /// Publishes in turn, and calls the listener before and after.
+    /// Waits for its turn, publishes, and calls the listener before and after.
     fn publish_and_tell<E: From<Refusal>>(
         &self,
         listening: &Listening,
@@ -68,8 +67,8 @@ impl<F: Handlers> Registry<F> {
     ) -> Result<(), E> {
         let turn = listening.turn()?;
         let mut difference = Difference::none();
-        // All changes of a shared registry take turns: nothing is published between the look at the
-        // tables and the exchange, and `before` is called once.
+        // All changes of a shared registry take turns: no other change is published between the load of the tables and
+        // the exchange, and `before` is called once.
         self.tables.rcu_judged(edit, |old, new| {
             difference = Difference::between(old, new)?;
             if mutant("told-behind") {

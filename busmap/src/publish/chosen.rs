@@ -24,7 +24,7 @@ mod kind {
 pub(super) use self::kind::Cell;
 /// The snapshots that a cell has replaced. The list may outlive the cell.
 pub(crate) use self::kind::RetireList;
-/// A snapshot, with a count of the holder's own.
+/// A snapshot with a count that the holder owns.
 pub(super) use self::kind::Shared;
 /// Protects a snapshot from being freed until it is dropped.
 pub(crate) use self::kind::SnapshotGuard;

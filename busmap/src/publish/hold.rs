@@ -11,20 +11,20 @@ use crate::sync::mutant;
 
 /// A count of a cell's snapshot, kept from load to load. It occupies no slot.
 ///
-/// Parked it has a value of its own instead, so that there always is one.
+/// A parked hold has a value of its own instead, so there always is one.
 pub(crate) struct Hold<T> {
     snapshot: Shared<T>,
-    /// The cell's version before the snapshot was loaded, which is that version's or a later one's.
-    /// If the version [is settled](is_settled) and still the cell's, the snapshot is the current one.
+    /// The cell's version before the snapshot was loaded: the snapshot is of that version or a later one. If the
+    /// version [is settled](is_settled) and the cell still has it, the snapshot is the current one.
     version: u64,
-    /// The cell's.
+    /// The version of the cell, shared with it.
     latest: Version,
     /// The value while it is parked.
     nothing: Shared<T>,
 }
 
 impl<T> Hold<T> {
-    /// Parked, with `nothing` there.
+    /// A parked hold, with the value `nothing`.
     pub(crate) fn parked(cell: &SnapshotCell<T>, nothing: T) -> Self {
         let nothing = Shared::new(nothing);
         Self {
@@ -39,7 +39,7 @@ impl<T> Hold<T> {
         self.version == NEVER
     }
 
-    /// Whether the snapshot is, or when parked was, this cell's.
+    /// Whether the snapshot is from this cell, or was before the hold was parked.
     pub(crate) fn is_of(&self, cell: &SnapshotCell<T>) -> bool {
         self.latest.is(&cell.version)
     }
@@ -50,7 +50,7 @@ impl<T> Hold<T> {
         ptr::eq(&*cell.load(), self.snapshot())
     }
 
-    /// Whether the snapshot is the current one for sure if the cell's version is the one that it holds.
+    /// Whether the snapshot is certainly the current one while the cell has the held version.
     #[inline]
     pub(crate) fn is_settled(&self) -> bool {
         is_settled(self.version) || mutant("hold-unsettled")
@@ -62,12 +62,12 @@ impl<T> Hold<T> {
         &self.snapshot
     }
 
-    /// The version that it holds; [`NEVER`] when parked.
+    /// The held version; [`NEVER`] when parked.
     pub(crate) fn version(&self) -> u64 {
         self.version
     }
 
-    /// The cell's version: above that which it holds if the snapshot was replaced, and never below.
+    /// The cell's version: above the held one if the snapshot was replaced, and never below it.
     #[inline]
     pub(crate) fn latest(&self) -> u64 {
         if mutant("hold-stale") && !self.is_parked() {
@@ -76,11 +76,11 @@ impl<T> Hold<T> {
         self.latest.latest()
     }
 
-    /// Takes a cell's current snapshot, and gives the one that it held.
+    /// Loads a cell's current snapshot, and returns the one that it held.
     ///
-    /// While the old one's cell lives, something else has a count of it, and dropping it frees nothing.
+    /// While the cell of the old snapshot exists, there is another count of it, and dropping it frees nothing.
     pub(crate) fn renew(&mut self, cell: &SnapshotCell<T>) -> impl Deref<Target = T> + use<T> {
-        // First the version, so that what is published after it was read shows in `latest`.
+        // First the version, so that `latest` shows every publication after this read.
         let early = cell.version.acquire();
         let snapshot = cell.cell.load_full();
         if !self.is_of(cell) {

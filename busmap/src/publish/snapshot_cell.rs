@@ -28,15 +28,14 @@ impl<T> SnapshotCell<T> {
         self.cell.load()
     }
 
-    /// Replaces the snapshot by what `edit` makes of it, or leaves it where `edit` fails. `edit`
-    /// runs again when another publication came between. Frees nothing: see
-    /// [`reclaim`](Self::reclaim).
+    /// Replaces the snapshot by the result of `edit`, or leaves it if `edit` fails. `edit` runs again if another
+    /// publication was first. Frees nothing: see [`reclaim`](Self::reclaim).
     pub(crate) fn rcu<E>(&self, edit: impl FnMut(&T) -> Result<T, E>) -> Result<(), E> {
         self.rcu_judged(edit, |_, _| Ok(()))
     }
 
-    /// As [`rcu`](Self::rcu), but shows `judge`, at last, what is replaced, and by what. Only another
-    /// publication comes between its consent and this one.
+    /// As [`rcu`](Self::rcu), but calls `judge` with the old and the new snapshot just before it publishes. If `judge`
+    /// succeeds, only another publication can prevent this one.
     #[inline]
     pub(crate) fn rcu_judged<E>(
         &self,
@@ -65,7 +64,7 @@ impl<T> SnapshotCell<T> {
         }
     }
 
-    /// Replaces the snapshot, whatever it is. Frees nothing either.
+    /// Replaces the snapshot unconditionally. Frees nothing.
     pub(crate) fn replace(&self, next: T) {
         self.version.begin();
         self.cell.replace(Shared::new(next));
@@ -139,7 +138,7 @@ mod tests {
         set(&cell, || None);
         assert!(guard.is_some());
         drop(guard);
-        assert_eq!(Arc::strong_count(&inner), 2, "letting go must not free");
+        assert_eq!(Arc::strong_count(&inner), 2, "a drop must not free");
         cell.reclaim();
         assert_eq!(Arc::strong_count(&inner), 1);
     }
@@ -158,7 +157,7 @@ mod tests {
         assert!(guards.iter().map(|guard| **guard).eq(0..GUARDS - 1));
     }
 
-    /// Records which thread dropped it.
+    /// Records the thread that drops it.
     struct Tells<'a>(&'a Mutex<Vec<ThreadId>>);
 
     impl Drop for Tells<'_> {

@@ -1,11 +1,11 @@
 //! The cell for hosted targets, on [`arc_swap::ArcSwap`].
 //!
-//! A load writes one word of a node that belongs to its thread; the first load on a thread may
-//! allocate that node, which is used again after the thread has ended, and never freed. So there are
-//! about as many nodes, of 192 bytes, as there were ever threads at once that had loaded
-//! (`tests/churn.rs`), and each publication looks at all of them. `cargo bench -p benches
-//! --bench churn` shows both (a hot-add to 8 to 24 devices while the threads sleep; 2 busy cores of a
-//! shared x86_64 machine; the slot cell's figures with `--features axdevice/slot-cell`):
+//! A load writes one word of a node that belongs to its thread. The first load on a thread may allocate that node. The
+//! node is used again after the thread has ended, and is never freed. So the number of nodes, of 192 bytes each, is
+//! about the maximum number of threads that had loaded and existed at once (`tests/churn.rs`). Each publication
+//! inspects all nodes. `cargo bench -p benches --bench churn` shows both (a hot-add to 8 to 24 devices while the
+//! threads sleep; 2 busy cores of a shared x86_64 machine; the slot cell's figures with `--features
+//! axdevice/slot-cell`):
 //!
 //! | threads, in this order | alive at once | bytes left | hot-add p50, p99, max | the same on the slot cell |
 //! |---|---|---|---|---|
@@ -15,11 +15,11 @@
 //! | 10,240 more | 256 | 46,080 more | 4.4, 9.7, 103 µs | 0 bytes; 0.8, 5.5, 6 µs |
 //! | 10,000 more | 1 | 0 more | 4.3, 4.8, 138 µs | 0 bytes; 0.7, 0.8, 55 µs |
 //!
-//! That a device is quiescent once every table which lists it is freed relies on one guarantee of
-//! arc-swap's: what `swap` and `compare_and_swap` give back is an owned `Arc`, of which each guard on
-//! it that is still out has a count. It follows from their safety: the owner of the `Arc` may call
-//! `Arc::get_mut`, which finds the guards by their counts alone. So a table that [`ArcRetireList`] finds
-//! without another count is behind no guard, and by the list's own invariant will not be again.
+//! A device is quiescent once every table that lists it is freed. This relies on one guarantee of arc-swap: `swap` and
+//! `compare_and_swap` return an owned `Arc`, and each existing guard on it has a count of it. The guarantee follows
+//! from their safety: the owner of the `Arc` may call `Arc::get_mut`, which detects guards by their counts alone. So no
+//! guard protects a table that [`ArcRetireList`] finds without another count, and by the list's own invariant none will
+//! again.
 #![cfg_attr(
     not(test),
     expect(clippy::disallowed_types, reason = "this is where arc-swap is named")
@@ -66,24 +66,24 @@ impl<T> ArcSwapCell<T> {
         ArcSwapGuard(self.current.load())
     }
 
-    /// The current snapshot, with a count of the caller's own.
+    /// The current snapshot, with a count that the caller owns.
     pub(super) fn load_full(&self) -> Arc<T> {
         self.current.load_full()
     }
 
     /// Publishes `next` if `expected` is still current; returns whether it was.
     pub(super) fn publish(&self, expected: &ArcSwapGuard<T>, next: Arc<T>) -> bool {
-        // The guard rules out that another snapshot has the expected one's address.
+        // While the guard exists, no other snapshot has the address of the expected one.
         let previous = self.current.compare_and_swap(&*expected.0, next);
         let published = Arc::ptr_eq(&previous, &expected.0);
         if published {
-            // Every debt on it is paid by now, so it is not given out any more.
+            // Every debt on it is paid by now, so the cell no longer gives it out.
             self.retired.push(Guard::into_inner(previous));
         }
         published
     }
 
-    /// Publishes `next`, whatever is current.
+    /// Publishes `next`, regardless of the current snapshot.
     pub(super) fn replace(&self, next: Arc<T>) {
         self.retired.push(self.current.swap(next));
     }

@@ -5,12 +5,12 @@ use crate::{
     sync::Arc,
 };
 
-/// Snapshots that were replaced, each with a count that keeps a reader from being its last holder.
+/// Snapshots that were replaced, each with a count, so that a reader is never the last holder.
 ///
 /// # Invariants
 ///
-/// *Retired*: the cell no longer gives out the snapshots on the list, so that every new count of
-/// one comes from a holder of another.
+/// *Retired*: the cell no longer gives out the snapshots on the list, so only a thread that has a count of one makes a
+/// new count of it.
 pub(crate) struct ArcRetireList<T>(Stack<Arc<T>>);
 
 impl<T> ArcRetireList<T> {
@@ -23,14 +23,14 @@ impl<T> ArcRetireList<T> {
         self.0.push(Node::new(snapshot));
     }
 
-    /// Frees every snapshot on the list without another count, on this thread.
+    /// Frees, on this thread, every snapshot on the list that has no other count.
     ///
-    /// Held snapshots are back on the list before anything is dropped. So destructors may push and sweep, and one that
-    /// unwinds loses nothing.
+    /// Held snapshots are back on the list before anything is dropped. So destructors may push and sweep, and a
+    /// destructor that unwinds loses no snapshot.
     pub(crate) fn sweep(&self) {
         let (mut free, mut held) = (Chain::EMPTY, Chain::EMPTY);
         for mut node in self.0.take() {
-            // By *Retired*, a thread that finds itself with the last count keeps it. `get_mut` acquires what the
+            // By *Retired*, if this is the only count, no other thread makes a new one. `get_mut` acquires what the
             // other holders released when they dropped their counts.
             if Arc::get_mut(&mut node.value).is_some() {
                 free.push(node);
@@ -79,7 +79,7 @@ mod tests {
         assert_eq!(Arc::strong_count(&inner), 1);
     }
 
-    /// Retires another of its kind when it is dropped, `left` times over.
+    /// When it is dropped, retires another of its kind, `left` times in total.
     struct Retires {
         list: Weak<ArcRetireList<Retires>>,
         drops: Arc<AtomicUsize>,

@@ -7,7 +7,7 @@ use crate::sync::{
     Arc, AtomicPtr, Ordering, mutant, ordering, reader_fence, reader_seq_cst, step, step_unless,
 };
 
-/// How many guards there can be before loads take the slower way: few where every step is slow.
+/// The number of guards above which loads use the slower path: small where every step is slow.
 pub(crate) const SLOTS: usize = match () {
     () if cfg!(loom) => 2,
     () if cfg!(miri) => 8,
@@ -19,7 +19,7 @@ pub(crate) struct SlotCell<P: Counted, const N: usize = SLOTS> {
     current: AtomicPtr<P::Target>,
     /// The replaced snapshots, and the slots, which a sweep inspects even after the cell is dropped.
     retired: Arc<SlotRetireList<P, N>>,
-    /// The cell has references, and shares what they point to between threads.
+    /// The cell owns references, and shares their snapshots between threads.
     owns: PhantomData<P>,
 }
 
@@ -53,7 +53,7 @@ impl<P: Counted, const N: usize> SlotCell<P, N> {
             return None;
         }
         step();
-        // With the claim and the second look pairs with the fence of a sweep: see the module.
+        // Together with the claim and the second look, pairs with the fence of a sweep: see the module.
         step_unless!("load-fence", reader_fence());
         step();
         // Acquires what the publication released: the snapshot's content.
@@ -74,7 +74,7 @@ impl<P: Counted, const N: usize> SlotCell<P, N> {
         })
     }
 
-    /// Loads with another slot than the first, or without one. Tries each free slot once.
+    /// Tries each free slot except the first once, and otherwise loads without a slot.
     #[cold]
     fn load_otherwise(&self) -> SlotGuard<'_, P> {
         let (before, from) = self.retired.slots.split_at(start(N));
@@ -93,8 +93,8 @@ impl<P: Counted, const N: usize> SlotCell<P, N> {
             .current
             .load(ordering!(Acquire, "load-counted" => Relaxed));
         step();
-        // SAFETY: `ptr` is from `into_raw` by *One truth*. It is not freed before: it was current
-        // when it was read, past the gate, and by *Gated* it waits for the pass.
+        // SAFETY: `ptr` is from `into_raw` by *One truth*. It is not freed yet: it was current when it was read inside
+        // the gate, and by *Gated* it is freed only after the pass is dropped.
         unsafe { P::count(ptr) };
         step();
         drop(pass);
@@ -105,7 +105,7 @@ impl<P: Counted, const N: usize> SlotCell<P, N> {
         }
     }
 
-    /// The current snapshot, with a reference of the caller's own.
+    /// The current snapshot, with a reference that the caller owns.
     pub(crate) fn load_full(&self) -> P {
         let guard = self.load();
         let ptr = guard.ptr;
@@ -120,9 +120,9 @@ impl<P: Counted, const N: usize> SlotCell<P, N> {
     /// Publishes `next` if `expected` is still current; returns whether it was.
     pub(crate) fn publish(&self, expected: &SlotGuard<'_, P>, next: P) -> bool {
         let next = next.into_raw();
-        // While the guard lives no other snapshot has its address: what is equal is the same.
-        // Releases the content of `next`. That of the old one was acquired with the guard; on failure
-        // nothing is read.
+        // While the guard exists, no other snapshot has its address: equal pointers mean the same snapshot.
+        // Releases the content of `next`. The content of the old one was acquired with the guard; on failure nothing
+        // is read.
         let exchanged = (self.current).compare_exchange(
             expected.ptr,
             next,
@@ -138,7 +138,7 @@ impl<P: Counted, const N: usize> SlotCell<P, N> {
         exchanged.is_ok()
     }
 
-    /// Publishes `next`, whatever is current.
+    /// Publishes `next`, regardless of the current snapshot.
     pub(crate) fn replace(&self, next: P) {
         // Releases the content of `next`, and acquires that of the old one, to drop it.
         let order = ordering!(
@@ -157,9 +157,9 @@ impl<P: Counted, const N: usize> SlotCell<P, N> {
 
 impl<P: Counted, const N: usize> Drop for SlotCell<P, N> {
     fn drop(&mut self) {
-        // The only owner of the cell comes after all its users: `Relaxed`.
+        // `Relaxed`: all uses of the cell happen before its drop.
         let current = self.current.load(Ordering::Relaxed);
-        // SAFETY: by *Counted* the reference is the cell's, which gives it up here for good.
+        // SAFETY: by *Counted* the cell owns the reference, and gives it up here.
         drop(unsafe { P::from_raw(current) });
     }
 }
@@ -178,8 +178,8 @@ pub(crate) struct SlotGuard<'c, P: Counted> {
     of: PhantomData<&'c P>,
 }
 
-// SAFETY: a guard is a shared reference to the snapshot or a counted one, and gives up its slot from
-// any thread alike. Both may be sent where `P` may be sent and shared.
+// SAFETY: a guard is a shared or a counted reference to the snapshot, and any thread may clear its slot. Both kinds of
+// reference may be sent if `P` may be sent and shared.
 unsafe impl<P: Counted + Send + Sync> Send for SlotGuard<'_, P> {}
 
 impl<P: Counted> Deref for SlotGuard<'_, P> {
@@ -204,9 +204,9 @@ impl<P: Counted> Drop for SlotGuard<'_, P> {
     }
 }
 
-/// Which of `slots` to look at first: vCPUs that run on stacks of their own look in different places.
+/// The index of the slot to try first: vCPUs that run on different stacks start at different slots.
 ///
-/// A hint that only spreads the accesses: any slot will do.
+/// Only a hint that spreads the accesses: any slot is correct.
 #[inline]
 fn start(slots: usize) -> usize {
     if cfg!(loom) {
@@ -216,10 +216,10 @@ fn start(slots: usize) -> usize {
     spread((&raw const local).addr() >> STACK_SHIFT, slots)
 }
 
-/// Spreads numbers over `0..places`, those at even distances evenly.
+/// Spreads numbers over `0..places`; numbers at equal distances are spread evenly.
 ///
-/// Fibonacci hashing. The *top* bits of the product are the ones that do so: the middle ones give
-/// stacks that are 2 MiB apart, which are threads', places that are 63 or 64 apart.
+/// Fibonacci hashing. Only the *top* bits of the product do so: the middle bits give threads' stacks, which are 2 MiB
+/// apart, places that are 63 or 64 apart.
 #[inline]
 const fn spread(number: usize, places: usize) -> usize {
     let hash = (number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
@@ -255,12 +255,12 @@ mod tests {
 
     use super::*;
 
-    /// Stacks as threads have them, with a guard page each, and as vCPUs on bare metal.
+    /// Stacks of threads, with a guard page each, and of vCPUs on bare metal.
     #[test]
     fn neighbouring_stacks_begin_at_different_slots() {
         for size in [0x4000, 0x1_0000, 0x4_0000, 0x20_1000, 0x80_1000] {
             let slots = |stack: usize| spread((0x7f00_0000_0000 + stack * size) >> STACK_SHIFT, 64);
-            // Under Miri a few.
+            // Miri tries a few only.
             for first in (0..1_000).step_by(if cfg!(miri) { 500 } else { 1 }) {
                 let vcpus = (first..first + 16).map(slots);
                 let different: BTreeSet<_> = vcpus.collect();

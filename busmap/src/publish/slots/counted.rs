@@ -5,30 +5,29 @@ use core::{marker::PhantomData, ops::Deref, ptr};
 
 use crate::sync::{Arc, AtomicUsize, Ordering, ordering};
 
-/// A pointer that counts its holders, as `Arc` does, but for giving up a reference without a look
-/// at whether it was the last: a reader's never is.
+/// A pointer that counts its holders, as `Arc` does. A reader drops its reference by `give_up`, without a check whether
+/// it was the last: a reader's reference never is.
 ///
 /// # Safety
 ///
 /// The value behind `into_raw` stays valid, and at the same address, until all its references are released: the one
-/// that `into_raw` took, and one for each `count`. Counting is atomic. The thread that finds itself
-/// the last holder by `is_last` comes after all that the others did before they gave up theirs.
+/// that `into_raw` took, and one for each `count`. Counting is atomic. When `is_last` returns true, everything that the
+/// other holders did before they gave up their references happens before.
 pub(crate) unsafe trait Counted: Sized {
     /// The value that the pointer leads to.
     type Target;
 
-    /// The pointer, and a reference with it. Not null.
+    /// Converts into a pointer that owns a reference. Not null.
     fn into_raw(self) -> *mut Self::Target;
 
-    /// The reference back.
+    /// Takes over a reference of the pointer.
     ///
     /// # Safety
     ///
-    /// The pointer came from [`into_raw`](Self::into_raw), and one of its references is the
-    /// caller's to give.
+    /// The pointer came from [`into_raw`](Self::into_raw), and the caller owns one of its references and gives it away.
     unsafe fn from_raw(ptr: *mut Self::Target) -> Self;
 
-    /// Makes another reference, the caller's.
+    /// Makes another reference, which the caller owns.
     ///
     /// # Safety
     ///
@@ -53,8 +52,7 @@ pub(crate) unsafe trait Counted: Sized {
 ///
 /// # Invariants
 ///
-/// *Held*: the pointer came from a box, and `references` is the number of references there are,
-/// this one among them.
+/// *Held*: the pointer came from a box, and `references` is the number of references, including this one.
 pub(crate) struct CountedBox<T> {
     held: ptr::NonNull<Held<T>>,
     owns: PhantomData<Held<T>>,
@@ -86,7 +84,7 @@ impl<T> CountedBox<T> {
     }
 
     fn held(&self) -> &Held<T> {
-        // SAFETY: by *Held* it is there as long as this reference.
+        // SAFETY: by *Held* it lives as long as this reference.
         unsafe { self.held.as_ref() }
     }
 }
@@ -116,8 +114,8 @@ impl<T> Drop for CountedBox<T> {
         let before = (self.held().references)
             .fetch_sub(1, ordering!(Release, "snapshot-drop-release" => Relaxed));
         if before == 1 {
-            // A load and no fence, of which ThreadSanitizer would know nothing. It reads what the
-            // subtraction wrote, which ends the release sequence of every other one.
+            // A load instead of a fence, which ThreadSanitizer does not model. It reads the value that the subtraction
+            // wrote, which ends the release sequence of every other subtraction.
             (self.held().references).load(ordering!(Acquire, "snapshot-drop-acquire" => Relaxed));
             // SAFETY: by *Held* it came from a box, and that was the last reference.
             drop(unsafe { Box::from_raw(self.held.as_ptr()) });
@@ -125,7 +123,7 @@ impl<T> Drop for CountedBox<T> {
     }
 }
 
-// SAFETY: a box stays where it is, and is freed with the last reference (*Held*).
+// SAFETY: a box does not move, and is freed with the last reference (*Held*).
 unsafe impl<T> Counted for CountedBox<T> {
     type Target = T;
 
@@ -143,16 +141,16 @@ unsafe impl<T> Counted for CountedBox<T> {
 
     unsafe fn count(ptr: *mut T) {
         let held: *mut Held<T> = ptr.cast();
-        // As `Arc` does: the counting thread has a reference already, or a slot, or is inside the gate, and
-        // gives that up later: `Relaxed`.
-        // SAFETY: promised by the caller: the value is there.
+        // `Relaxed`, as in `Arc`: the counting thread already has a reference or a slot, or is inside the gate, and
+        // gives that up later.
+        // SAFETY: promised by the caller: the value exists.
         unsafe { &(*held).references }.fetch_add(1, Ordering::Relaxed);
     }
 
     unsafe fn give_up(ptr: *mut T) {
         let held: *mut Held<T> = ptr.cast();
-        // Releases the reads of the value to the holder that finds itself the last.
-        // SAFETY: promised by the caller: the value is there.
+        // Releases the reads of the value to the last holder, which `is_last` finds.
+        // SAFETY: promised by the caller: the value exists.
         unsafe { &(*held).references }
             .fetch_sub(1, ordering!(Release, "snapshot-give-up" => Relaxed));
     }

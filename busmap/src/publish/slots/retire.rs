@@ -10,8 +10,8 @@ use crate::{
     sync::{Ordering, fence, mutant, step_unless},
 };
 
-/// Snapshots that a cell has replaced, and all that a sweep looks at before it frees one: the slots
-/// of the cell's loads, and the gate of those that use none.
+/// Snapshots that a cell has replaced, and the state that a sweep inspects before it frees one: the slots of the cell's
+/// loads, and the gate of loads that use no slot.
 ///
 /// # Invariants
 ///
@@ -22,7 +22,7 @@ pub(crate) struct SlotRetireList<P: Counted, const N: usize> {
     retired: Stack<Retired<P>>,
 }
 
-/// A snapshot that was replaced, and which counters of the gate were seen at zero since.
+/// A snapshot that was replaced, and whether each counter of the gate was seen at zero since.
 struct Retired<P> {
     snapshot: P,
     seen: [bool; 2],
@@ -39,7 +39,7 @@ impl<P: Counted, const N: usize> SlotRetireList<P, N> {
 
     /// Adds a snapshot that the cell no longer gives out.
     pub(super) fn push(&self, snapshot: P) {
-        // INVARIANT (Gated): nothing was seen since.
+        // INVARIANT (Gated): no counter was seen at zero since.
         self.retired.push(Node::new(Retired {
             snapshot,
             seen: [false; 2],
@@ -48,15 +48,14 @@ impl<P: Counted, const N: usize> SlotRetireList<P, N> {
 
     /// Frees the snapshots on the list that no thread holds, on this thread.
     ///
-    /// Held snapshots are back on the list before anything is dropped. So destructors may use the cell, and one that
-    /// unwinds loses nothing.
+    /// Held snapshots are back on the list before anything is dropped. So destructors may use the cell, and a
+    /// destructor that unwinds loses no snapshot.
     pub(crate) fn sweep(&self) {
-        // First the entries, then the fence, then the gate and the slots: what these show holds of
-        // every entry.
+        // First the entries, then the fence, then the gate and the slots: their state is valid for every entry.
         let too_early = mutant("reclaim-looks-first").then(|| self.gate.look());
         let taken = self.retired.take();
         let unfenced = mutant("reclaim-fence-late").then(|| self.gate.look());
-        // Pairs with the two looks of a load that notes, and with the fence in `Gate::enter`: see the
+        // Pairs with the claim and the second look of a load that notes, and with the fence in `Gate::enter`: see the
         // module.
         step_unless!("reclaim-fence", fence(Ordering::SeqCst));
         let shut = too_early.or(unfenced).unwrap_or_else(|| self.gate.look());
@@ -84,12 +83,11 @@ impl<P: Counted, const N: usize> SlotRetireList<P, N> {
     /// Whether a retired snapshot that has passed the gate is in no slot, and the list's reference to
     /// it is the only one.
     ///
-    /// If so, that remains: by *Noted* it comes into no slot again, and new references are counted by
-    /// holders only.
+    /// If so, this stays true: by *Noted* no slot gets it again, and only holders count new references.
     fn is_unheld(&self, snapshot: &P) -> bool {
         let too_early = mutant("reclaim-counts-first").then(|| snapshot.is_last());
-        // The slots first: a load that counts a reference of its own clears its slot after that, so
-        // where the slot is seen clear, the reference is seen too.
+        // The slots first: a load that counts a reference of its own clears its slot after that, so if the slot is seen
+        // clear, the reference is seen too.
         let noted = self.is_noted(snapshot.as_ptr()) && !mutant("reclaim-noted");
         let last = too_early.unwrap_or_else(|| snapshot.is_last()) || mutant("reclaim-held");
         !noted && last

@@ -1,4 +1,4 @@
-//! [`Slot`]: where a load notes what it reads.
+//! [`Slot`]: a place where a load notes the pointer that it reads.
 
 use core::ptr;
 
@@ -18,11 +18,11 @@ impl<T> Slot<T> {
 
     /// Claims the slot, if it is free, and notes `ptr` in it.
     ///
-    /// Its order with the second look at `current` is what matters first: see the [module](super).
-    /// It also acquires what earlier owners released: see [`clear`](Self::clear). After a failure nothing is read: `Relaxed`.
+    /// The claim is ordered with the second look at `current`: see the [module](super). It also acquires what earlier
+    /// owners released: see [`clear`](Self::clear). After a failed claim the load reads nothing: `Relaxed`.
     #[inline]
     pub(super) fn claim(&self, ptr: *mut T) -> bool {
-        // INVARIANT (Owned): of the threads that find the slot free, one exchanges.
+        // INVARIANT (Owned): of the threads that find the slot free, only one makes the exchange.
         let claimed = self.0.compare_exchange(
             ptr::null_mut(),
             ptr,
@@ -37,12 +37,11 @@ impl<T> Slot<T> {
         self.0.load(Ordering::Relaxed).is_null()
     }
 
-    /// Frees the slot, which is the caller's.
+    /// Frees the slot, which the caller owns.
     ///
-    /// Releases the reads of the snapshot to the sweep that frees it, which acquires them in
-    /// [`noted`](Self::noted). If that finds a later owner's value instead, it acquires them all the
-    /// same: the later owner's claim has acquired them, and is either what it reads, or released with
-    /// what it reads.
+    /// Releases the reads of the snapshot to the sweep that frees it, which acquires them in [`noted`](Self::noted). If
+    /// the sweep reads a later owner's value instead, it acquires them too: the later owner's claim has acquired them,
+    /// and the sweep reads either that claim, or a value that was released after it.
     #[inline]
     pub(super) fn clear(&self) {
         // INVARIANT (Owned): no other thread writes to a slot that is not free, so a store suffices.
