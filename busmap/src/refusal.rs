@@ -1,4 +1,4 @@
-//! Why a change was refused: [`Refusal`], and with the device given back, [`Refused`].
+//! [`Refusal`]: the reason why a change was refused; [`Refused`]: the reason and the device that was not added.
 
 use core::{error::Error, fmt};
 
@@ -33,11 +33,11 @@ pub enum Refusal {
         /// The span that was set aside.
         aside: Span,
     },
-    /// No device of this id is registered: it was removed, or is another registry's.
+    /// No device of this id is registered: it was removed, or the id is from another registry.
     Unknown {
         /// The id that was requested.
         id: DeviceId,
-        /// The bus; `None` if any would do.
+        /// The bus; `None` for a change of all buses.
         bus: Option<BusId>,
     },
     /// The device does not own the addresses to be unmapped.
@@ -61,8 +61,8 @@ pub enum Refusal {
     Withdrawn,
     /// The registry's [`Listener`](crate::Listener) has refused the change.
     Vetoed(Veto),
-    /// The registry's [`Listener`](crate::Listener) was called for another change on the same thread: it must make
-    /// none itself.
+    /// The registry's [`Listener`](crate::Listener) was called for another change on the same thread: a listener must
+    /// not make changes.
     Reentrant,
     /// There was no memory for the new tables.
     NoMemory,
@@ -113,11 +113,11 @@ impl fmt::Display for Refusal {
 
 impl Error for Refusal {}
 
-/// A device that was not added, given back, and why.
+/// A device that was not added, and the reason.
 pub struct Refused<F: Handlers> {
     /// The device.
     pub device: Device<F>,
-    /// Why.
+    /// The reason.
     pub refusal: Refusal,
 }
 
@@ -143,7 +143,7 @@ impl<F: Handlers> Error for Refused<F> {
 }
 
 impl<F: Handlers> From<Refused<F>> for Refusal {
-    /// Why; the device is dropped.
+    /// The reason; the device is dropped.
     fn from(refused: Refused<F>) -> Self {
         refused.refusal
     }

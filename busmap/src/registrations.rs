@@ -1,4 +1,4 @@
-//! [`Registrations`]: the devices of one set of tables, each at an index of its own.
+//! [`Registrations`]: the devices of one set of tables, each at its own index.
 
 use alloc::vec::Vec;
 
@@ -8,21 +8,21 @@ use crate::{
     sync::Arc,
 };
 
-/// How many counts a change copies, and how many devices one count of a chunk keeps: about the root
-/// of a thousand devices, for which the two together are least. Under Miri, whose tables are small, few:
-/// most of its time went into copies of free places.
+/// The number of devices in a chunk. A change copies this number of counts of devices, and one count for each chunk:
+/// the sum is smallest at about the square root of the number of devices, here a thousand. Small under Miri, whose
+/// tables are small: most of its time was spent on copies of free places.
 const CHUNK: usize = if cfg!(miri) { 4 } else { 32 };
 
-/// A piece of the registrations, which tables share until one of them is changed there.
+/// A part of the registrations. Tables share it until a change edits it.
 ///
-/// The ids' numbers lie beside the counts, so that one is found without a look at the registrations.
+/// The ids' numbers are stored beside the counts, so a search for an id does not read the registrations.
 type Chunk<R> = [Option<(u64, Arc<R>)>; CHUNK];
 
-/// A count of every registration, each at an index that it keeps.
+/// A count of every registration, each at a fixed index.
 ///
-/// Counts are what a copy of a table would cost most: two read-modify-writes for each device, one to
-/// take it and one to give it up. So they stand in chunks: copying takes a count of each chunk, and a
-/// change copies only the chunk that it is in.
+/// Counts would be the largest cost of a copy: two read-modify-writes for each device, one to take the count and one to
+/// drop it. So the counts are grouped in chunks: a copy takes one count of each chunk, and a change copies only the
+/// chunk that it edits.
 pub(crate) struct Registrations<R> {
     chunks: Vec<Arc<Chunk<R>>>,
     /// No place below this index is free.
@@ -49,7 +49,7 @@ impl<R> Registrations<R> {
         Ok(Self { chunks, free_from })
     }
 
-    /// Adds a registration with a number of its own, and says at which index.
+    /// Adds a registration with a unique number, and returns its index.
     ///
     /// # Errors
     ///
@@ -73,7 +73,7 @@ impl<R> Registrations<R> {
         Ok(index)
     }
 
-    /// Takes the registration at an index out.
+    /// Removes and returns the registration at an index.
     pub(crate) fn remove(&mut self, index: usize) -> Option<Arc<R>> {
         let registration = self.at(index).take();
         let is_empty = |chunk: &mut Arc<Chunk<R>>| chunk.iter().all(Option::is_none);
@@ -88,12 +88,12 @@ impl<R> Registrations<R> {
         Some(registration)
     }
 
-    /// No registration's index is as high.
+    /// An exclusive upper bound of the indices.
     pub(crate) const fn places(&self) -> usize {
         self.chunks.len() * CHUNK
     }
 
-    /// Where the registration with this number is. The latest are found first.
+    /// The index of the registration with this number. Searches the last chunks first.
     pub(crate) fn index_of(&self, number: u64) -> Option<usize> {
         let is_at = |place: &Option<(u64, Arc<R>)>| matches!(place, Some((at, _)) if *at == number);
         let chunks = self.chunks.iter().enumerate().rev();
@@ -101,7 +101,7 @@ impl<R> Registrations<R> {
         found.next().map(|(c, i)| c * CHUNK + i)
     }
 
-    /// Those that are not in a chunk that the two share, with their indices.
+    /// The registrations in chunks that are not shared with `old`, with their indices.
     pub(crate) fn not_shared_with(&self, old: &Self) -> impl Iterator<Item = (usize, &Arc<R>)> {
         let chunks = self.chunks.iter().enumerate();
         let is_shared = |c: usize, chunk: &Arc<Chunk<R>>| {
@@ -132,7 +132,7 @@ mod tests {
 
     type Inserted = (Registrations<usize>, Vec<(u64, Arc<usize>)>);
 
-    /// This many, in the order of their numbers.
+    /// `n` registrations, in the order of their numbers.
     fn inserted(n: usize) -> Inserted {
         let all: Vec<_> = (0..n).map(|i| (i as u64 + 1, Arc::new(i))).collect();
         let mut registrations = Registrations::new();
@@ -154,7 +154,7 @@ mod tests {
         assert_eq!(copied[CHUNK + 1..2 * CHUNK], [3; CHUNK - 1]);
         assert_eq!(copied[..CHUNK], [2; CHUNK]);
         assert_eq!(copied[2 * CHUNK..], [2; CHUNK]);
-        // No more are copied for another change there.
+        // Another change there copies no further chunk.
         drop(two.remove(CHUNK + 1));
         assert!(one.get(CHUNK).is_some() && two.get(CHUNK).is_none());
         drop(one);

@@ -24,14 +24,15 @@ use crate::{
 /// # Handlers
 ///
 /// A handler may use the registry: look up, change, dispatch, nested to any depth. It must hold a
-/// [`Weak`](alloc::sync::Weak) to it, not an [`Arc`](alloc::sync::Arc), or neither is ever freed. The devices must bound
-/// a recursion from device to device themselves. A handler that unwinds leaves the registry unchanged.
+/// [`Weak`](alloc::sync::Weak) to the registry, not an [`Arc`](alloc::sync::Arc): otherwise neither is ever freed. The
+/// devices must bound a recursion from device to device themselves. A handler that unwinds leaves the registry
+/// unchanged.
 ///
 /// A dispatch never allocates, frees or runs a destructor itself, with one exception: with arc-swap's cell the first
 /// dispatch of a thread may allocate a small node, which later threads use again.
 ///
-/// A device without other owners is dropped by the thread that changes the registry, or by
-/// [`reclaim`](Self::reclaim). If its destructor unwinds, so does the change that was just made.
+/// A device without other owners is dropped by the thread that changes the registry, or by [`reclaim`](Self::reclaim).
+/// If its destructor unwinds, so does the method; the change remains published.
 ///
 /// # Memory ordering
 ///
@@ -41,9 +42,10 @@ use crate::{
 /// # Without memory
 ///
 /// A change that finds no memory for data that grows with the number of devices returns
-/// [`Refusal::NoMemory`](crate::Refusal::NoMemory) and changes nothing. Other allocations abort, or do what the global
-/// allocator's error handler does: objects of fixed size, at most about 1 KiB, for each added device, each publication
-/// and each change of a group of 32 devices; and the creation of a registry or a [`Vcpu`](crate::Vcpu).
+/// [`Refusal::NoMemory`](crate::Refusal::NoMemory) and changes nothing. If another allocation fails, the program
+/// aborts, or the global allocator's error handler runs. These are objects of fixed size, at most about 1 KiB, for each
+/// added device, each publication and each change of a group of 32 devices; and the creation of a registry or a
+/// [`Vcpu`](crate::Vcpu).
 ///
 /// # Examples
 ///
@@ -80,7 +82,7 @@ pub struct Registry<F: Handlers> {
     pub(crate) ids: DeviceIds,
     /// The addresses that no device can own: see [`set_aside`](Self::set_aside).
     pub(crate) aside: Vec<(BusId, Span)>,
-    /// The listener, if there is one. A panic of it leaves nothing in here half done.
+    /// The listener, if there is one. If it panics, no state in here is left half changed.
     pub(crate) listening: Option<AssertUnwindSafe<Box<Listening>>>,
 }
 
@@ -135,7 +137,7 @@ impl<F: Handlers> Registry<F> {
         answer(Err(miss))
     }
 
-    /// The device that owns `at`, and its handler, with a count of the caller's own.
+    /// The id of the device that owns `at`, and its handler, of which the caller gets an `Arc`.
     pub fn find<K: Bus>(&self, at: u64) -> Option<(DeviceId, Arc<On<F, K>>)> {
         let tables = self.tables.load();
         let owner = tables.owner(tables.of::<K>().find(at)?);
@@ -156,7 +158,7 @@ impl<F: Handlers> Registry<F> {
         see(View { tables: &tables })
     }
 
-    /// Frees the replaced tables that no vCPU holds any more, on this thread, and with them the devices that only they
+    /// Frees, on this thread, the replaced tables that no vCPU holds any more, and the devices that only these tables
     /// held. Every change does so too; this is for a registry that no longer changes.
     pub fn reclaim(&self) {
         self.tables.reclaim();
@@ -196,14 +198,14 @@ impl<'t, F: Handlers, K: Bus> Hit<'t, F, K> {
         self.row.span
     }
 
-    /// The offset of `at`, an address of the span, from the span's first.
+    /// The offset of `at`, an address of the span, from the span's first address.
     #[inline(always)]
     pub fn offset(self, at: u64) -> u64 {
         at.wrapping_sub(self.row.span.first())
     }
 
-    /// A small number that no other device has while this one is registered, as an index for counts of a vCPU. It is
-    /// used again after the device is removed.
+    /// A small number that no other registered device has: an index for the counts of a vCPU. It may be used again
+    /// after the device is removed.
     #[inline(always)]
     pub fn index(self) -> usize {
         self.row.index

@@ -1,4 +1,4 @@
-//! [`Removed`]: a device on its way out.
+//! [`Removed`]: a device that was removed and may still be in use.
 
 use core::fmt;
 
@@ -12,25 +12,25 @@ use crate::{
     tables::{Registration, Tables},
 };
 
-/// A device that is no longer registered, and that vCPUs may still be inside.
+/// A device that is no longer registered. vCPUs may still be inside it.
 ///
-/// The current tables do not list the device. Older tables may: a vCPU holds them while it dispatches by them, and
-/// a [`Vcpu`](crate::Vcpu) holds them until its next dispatch, `refresh` or `park`. When no tables list the device
-/// any more, it is *quiescent*: no vCPU is inside it through `dispatch`, and none will enter. All that vCPUs did
-/// there happens before.
+/// The current tables do not list the device. Older tables may: a vCPU holds them while it dispatches through them, and
+/// a [`Vcpu`](crate::Vcpu) holds them until its next dispatch, `refresh` or `park`. When no tables list the device any
+/// more, it is *quiescent*: no vCPU is inside it through `dispatch`, and none will enter. Everything that vCPUs did in
+/// the device happens before that.
 ///
 /// A vCPU in guest mode holds its `Vcpu`'s tables for as long as it runs there. To end the wait, kick every vCPU
 /// out of its guest, and let each refresh or park.
 ///
-/// A handler that [`find`](crate::Registry::find) has returned is the caller's own, and does not count.
+/// A handler that [`find`](crate::Registry::find) has returned belongs to the caller, and does not delay quiescence.
 ///
-/// This may be dropped at any time. The device is then dropped with the last tables that list it, by a thread that
-/// changes the registry, or with the registry. A device must not own the `Removed` of its own removal.
+/// A `Removed` may be dropped at any time. The device is then dropped with the last tables that list it, by a thread
+/// that changes the registry, or with the registry. A device must not own the `Removed` of its own removal.
 #[must_use = "a device that was removed may still be in use"]
 pub struct Removed<F: Handlers> {
-    /// The tables that list the device have counts of the same.
+    /// Each table that lists the device has a count of the same registration.
     registration: Arc<Registration<F>>,
-    /// The list of the older tables, until a sweep finds them unused.
+    /// The list of the older tables. A sweep drops the unused ones.
     retired: Weak<RetireList<Tables<F>>>,
 }
 
@@ -55,15 +55,15 @@ impl<F: Handlers> Removed<F> {
         &self.registration.device.tag
     }
 
-    /// Whether every vCPU has left the device, on all buses, for good.
+    /// Whether every vCPU has left the device on all buses, and none will enter it again.
     ///
     /// Sweeps the registry's older tables, and drops those that no vCPU holds.
     pub fn is_quiescent(&self) -> bool {
         self.holders() == 0 || mutant("removed-early")
     }
 
-    /// How many times older tables list the device; none when it is quiescent. Sweeps, as
-    /// [`is_quiescent`](Self::is_quiescent).
+    /// The number of times that older tables list the device; 0 when it is quiescent. Sweeps, as
+    /// [`is_quiescent`](Self::is_quiescent) does.
     ///
     /// Several tables may share one listing, and several vCPUs may hold the same tables.
     pub fn holders(&self) -> usize {
@@ -74,7 +74,7 @@ impl<F: Handlers> Removed<F> {
         self.listings()
     }
 
-    /// How many times older tables list the device, as far as they were swept.
+    /// The number of times that older tables list the device, as of the last sweep.
     fn listings(&self) -> usize {
         let listings = Arc::strong_count(&self.registration) - 1;
         // The count was read relaxed. The thread that dropped a table, and with it the listing, released
@@ -84,13 +84,13 @@ impl<F: Handlers> Removed<F> {
     }
 
     /// Waits until the device is quiescent, and returns the device. Checks once, and up to `spins` times more. Between
-    /// two checks it backs off, and yields to the scheduler where there is one, so that each may take from
-    /// nanoseconds to a scheduler's time slice. [`wait_timeout`](Self::wait_timeout) uses the clock.
+    /// two checks it backs off, and yields to the scheduler if there is one. So each check may take from nanoseconds to
+    /// a scheduler's time slice. [`wait_timeout`](Self::wait_timeout) uses the clock.
     ///
     /// # Errors
     ///
     /// `self`, if vCPUs are still inside the device or may enter it. From inside the device's own handler this is
-    /// always so.
+    /// always the case.
     pub fn wait(self, spins: usize) -> Result<Device<F>, Self> {
         let backoff = Backoff::new();
         for _ in 0..spins {
@@ -102,10 +102,10 @@ impl<F: Handlers> Removed<F> {
         self.into_device()
     }
 
-    /// Waits until the device is quiescent, for at least `timeout`, and returns the device. Spins at first, then
-    /// sleeps between two checks, at most a millisecond.
+    /// Waits until the device is quiescent, and returns the device. Gives up at the first check after `timeout`. Spins
+    /// at first, then sleeps between two checks, at most a millisecond.
     ///
-    /// Not on bare metal, where there is no clock.
+    /// Not available on bare metal, where there is no clock.
     ///
     /// # Errors
     ///
@@ -115,7 +115,7 @@ impl<F: Handlers> Removed<F> {
         let start = std::time::Instant::now();
         let backoff = Backoff::new();
         loop {
-            // Before the look, so that the last one comes after the end.
+            // Read before the check, so that the last check comes after the timeout.
             let left = timeout.checked_sub(start.elapsed());
             if self.is_quiescent() {
                 return self.into_device();
@@ -139,7 +139,7 @@ impl<F: Handlers> Removed<F> {
             registration,
             retired,
         } = self;
-        // No thread takes another count of it: all tables that could have listed it are gone.
+        // No thread can make another count of it: all tables that listed it are gone.
         match Arc::try_unwrap(registration) {
             Ok(registration) => Ok(registration.device),
             Err(registration) => Err(Self {
@@ -263,8 +263,8 @@ mod tests {
         let (devices, id) = with_one();
         let handler = devices.find::<Port>(1).unwrap().1;
         let removed = devices.remove(id).unwrap();
-        let device = removed.wait(0).expect("nobody is inside");
-        // On three buses, and here.
+        let device = removed.wait(0).expect("no vCPU is inside");
+        // One count for each of three buses, and one in this test.
         assert_eq!(Arc::strong_count(&handler), 4);
         assert_eq!(device.into_tag(), "one");
         assert_eq!(Arc::strong_count(&handler), 1);

@@ -2,26 +2,26 @@
 
 use crate::missed::{LISTED, Missed, MissedAddress};
 
-/// The first addresses, which are all entered in the list.
+/// The number of first addresses that are all entered in the list.
 const EXACT: u64 = 4_096;
 
 /// The longest distance between two entered addresses beyond [`EXACT`]. The distance is random, from 1 to this, and the
 /// address that is entered counts for all since the one before. A power of two.
 const GAPS: u64 = 128;
 
-/// Counts the most frequent addresses, as [`Missed`] says, without allocating.
+/// Counts the most frequent addresses, as [`Missed`] describes, without allocation.
 ///
-/// An address that is not listed takes the place of the least frequent one that is, and its count, of
-/// which it may have none itself: that is its error.
+/// An address that is not listed replaces the least frequent listed one, and takes over its count. That count is its
+/// error: the new address may have caused none of it.
 ///
 /// # Invariants
 ///
 /// - *Sorted*: the first `len` entries are in use, by descending count, each with an address of its own.
-/// - *Whole*: their counts are together how many addresses were entered, each as often as it counts.
+/// - *Whole*: the sum of their counts is the sum of the weights of all entered addresses.
 pub(crate) struct SpaceSaving {
     /// The number of addresses up to the next that is entered, including it.
     scheduled: u64,
-    /// How many of them are still to come, and how many there were when the last was entered.
+    /// The number of them that are still to come; `gap` is this number just after the last entry.
     left: u64,
     gap: u64,
     /// The last pseudo-random number.
@@ -70,7 +70,7 @@ impl SpaceSaving {
         self.scheduled += self.gap;
     }
 
-    /// A number that a guest cannot foresee by accesses in a rhythm.
+    /// A pseudo-random distance, so that periodic accesses of a guest do not match the samples.
     fn random_gap(&mut self) -> u64 {
         // Knuth's MMIX generator, whose high bits are good.
         let next = self.random.wrapping_mul(6_364_136_223_846_793_005);
@@ -83,12 +83,13 @@ impl SpaceSaving {
         let at = self.place_of(address);
         let count = self.entries[at].count + weight;
         self.entries[at].count = count;
-        // INVARIANT (Sorted): it moves up to behind those with as many. (Whole): `weight` more were entered.
+        // INVARIANT (Sorted): the entry moves up to just behind those with the same or a higher count. (Whole): its
+        // count grows by `weight`.
         let first = self.entries[..at].partition_point(|of| of.count >= count);
         self.entries[first..=at].rotate_right(1);
     }
 
-    /// Where the address is listed from now on.
+    /// The place of the address in the list. Lists it if it is not listed yet.
     fn place_of(&mut self, address: u64) -> usize {
         let used = &self.entries[..self.len];
         if let Some(at) = used.iter().position(|of| of.address == address) {
@@ -110,10 +111,10 @@ impl SpaceSaving {
         at
     }
 
-    /// The counts.
+    /// The list of addresses with their counts.
     pub(crate) fn list(&self) -> Missed {
         let used = &self.entries[..self.len];
-        // The last one that took another's place is still there, with an error.
+        // The address that last replaced another is still listed, with an error.
         let were_all_listed = used.iter().all(|of| of.error == 0);
         Missed {
             total: self.total(),
@@ -147,7 +148,7 @@ mod tests {
     #[test]
     fn of_very_many_a_sample_is_entered() {
         let mut sketch = SpaceSaving::new();
-        // One address in four is the same, also in a rhythm that the sample does not share.
+        // One address in four is the same, with a period that the sample does not have.
         let n = 64 * EXACT;
         for i in 0..n {
             sketch.count(if i % 4 == 0 { 7 } else { 1_000 + i });
@@ -162,7 +163,7 @@ mod tests {
         assert!(missed.addresses.is_sorted_by_key(|of| u64::MAX - of.count));
     }
 
-    /// Whether all holds that [`Missed`] says.
+    /// Checks everything that [`Missed`] guarantees.
     fn check(missed: &Missed, exact: &Exact) {
         let total = exact.values().sum::<u64>();
         assert_eq!(missed.total, total);
@@ -189,8 +190,8 @@ mod tests {
         assert!(above.sum::<u64>() + LISTED as u64 * missed.unlisted <= total);
     }
 
-    /// Sequences of addresses: frequent ones among many rare ones, early, late, in turn; and such as
-    /// throw out of the list what comes again next.
+    /// Sequences of addresses: frequent ones among many rare ones, early, late, alternating; and sequences in which
+    /// each address is dropped from the list just before it comes again.
     fn sequences() -> Vec<Vec<u64>> {
         let mut random = 1_u64;
         let mut next = move |below: u64| {
@@ -203,10 +204,10 @@ mod tests {
             vec![],
             vec![7],
             (0..16).cycle().take(1_000).collect(),
-            // Each comes again just after it was thrown out.
+            // Each comes again just after it was dropped.
             (0..17).cycle().take(1_000).collect(),
             (0..1_000).collect(),
-            // The frequent one first, then a flood; the other way about; and in turn.
+            // The frequent one first, then a flood; the reverse; and both alternating.
             [vec![1_000_000; 70], (0..1_000).collect()].concat(),
             [(0..1_000).collect(), vec![1_000_000; 70]].concat(),
             (0..1_000)
@@ -214,7 +215,7 @@ mod tests {
                 .collect(),
             // Sixteen that are equally frequent, and one more.
             (0..16).flat_map(|n| [n; 10]).chain(16..40).collect(),
-            // Those that were thrown out, backwards.
+            // The dropped ones, in reverse order.
             (0..100).chain((0..100).rev()).collect(),
         ];
         // Many that are rare, few that are frequent.

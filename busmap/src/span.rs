@@ -4,7 +4,7 @@ use core::fmt;
 
 /// A run of addresses on one bus, both ends inclusive.
 ///
-/// Inclusive ends make the last address of a bus an ordinary one and leave no sum that could wrap.
+/// With inclusive ends the last address of a bus needs no special case, and no sum can wrap.
 ///
 /// # Invariants
 ///
@@ -26,7 +26,8 @@ impl Span {
         }
     }
 
-    /// The `length` addresses from `first` on, or `None` if `length` is zero or the bus ends before.
+    /// The `length` addresses that start at `first`, or `None` if `length` is zero or the last
+    /// address exceeds 64 bits.
     pub const fn with_length(first: u64, length: u64) -> Option<Self> {
         match length.checked_sub(1) {
             Some(beyond) => match first.checked_add(beyond) {

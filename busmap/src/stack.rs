@@ -1,9 +1,9 @@
-//! [`Stack`]: a stack that many threads push and one takes whole.
+//! [`Stack`]: a stack onto which many threads push, and which a thread takes whole.
 //!
-//! A push takes it whole as well, when something is there, and puts all of it back with the new node
-//! on top. So a node is only ever touched by the one thread that has it in hand, and nothing needs
-//! protection from reclamation; and the top is never compared with the address of a node, which may
-//! have been freed, and be another's by now.
+//! A push onto a stack that is not empty takes it whole too, and puts all of it back with the new
+//! node on top. So only the thread that owns a node accesses it, and no node needs protection from
+//! reclamation. The top is never compared with the address of a node, which might have been freed
+//! and reused.
 
 use alloc::boxed::Box;
 use core::{marker::PhantomData, mem, ptr};
@@ -12,19 +12,19 @@ use crossbeam_utils::atomic::AtomicCell;
 
 use crate::sync::{AtomicPtr, Ordering, ordering};
 
-/// A lock-free stack. While a thread pushes, others may find less on it than was pushed before.
+/// A lock-free stack. While a thread pushes, others may find fewer nodes than were pushed before.
 ///
 /// # Invariants
 ///
-/// *Owned*: `top` is null or the one pointer to a node that came from `Box::into_raw`, and the same
-/// holds of that node's `below`, and so on down.
+/// *Owned*: `top` is null or the only pointer to a node that came from `Box::into_raw`, and the
+/// same holds for the `below` of each node.
 pub(crate) struct Stack<T> {
     top: AtomicPtr<Node<T>>,
-    /// The stack owns values and hands them from thread to thread, as an atomic cell does.
+    /// The stack owns values and passes them from thread to thread, as an atomic cell does.
     owns: PhantomData<AtomicCell<T>>,
 }
 
-/// A value on its way onto a stack or off it.
+/// A value, to be pushed onto a stack or taken from it.
 pub(crate) struct Node<T> {
     pub(crate) value: T,
     below: *mut Node<T>,
@@ -56,10 +56,10 @@ impl<T> Stack<T> {
 
     /// Puts a chain on top.
     ///
-    /// Each round that fails is another thread's that succeeded.
+    /// If a round fails, another thread has succeeded.
     ///
-    /// `Release` pairs with the `Acquire` in [`take`](Self::take). An exchange that fails says that
-    /// there is something; what that is, is not read here, hence `Relaxed`.
+    /// `Release` pairs with the `Acquire` in [`take`](Self::take). An exchange that fails shows
+    /// that the stack is not empty, and its nodes are not read here: hence `Relaxed`.
     pub(crate) fn push_all(&self, mut chain: Chain<T>) {
         if chain.top.is_null() {
             return;
@@ -78,8 +78,8 @@ impl<T> Stack<T> {
     /// Takes every node, the last pushed first.
     ///
     /// `Acquire` pairs with the `Release` in [`push`](Self::push): if the swap reads a node's
-    /// address, it sees what the node holds, and the nodes below it, which the push had in hand; if
-    /// the push comes later, the node stays for the next take.
+    /// address, it sees the content of the node and the nodes below it, which the pushing thread
+    /// owned; if the push comes later, the node stays for the next take.
     pub(crate) fn take(&self) -> Chain<T> {
         // INVARIANT: the pointer moved from the stack to the chain.
         Chain {
@@ -95,7 +95,7 @@ impl<T> Drop for Stack<T> {
     }
 }
 
-/// Nodes in one thread's hands: an iterator that takes them off, and frees what is left of them.
+/// Nodes that one thread owns: an iterator over them, which frees the rest when it is dropped.
 ///
 /// # Invariants
 ///
@@ -122,7 +122,7 @@ impl<T> Chain<T> {
     fn append(&mut self, other: Self) {
         let mut end = &mut self.top;
         while !end.is_null() {
-            // SAFETY: by *Owned* this is the one pointer to the node, and borrowed from the chain.
+            // SAFETY: by *Owned* this is the only pointer to the node, and borrowed from the chain.
             end = unsafe { &mut (**end).below };
         }
         // INVARIANT: the pointer moved from the other chain to this one's last node.
@@ -138,7 +138,7 @@ impl<T> Iterator for Chain<T> {
         if self.top.is_null() {
             return None;
         }
-        // SAFETY: by *Owned* this is the one pointer to a box.
+        // SAFETY: by *Owned* this is the only pointer to a box.
         let node = unsafe { Box::from_raw(self.top) };
         // INVARIANT: `below` moves up; the node's copy is overwritten before it is read again.
         self.top = node.below;
@@ -147,7 +147,7 @@ impl<T> Iterator for Chain<T> {
 }
 
 impl<T> Drop for Chain<T> {
-    /// Frees every node, also when dropping a value unwinds.
+    /// Frees every node, even if dropping a value unwinds.
     fn drop(&mut self) {
         while let Some(node) = self.next() {
             let rest = Rest(self);
@@ -157,7 +157,7 @@ impl<T> Drop for Chain<T> {
     }
 }
 
-/// Frees what is left of a chain while a destructor unwinds.
+/// Frees the rest of a chain while a destructor unwinds.
 struct Rest<'c, T>(&'c mut Chain<T>);
 
 impl<T> Drop for Rest<'_, T> {
@@ -245,7 +245,7 @@ mod tests {
         });
     }
 
-    /// A node that is freed while another is pushed, whose address a third one then has.
+    /// A node is freed while another is pushed, and a third one gets its address.
     #[test]
     fn nodes_may_lie_where_others_were_freed() {
         const EACH: usize = if cfg!(miri) { 200 } else { 50_000 };

@@ -16,10 +16,10 @@ use crate::{
     table::{Row, Table},
 };
 
-/// A device as it is registered.
+/// A registered device.
 ///
-/// The tables that list the device hold counts of the same `Arc<Registration>`, and nothing else that
-/// lasts does: so the count shows whether any tables still list it.
+/// Only the tables that list the device hold lasting counts of its `Arc<Registration>`: so the count shows whether any
+/// tables still list it.
 pub struct Registration<F: Handlers> {
     pub(crate) id: DeviceId,
     pub(crate) device: Device<F>,
@@ -50,7 +50,7 @@ impl<F: Handlers> fmt::Debug for Registration<F> {
 pub(crate) struct Tables<F: Handlers> {
     buses: PerBus<TableOf<F>>,
     registrations: Registrations<Registration<F>>,
-    /// The devices that these tables merely stand in for, empty, if they do.
+    /// The withdrawn devices, if these tables are empty and stand in for them.
     withdrawal: Option<Withdrawal>,
 }
 
@@ -74,7 +74,7 @@ pub(crate) enum Edit<F: Handlers> {
     Add(Arc<Registration<F>>),
     Map(Mapping),
     Unmap(Mapping),
-    /// Maps one span in place of all that the device has on the bus.
+    /// Maps one span, which replaces all spans of the device on the bus.
     Remap(Mapping),
     Remove(DeviceId),
 }
@@ -171,7 +171,7 @@ impl<F: Handlers> Tables<F> {
         self.registrations.get(index).map(|of| &**of)
     }
 
-    /// A copy with all of `edits` made, or none of them. No device can own what is `aside`.
+    /// A copy with all of `edits` made, or none of them. No device can own addresses in `aside`.
     ///
     /// Only the result matters. First the edits are applied in their order: devices are registered and removed, and
     /// existing spans are unmapped. Then the spans that the result has are mapped. So spans may be swapped: overlaps in
@@ -179,7 +179,7 @@ impl<F: Handlers> Tables<F> {
     ///
     /// # Errors
     ///
-    /// Why the first edit that cannot be made was refused; an overlap comes after all other reasons.
+    /// The reason of the first edit that cannot be made. An overlap is reported only if there is no other reason.
     pub(crate) fn edited(
         &self,
         edits: &[Edit<F>],
@@ -212,10 +212,10 @@ impl<F: Handlers> Tables<F> {
         editor.finish(aside)
     }
 
-    /// The index of a device, which a change of `bus` asks for, or one of all buses.
+    /// The index of a device. `bus` is the bus of the change, or `None` for all buses.
     fn index_of(&self, id: DeviceId, bus: Option<BusId>) -> Result<usize, Refusal> {
         let index = self.registrations.index_of(id.number());
-        // The id may be another registry's.
+        // The id may be from another registry.
         let index =
             index.filter(|&index| self.registrations.get(index).is_some_and(|of| of.id == id));
         index.ok_or(Refusal::Unknown { id, bus })
@@ -235,7 +235,7 @@ impl<F: Handlers> Tables<F> {
         has_handler.then_some(index).ok_or(no_handler)
     }
 
-    /// Maps a span to the device at an index that [`index_on`](Self::index_on) gave.
+    /// Maps a span to the device at an index that [`index_on`](Self::index_on) has returned.
     fn map(&mut self, index: usize, Mapping { bus, span, .. }: Mapping) -> Result<(), Refusal> {
         match bus {
             BusId::Mmio => self.map_on::<Mmio>(index, span),
@@ -284,7 +284,7 @@ impl<F: Handlers> Tables<F> {
         for bus in [BusId::Mmio, BusId::Port, BusId::SysReg] {
             self.unmap_all(index, bus)?;
         }
-        // INVARIANT (Owned): no row is left of it.
+        // INVARIANT (Owned): the device has no row left.
         let removed = self.registrations.remove(index);
         Ok(removed.expect("it was found there"))
     }
@@ -300,7 +300,7 @@ struct Editor<F: Handlers> {
 }
 
 impl<F: Handlers> Editor<F> {
-    /// Makes one more edit, but for what it maps.
+    /// Makes one more edit. Only records the spans that it maps.
     fn edit(&mut self, edit: &Edit<F>) -> Result<(), Refusal> {
         match *edit {
             Edit::Add(ref of) => {
@@ -344,7 +344,7 @@ impl<F: Handlers> Editor<F> {
         Ok(())
     }
 
-    /// Maps what is to be mapped, none of which may be `aside`.
+    /// Maps the recorded spans, none of which may overlap `aside`.
     fn finish(mut self, aside: &[(BusId, Span)]) -> Result<Edited<F>, Refusal> {
         for &(index, new) in &self.mapped {
             not_aside(new, aside)?;
@@ -361,7 +361,7 @@ fn not_mapped(Mapping { id, bus, .. }: Mapping, span: Option<Span>) -> Refusal {
     Refusal::NotMapped { id, bus, span }
 }
 
-/// Whether all that is to be mapped may be a device's.
+/// Checks that a device may own all addresses of a new mapping.
 fn not_aside(Mapping { bus, span, .. }: Mapping, aside: &[(BusId, Span)]) -> Result<(), Refusal> {
     let shared = |&&(of, aside): &&(BusId, Span)| of == bus && aside.overlaps(span);
     match aside.iter().find(shared) {
@@ -522,7 +522,7 @@ mod tests {
     #[test]
     fn what_is_removed_or_unmapped_in_the_end_need_not_fit_before() {
         let of = Three::new();
-        // In whatever order the two are recorded.
+        // In either order of recording.
         let first = [map(of.two, 0, 0x1f), unmap(of.one, 0x10, 0x1f)];
         let second = [unmap(of.one, 0x10, 0x1f), map(of.two, 0, 0x1f)];
         let spans_after = [(0, 0x1f, 2), (0x20, 0x2f, 2), (0x30, 0x3f, 3)];
@@ -547,7 +547,7 @@ mod tests {
         assert_eq!(numbers(mapped_first), [4]);
         assert_eq!(numbers(remapped_first), [0, 4]);
         assert_eq!(numbers(of.edited([remap(4, 5), remap(6, 7)])), [6]);
-        // A device is there until it is removed.
+        // A device exists until it is removed.
         let unknown = |bus| Refusal::Unknown { id: of.one, bus };
         let twice = [map(of.one, 0, 1), Edit::Remove(of.one)];
         assert_eq!(numbers(of.edited(twice)), []);
@@ -600,7 +600,7 @@ mod tests {
         let of = Three::new();
         let nothing = of.edited([map(of.one, 0, 1), unmap(of.one, 0, 1)]);
         assert_eq!(spans(&nothing), spans(&of.tables));
-        // Also what would not have fitted, and of two alike only one.
+        // Also a span that would overlap. Of two equal spans, only one is unmapped.
         let nothing = of.edited([map(of.one, 0x20, 0x20), unmap(of.one, 0x20, 0x20)]);
         assert_eq!(spans(&nothing), spans(&of.tables));
         let one = of.edited([map(of.one, 0, 1), map(of.one, 0, 1), unmap(of.one, 0, 1)]);
@@ -677,7 +677,7 @@ mod tests {
         assert_eq!(refused, no_handler(BusId::Mmio));
         let refused = of.refused([add(), Edit::Map(on::<SysReg>(id, 0, 1))]);
         assert_eq!(refused, no_handler(BusId::SysReg));
-        // Also to own nothing there.
+        // Also to unmap its spans there.
         let refused = of.refused([add(), Edit::Unmap(on::<Mmio>(id, 0, 1))]);
         assert_eq!(refused, no_handler(BusId::Mmio));
         let refused = of.refused([add(), Edit::Remap(on::<Mmio>(id, 0, 1))]);
@@ -700,7 +700,7 @@ mod tests {
         assert_eq!(of.refused(twice), not_mapped(BusId::Port, whole));
         let mmio = of.refused([Edit::Unmap(on::<Mmio>(id, 0x10, 0x1f))]);
         assert_eq!(mmio, not_mapped(BusId::Mmio, whole));
-        // To be remapped, it must own anything there.
+        // To be remapped, it must own some span there.
         let mmio = of.refused([Edit::Remap(on::<Mmio>(id, 0, 1))]);
         assert_eq!(mmio, not_mapped(BusId::Mmio, None));
         let remap = Edit::Remap(on::<Port>(id, 0, 1));
@@ -740,7 +740,7 @@ mod tests {
             assert_eq!(of.refused([Edit::Remove(id)]), unknown);
             assert!(of.tables.registration(id).is_none());
         }
-        // Before it is added.
+        // Before the device is added.
         let early = [map(never, 0, 1), add(never)];
         let bus = Some(BusId::Port);
         assert_eq!(of.refused(early), Refusal::Unknown { id: never, bus });
@@ -762,7 +762,7 @@ mod tests {
         assert_eq!(refused, overlap(span(4, 4), of.two, span(0, 7)));
         let refused = of.refused([map(of.one, 4, 4), map(of.two, 0, 7)]);
         assert_eq!(refused, overlap(span(0, 7), of.one, span(4, 4)));
-        // Also if they are the same device's.
+        // Also if the same device owns both.
         let refused = of.refused([map(of.one, 4, 4), map(of.one, 4, 4)]);
         assert_eq!(refused, overlap(span(4, 4), of.one, span(4, 4)));
     }
@@ -783,7 +783,7 @@ mod tests {
         let added = Edit::Add(Arc::new(Registration { id, device }));
         let no_handler = Refusal::NoHandler { id, bus };
         assert_eq!(of.refused([added, overlap(), map(id, 0, 1)]), no_handler);
-        // Of the others, the first comes.
+        // Of the other reasons, the first is returned.
         let refused = of.refused([map(foreign, 0, 1), unmap(of.one, 0, 1)]);
         assert_eq!(refused, unknown);
     }
@@ -818,7 +818,7 @@ mod tests {
             edited(&[remap]).err(),
             Some(Refusal::SetAside { .. })
         ));
-        // Beside it, on another bus, and what is unmapped again.
+        // Allowed: beside it, on another bus, and a span that is unmapped again.
         let unmap_again = [map(of.one, 0x40, 0x40), unmap(of.one, 0x40, 0x40)];
         for edits in [
             vec![map(of.one, 0x50, 0x50)],
@@ -828,7 +828,7 @@ mod tests {
         ] {
             assert!(edited(&edits).is_ok());
         }
-        // Other reasons come first.
+        // Other reasons have priority.
         let unknown = edited(&[map(of.one, 0x40, 0x40), Edit::Remove(of.ids.next())]).err();
         assert!(matches!(unknown, Some(Refusal::Unknown { .. })));
     }
@@ -840,7 +840,7 @@ mod tests {
         let edits = [add(of.ids.next())];
         assert_eq!(tables.edited(&edits, &[]).err(), Some(Refusal::Withdrawn));
         assert_eq!(tables.edited(&[], &[]).err(), Some(Refusal::Withdrawn));
-        assert!(tables.mappings().eq(of.tables.mappings()), "who owned what");
+        assert!(tables.mappings().eq(of.tables.mappings()), "same mappings");
     }
 
     #[test]

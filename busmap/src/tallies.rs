@@ -1,4 +1,4 @@
-//! [`Tallies`]: counts of a vCPU's accesses to each device, in memory of its own.
+//! [`Tallies`]: counts of a vCPU's accesses to each device, in its own memory.
 
 use alloc::vec::Vec;
 use core::{hint, mem};
@@ -12,11 +12,11 @@ use crate::{
     reserve::reserved,
 };
 
-/// The number of devices that there is room for beyond those that exist.
+/// The number of further devices for which there is room.
 const MORE: usize = 8;
 
-/// One in this many accesses to other devices makes its device the hot one. A power of two, and large enough that a
-/// device which is not hot, and causes a mispredicted branch, is rarely taken for hot.
+/// The number of accesses to other devices of which one makes its device the hot one. A power of two. It is large, so
+/// that a device that is not hot, and causes mispredicted branches, rarely becomes the hot one.
 const SELDOM: u64 = 64;
 
 /// The step of [`Hot::round`] for an access, so that it overflows once in [`SELDOM`] accesses.
@@ -34,7 +34,7 @@ const fn place(index: usize, direction: Direction) -> usize {
     }
 }
 
-/// One access, to the device and in the direction whose place it is.
+/// One access, to the device and in the direction of this place.
 fn one_at(place: usize) -> Accesses {
     let (reads, writes) = if place.is_multiple_of(2) {
         (1, 0)
@@ -54,9 +54,9 @@ fn one_at(place: usize) -> Accesses {
 ///
 /// # Invariants
 ///
-/// *Named*: the counts at an index within the room, and those of a hot device with that index, are of the device whose
-/// id is there. The caller calls [`attribute`](Self::attribute) before the first access to a device by new tables is
-/// counted.
+/// *Named*: the counts at an index within the room, and those of a hot device with that index, are those of the device
+/// whose id is at that index. The caller calls [`attribute`](Self::attribute) for new tables before it counts the first
+/// access through them.
 pub(crate) struct Tallies {
     hot: PerBus<HotOf>,
     /// The counts by [`place`], two for each device that there is room for.
@@ -68,7 +68,7 @@ pub(crate) struct Tallies {
     latest: usize,
     /// Accesses to devices for which there was no room.
     others: Accesses,
-    /// Accesses to devices whose index is another device's now.
+    /// Accesses to devices whose index another device has now.
     past: Past,
 }
 
@@ -85,7 +85,7 @@ struct Hot {
     index: usize,
     /// Accesses to the hot devices of this bus since the tallies were made.
     accesses: Accesses,
-    /// Those that are counted at the devices' indices.
+    /// The part of `accesses` that is counted at the devices' indices.
     settled: Accesses,
     /// The number of rounds that have begun, of [`SELDOM`] accesses on this bus to other devices.
     rounds: u64,
@@ -102,7 +102,7 @@ impl Hot {
         round: STEP.wrapping_neg(),
     };
 
-    /// The accesses to the device that are not counted at its index.
+    /// The accesses to the device that are not yet counted at its index.
     #[inline(always)]
     const fn unsettled(&self) -> Accesses {
         self.accesses.since(self.settled)
@@ -153,7 +153,7 @@ impl Tallies {
     fn count_latest(&mut self) {
         let latest = mem::replace(&mut self.latest, NOWHERE);
         if let Some(count) = self.counts.get_mut(latest) {
-            // A count of one by one does not overflow in this universe's time.
+            // A counter that grows by one does not overflow in practice.
             *count = count.wrapping_add(1);
         } else if latest != NOWHERE {
             hint::cold_path();
@@ -166,7 +166,7 @@ impl Tallies {
         K::of(&self.hot).accesses.total()
     }
 
-    /// The number of others that were [counted](Self::count) on bus `K` since the tallies were made.
+    /// The number of other accesses that were [counted](Self::count) on bus `K` since the tallies were made.
     pub(crate) fn counted_others<K: Bus>(&self) -> u64 {
         let hot = K::of(&self.hot);
         match hot.rounds.checked_sub(1) {
@@ -182,7 +182,7 @@ impl Tallies {
         };
         let known = *known;
         self.settle();
-        // INVARIANT (Named): what is counted there is of `id`, and all is settled.
+        // INVARIANT (Named): later accesses counted there are those of `id`, and all earlier ones are settled.
         self.ids[index] = Some(id);
         let others = self.at(index);
         let own = self.past.recall(id);
@@ -240,7 +240,7 @@ impl Tallies {
         self.others.plus(unsettled)
     }
 
-    /// The accesses to devices whose index is another device's now, except those that are listed by device.
+    /// The accesses to devices whose index another device has now, except those that are listed by device.
     pub(crate) fn removed(&self) -> Accesses {
         self.past.rest()
     }
@@ -294,7 +294,7 @@ impl Tallies {
         self.counts[place(index, Direction::Write)] = accesses.writes;
     }
 
-    /// The accesses to devices at such an index that are not counted there yet.
+    /// The accesses that are not yet counted at their index, for the indices with `is_such`.
     fn unsettled_at(&self, is_such: impl Fn(usize) -> bool) -> Accesses {
         let PerBus {
             mmio,
@@ -406,7 +406,7 @@ mod tests {
         tallies.grow(200, |index| ids.get(index).copied());
         assert_eq!(devices(&tallies), within, "what was counted stays");
         assert_eq!(tallies.others(), accesses(7, 0));
-        // Without being attributed again: its tables are the same.
+        // The device is not attributed again: the tables are the same.
         tally::<Port>(&mut tallies, 199, WRITE);
         assert_eq!(devices(&tallies)[2..], [(ids[199], accesses(0, 1))]);
         assert_eq!(tallies.others(), accesses(7, 0));
@@ -441,7 +441,7 @@ mod tests {
         tallies.attribute(1, b);
         let now = [(c, accesses(0, 1)), (b, accesses(1, 0)), past];
         assert_eq!(devices(&tallies), now);
-        // One of another registry, with the same number.
+        // A device of another registry, with the same number.
         let [other, _] = ids();
         assert_eq!(other.number(), a.number());
         tallies.attribute(0, other);
@@ -473,7 +473,7 @@ mod tests {
             (a, accesses(1, 0)),
         ];
         assert_eq!(devices(&tallies)[0], now[0]);
-        // And it comes back, which none does, at the place that the last one had.
+        // And the first one comes back, at the index that the last one had. In practice none does.
         tallies.attribute(2, a);
         assert_eq!(devices(&tallies), now);
         tally::<Port>(&mut tallies, 2, READ);

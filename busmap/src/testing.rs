@@ -16,7 +16,7 @@ impl Handlers for Named {
     type Tag = &'static str;
 }
 
-/// A device with a handler for each bus, which is its name, as is its tag.
+/// A device with a handler for each bus. Its name is the handler and the tag.
 pub(crate) fn named(name: &'static str) -> Device<Named> {
     let handler: Arc<str> = name.into();
     Device::new(name)

@@ -1,4 +1,4 @@
-//! [`Turns`]: one context at a time, in the order in which they come.
+//! [`Turns`]: one context at a time, in the order of their requests.
 
 use core::num::NonZero;
 
@@ -10,9 +10,9 @@ use crate::{
 /// The identity of the running context: none, if contexts cannot be distinguished.
 pub(crate) type ContextId = fn() -> Option<NonZero<usize>>;
 
-/// Turns that contexts take, one at a time, in the order in which they ask.
+/// Turns that contexts take, one at a time, in the order of their requests.
 ///
-/// No lock is held during a turn, so that one which unwinds ends as any other.
+/// No lock is held during a turn, so a turn that unwinds ends like any other.
 pub(crate) struct Turns {
     state: Monitor<State>,
     context_id: ContextId,
@@ -20,12 +20,12 @@ pub(crate) struct Turns {
 
 /// # Invariants
 ///
-/// - *Alone*: `now <= next`; the turn of number `now` is being taken, or is the next to be. A [`Turn`]
-///   has that number, and ends by counting it up.
-/// - *Holder*: whose turn it is, while there is a [`Turn`] and contexts can be distinguished.
+/// - *Alone*: `now <= next`; the turn with the number `now` is active, or is the next one. A [`Turn`] has that number,
+///   and increments `now` when it ends.
+/// - *Holder*: the context whose turn it is, while there is a [`Turn`] and contexts can be distinguished.
 #[derive(Debug)]
 struct State {
-    /// The number that the next context gets that asks.
+    /// The number of the next request.
     next: u64,
     now: u64,
     holder: Option<NonZero<usize>>,
@@ -48,7 +48,7 @@ impl Turns {
     ///
     /// # Errors
     ///
-    /// [`Refusal::Reentrant`] if it is already.
+    /// [`Refusal::Reentrant`] if it already is this context's turn.
     pub(crate) fn take(&self) -> Result<Turn<'_>, Refusal> {
         let context = running_context(self.context_id);
         let number = self.state.change(|state| state.ask(context))?;
@@ -63,13 +63,13 @@ impl Turns {
 }
 
 impl State {
-    /// A number of the context's own.
+    /// Returns a unique number for the context's request.
     fn ask(&mut self, context: Option<NonZero<usize>>) -> Result<u64, Refusal> {
         if context.is_some() && self.holder == context {
             return Err(Refusal::Reentrant);
         }
         let number = self.next;
-        // INVARIANT: *Alone*. It does not come round.
+        // INVARIANT: *Alone*. It does not wrap.
         self.next += 1;
         Ok(number)
     }
@@ -125,7 +125,7 @@ mod tests {
         assert!(turns.take().is_ok());
     }
 
-    /// Each begins to wait when the one before does.
+    /// Each waiter starts to wait after the one before.
     #[test]
     fn those_who_wait_come_in_the_order_in_which_they_asked() {
         const WAITERS: u64 = 8;

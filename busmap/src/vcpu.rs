@@ -25,7 +25,7 @@ use crate::{
 ///   and the most frequent missed addresses.
 /// - It takes `&mut self`: one vCPU uses it at a time.
 /// - It is faster. A dispatch checks with one load whether the tables were replaced. If they were not and a device
-///   answers, it writes only memory of the handle's own.
+///   answers, it writes only the handle's own memory.
 /// - It *holds* the tables until it detects that they were replaced: at the next dispatch, at
 ///   [`refresh`](Self::refresh), or at [`park`](Self::park). Until then the devices in them live, even those that the
 ///   registry no longer lists.
@@ -33,20 +33,20 @@ use crate::{
 /// A vCPU that leaves its run loop, or sleeps for long, parks its handle. A vCPU that should release a removed device is
 /// kicked out of its guest, and refreshes or parks.
 ///
-/// `V` dereferences to the registry, always the same: a reference, or an `Arc`, beside which the handle can live in a
-/// vCPU's struct.
+/// `V` always dereferences to the same registry. It is a reference, or an `Arc`, with which a vCPU's struct can own the
+/// handle.
 ///
 /// # Memory ordering
 ///
 /// As for the registry: after a method that changes the registry has returned, every vCPU that synchronises with the
-/// caller dispatches by the new tables, with or without a `refresh`. Before it returns, a vCPU that has seen the change,
-/// through the registry itself or through another vCPU, sees it through its handle too.
+/// caller dispatches by the new tables, with or without a `refresh`. Even before it returns, a vCPU that has seen the
+/// change, through the registry itself or through another vCPU, sees it through its handle too.
 pub struct Vcpu<V: Deref<Target: RegistryLike>> {
     cache: Cache<<V::Target as RegistryLike>::Handlers>,
     tallies: Tallies,
     refreshes: PerBus<NumberOf>,
     missed: Box<PerBus<MissedOf>>,
-    /// Misses whose addresses were taken.
+    /// Misses that [`take_profile`](Vcpu::take_profile) has returned.
     taken_misses: PerBus<NumberOf>,
     registry: V,
 }
@@ -187,7 +187,7 @@ impl<F: Handlers, V: Deref<Target = Registry<F>>> Vcpu<V> {
     /// Drops tables that were replaced, and holds the current ones.
     ///
     /// If devices were added since the handle was made, and there is memory, makes room for a count of each: it then
-    /// allocates and frees memory of the handle's own.
+    /// allocates and frees the handle's own memory.
     pub fn refresh(&mut self) {
         if !self.cache.is_current(&self.registry.tables) {
             self.cache.renew(&self.registry.tables, &mut self.tallies);
@@ -257,8 +257,9 @@ impl<F: Handlers, V: Deref<Target = Registry<F>>> Vcpu<V> {
 
     /// Takes the current tables, for an access on bus `K`.
     ///
-    /// While a publication is under way, the version does not show whether it is complete. The vCPU may have seen it
-    /// otherwise, and must not find older tables through its handle: so this compares with the cell itself.
+    /// While a publication is under way, the version does not show whether it is complete. The vCPU may already have
+    /// seen it in another way, and must not find older tables through its handle: so this compares with the cell
+    /// itself.
     ///
     /// # Errors
     ///
@@ -446,8 +447,8 @@ mod tests {
         assert_eq!(found, Ok("one"));
     }
 
-    /// Of what the registry shares. The handle's own memory has no atomics, and those of the hosted
-    /// cell are arc-swap's: `.ci/stores.sh` traces every store on either.
+    /// Counts the writes to memory that the registry shares. The handle's own memory has no atomics, and those of the
+    /// hosted cell are arc-swap's: `.ci/stores.sh` traces every store with either cell.
     #[test]
     fn a_warm_dispatch_writes_nothing_shared() {
         let devices = registry();
@@ -455,7 +456,7 @@ mod tests {
         let mut read = || assert_eq!(read(&mut vcpu, 0x13, 0), one());
         let (cold, warm) = (writes(&mut read), writes(&mut read));
         assert_eq!(warm, 0);
-        // Without the handle: a slot claimed and cleared. So counting counts.
+        // Without the handle, a slot is claimed and cleared: so the count works.
         let shared = writes(|| {
             let found = devices.dispatch::<Port, _>(0x13, 0, |hit| hit.handler().to_owned());
             assert_eq!(found, one());

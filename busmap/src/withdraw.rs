@@ -1,5 +1,5 @@
-//! Devices that are taken out of the tables for a while, to be replaced, and put back under their
-//! ids: for `axdevice`, whose `iter_mut_*` lends its devices mutably. Not part of the public API.
+//! Devices that are temporarily removed from the tables, to be replaced, and restored under their ids: for `axdevice`,
+//! whose `iter_mut_*` lends its devices mutably. Not part of the public API.
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -96,12 +96,12 @@ impl<F: Handlers<Tag: Clone>> Registry<F> {
     /// A dispatch may call this, so it frees only what it has allocated itself.
     ///
     /// Calls a [listener](Self::with_listener) with the difference to the tables before the withdrawal, unless every
-    /// device is where it was.
+    /// device has its former spans.
     ///
     /// # Errors
     ///
-    /// As for a [batch](crate::Batch) that adds and maps them; [`Refusal::Unknown`] for a device of
-    /// another withdrawal, or unless the devices are in the order of their ids, each once. The devices stay withdrawn.
+    /// As for a [batch](crate::Batch) that adds and maps them; [`Refusal::Unknown`] for a device of another withdrawal,
+    /// or if the devices are not in the order of their ids, each once. The devices stay withdrawn.
     pub fn restore(&self, devices: &[Withdrawn<F>]) -> Result<(), Refusal> {
         let mut edits = None;
         let published = self.publish_tables(|tables| {
@@ -164,7 +164,7 @@ fn edits_of<F: Handlers<Tag: Clone>>(
             return Err(Refusal::Unknown { id, bus: None });
         }
         last = Some(id);
-        // A count of its own, so that a copy of the withdrawn device does not delay the end of a removal.
+        // A new registration, so that a copy of the withdrawn device does not delay the end of a removal.
         let device = of.device.clone();
         edits.push(Edit::Add(Arc::new(Registration { id, device })));
         let spans = of.spans.iter();
@@ -259,11 +259,11 @@ mod tests {
         let all = |of: &[Withdrawn<Named>]| format!("{of:?}");
         assert_eq!(all(&again), all(&withdrawn));
         devices.restore(&again).unwrap();
-        // Later ones have other ids, and those that were restored can be removed.
+        // New devices have other ids, and the restored ones can be removed.
         let new = devices.add::<Port>(named("new"), span(8, 8)).unwrap();
         assert!(!ids.contains(&new));
         let removed = devices.remove(ids[0]).unwrap();
-        assert!(removed.is_quiescent(), "who withdrew it does not count");
+        assert!(removed.is_quiescent(), "the withdrawn copy is not a holder");
         assert_eq!(removed.wait(0).map(Device::into_tag).ok(), Some("one"));
     }
 
@@ -290,7 +290,7 @@ mod tests {
         drop(devices.remove(one).unwrap());
         devices.restore(&withdrawn).unwrap();
         assert_eq!(read(&devices, 4), Err(Miss::Nobody), "it came back");
-        // Nor are others put beside those that are there.
+        // And no other devices are added beside the registered ones.
         let (mut other, _) = registry();
         let of_other = other.withdraw();
         other.restore(&of_other).unwrap();

@@ -96,7 +96,7 @@ fn a_batch_that_fails_or_unwinds_changes_nothing() {
     });
     assert_eq!(refused.err(), Some(unknown));
     assert_eq!((read(&devices, 0), Arc::strong_count(&handler)), (Ok(1), 1));
-    // And it would have been made.
+    // The same record succeeds when it is published.
     let (new, removed) = devices.update(record).unwrap();
     assert!(removed.iter().map(|of| of.id()).eq([id]));
     assert_eq!(devices.find::<Port>(0).map(|(id, _)| id), Some(new));
@@ -149,7 +149,7 @@ struct Function {
 const BAR: (u64, u64) = (0xe000_0000, 0xe000_0fff);
 
 impl Function {
-    /// Decodes memory, or no longer does. Gives whether that was allowed.
+    /// Switches the decoding of memory on or off. Returns whether that was allowed.
     fn decode(&self, on: bool) -> bool {
         let devices = self.registry.upgrade().expect("the registry is in use");
         let id = *self.id.get().expect("it is registered");
@@ -219,7 +219,7 @@ fn a_bar_is_switched_while_vcpus_read_it() {
             hit.handler()(at - hit.span().first())
         });
         assert!(matches!(found, Ok(0x123) | Err(Miss::Nobody)), "{found:?}");
-        // Its configuration is there all the time.
+        // Its configuration is always mapped.
         let port = vcpu.dispatch::<Port, _>(Direction::Read, 0, 0, |hit| hit.id());
         assert_eq!(port, Ok(id));
     };
@@ -233,14 +233,15 @@ fn a_bar_is_switched_while_vcpus_read_it() {
     });
 }
 
-/// Two vCPUs move one device, each from inside its handler, and others look at both places.
+/// Two vCPUs move one device, each from inside its handler, and other threads look at both places.
 #[test]
 fn a_handler_that_moves_its_device_while_others_look() {
     let devices = Arc::new(Devices::new());
     let weak = Arc::downgrade(&devices);
     let handler: Arc<Handler> = Arc::new(move |offset| {
         let devices: Arc<Devices> = weak.upgrade().expect("the registry is in use");
-        // It does not know where it is: both moves may be refused, if the other vCPU was quicker.
+        // The handler does not know the current place: both moves may be refused if the other vCPU
+        // was faster.
         let (id, _) = devices.find::<Mmio>(0).expect("the configuration stays");
         let (a, b) = (span(0x10, 0x13), span(0x20, 0x23));
         let moved =
@@ -294,7 +295,7 @@ fn a_device_that_removes_itself() {
         };
         let removed = devices.remove(id).unwrap();
         assert!(!removed.is_quiescent(), "this very access is inside");
-        // No thread waits for it: that would be for ever.
+        // No unlimited wait here: it would never end.
         let removed = removed.wait(3).expect_err("this very access is inside");
         drop(removed);
         count.fetch_add(1, SeqCst)
@@ -306,7 +307,7 @@ fn a_device_that_removes_itself() {
     assert_eq!(
         Arc::strong_count(&removals),
         2,
-        "it was dropped under its own feet"
+        "dropped during its own access"
     );
     devices.reclaim();
     assert_eq!(
@@ -331,7 +332,7 @@ fn of_many_that_want_one_span_one_gets_it() {
         });
         let owners: Vec<_> = results.iter().filter_map(|result| result.ok()).collect();
         let [winner] = owners[..] else {
-            panic!("not one: {results:?}");
+            panic!("not one owner: {results:?}");
         };
         for refusal in results.iter().filter_map(|result| result.err()) {
             assert!(matches!(refusal, Refusal::Overlap { owner, .. } if owner == winner));
@@ -340,8 +341,8 @@ fn of_many_that_want_one_span_one_gets_it() {
     }
 }
 
-/// Each thread adds, moves and removes in its own hundred ports, and finds its changes made; vCPUs
-/// find no other device there.
+/// Each thread adds, moves and removes in its own hundred ports, and sees the results of its own
+/// changes. vCPUs find no other device there.
 #[test]
 fn adders_movers_and_removers_at_once() {
     const CHANGERS: u64 = 3;
@@ -383,8 +384,8 @@ fn adders_movers_and_removers_at_once() {
     assert!(devices.view(|view| view.devices().map(|of| of.id()).eq([stays])));
 }
 
-/// Threads swap what they see at two places. Each place has one owner all the time, and no device is
-/// lost or doubled.
+/// Threads swap the two devices that they find at two places. Each place always has one owner, and
+/// no device is lost or duplicated.
 #[test]
 fn concurrent_swaps() {
     const PLACES: u64 = 5;
@@ -406,7 +407,7 @@ fn concurrent_swaps() {
             });
             match swapped {
                 Ok(_) => drop(swaps.fetch_add(1, SeqCst)),
-                // Another swap came between the looks and the change.
+                // Another swap came between the lookups and the change.
                 Err(Refusal::NotMapped { .. }) => {}
                 Err(other) => panic!("{other}"),
             }
@@ -444,7 +445,8 @@ impl Random {
     }
 }
 
-/// The spans of each device: the registry as a list, and a batch as one edit after the other.
+/// The spans of each device: a model that keeps the registry as a list, and applies a batch edit by
+/// edit.
 #[derive(Clone, Default)]
 struct Naive(BTreeMap<DeviceId, Vec<(BusId, Span)>>);
 
@@ -516,7 +518,7 @@ fn record(batch: &mut Batch<'_, Fns>, step: Step) -> Result<(), Refusal> {
     }
 }
 
-/// A step that often, and not always, can be made.
+/// A step that often, but not always, succeeds.
 fn step(random: &mut Random, naive: &Naive, ids: &[DeviceId]) -> Step {
     let id = ids[random.below(ids.len() as u64) as usize];
     let bus = [BusId::Mmio, BusId::Port][random.below(2) as usize];
@@ -535,7 +537,7 @@ fn step(random: &mut Random, naive: &Naive, ids: &[DeviceId]) -> Step {
     }
 }
 
-/// Random batches do what the same steps do to a list, or are refused for the same reason.
+/// Random batches have the result of the same steps on a list, or are refused for the same reason.
 #[test]
 fn batches_do_what_their_steps_do_to_a_list() {
     let (mut made, mut overlaps, mut others) = (0, 0, 0);
@@ -549,7 +551,7 @@ fn batches_do_what_their_steps_do_to_a_list() {
             for _ in 0..random.below(2) {
                 edited.0.insert(batch.add(reads_as(0)).unwrap(), Vec::new());
             }
-            // Also those that an earlier step removes.
+            // Also devices that an earlier step removes.
             let ids: Vec<_> = edited.0.keys().copied().collect();
             let mut outcome = Ok(());
             for _ in 0..random.below(6) {

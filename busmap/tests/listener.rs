@@ -1,4 +1,4 @@
-//! The listener: its calls, their order, and what it may refuse.
+//! The listener: its calls, their order, and its refusals.
 
 mod common;
 
@@ -28,7 +28,7 @@ assert_impl_all!(Difference: Send, Sync, Clone, Eq, std::fmt::Debug);
 assert_impl_all!(Veto: Send, Sync, Copy, Eq, std::error::Error);
 assert_impl_all!(Mapping: Send, Sync, Copy, Eq, std::hash::Hash, std::fmt::Display);
 
-/// Handlers that can be shared after an unwinding, so that the registry's own parts decide.
+/// Handlers that are unwind-safe, so that only the registry's own parts decide whether it is.
 enum Plain {}
 
 impl Handlers for Plain {
@@ -58,7 +58,7 @@ enum Told {
     After(Difference),
 }
 
-/// Records its calls, and keeps a list of all mappings by them.
+/// Records its calls, and updates a list of all mappings from them.
 #[derive(Default)]
 struct Scribe {
     told: Mutex<Vec<Told>>,
@@ -100,7 +100,7 @@ impl Scribe {
         mem::take(&mut self.told.lock().unwrap())
     }
 
-    /// The one difference since, as `before` and `after` got it.
+    /// The only difference since the last check, which `before` and `after` both got.
     fn difference(&self) -> (Vec<Mapping>, Vec<Mapping>) {
         match &self.told()[..] {
             [Told::Before(before), Told::After(after)] => {
@@ -111,7 +111,7 @@ impl Scribe {
         }
     }
 
-    /// Checks that the list is right.
+    /// Checks that the list equals the registry's mappings.
     fn agrees_with(&self, devices: &Devices) {
         let mut all = BTreeSet::new();
         list::<Mmio>(devices, &mut all);
@@ -158,7 +158,7 @@ fn each_kind_of_change_is_told_exactly() {
     assert_eq!(scribe.difference(), (vec![], vec![on::<SysReg>(id, 9, 9)]));
     devices.map::<Mmio>(id, span(0x10, 0x1f)).unwrap();
     assert_eq!(scribe.difference().1, [on::<Mmio>(id, 0x10, 0x1f)]);
-    // To where it overlaps itself.
+    // To a span that overlaps the old one.
     devices
         .move_to::<Port>(id, span(0, 7), span(4, 11))
         .unwrap();
@@ -166,13 +166,13 @@ fn each_kind_of_change_is_told_exactly() {
     assert_eq!(scribe.difference(), moved);
     devices.map::<Port>(id, span(0x20, 0x2f)).unwrap();
     scribe.told();
-    // One of the two stays.
+    // One of the two spans stays.
     devices.remap::<Port>(id, span(4, 11)).unwrap();
     assert_eq!(
         scribe.difference(),
         (vec![on::<Port>(id, 0x20, 0x2f)], vec![])
     );
-    // It grows.
+    // The span grows.
     devices.remap::<Port>(id, span(4, 12)).unwrap();
     let grown = (vec![on::<Port>(id, 4, 11)], vec![on::<Port>(id, 4, 12)]);
     assert_eq!(scribe.difference(), grown);
@@ -192,7 +192,8 @@ fn a_batch_is_one_difference_of_its_result() {
     let b = devices.add::<Port>(on_all(2), span(8, 15)).unwrap();
     let c = devices.add::<Mmio>(on_all(3), span(0, 0xff)).unwrap();
     scribe.told();
-    // Two swap, one goes, one comes, on two buses; a span comes and goes within.
+    // Two devices swap, one is removed and one added, on two buses. A span is mapped and unmapped
+    // in the batch.
     let (d, removed) = devices
         .update(|batch| -> Result<_, Refusal> {
             batch.move_to::<Port>(a, span(0, 7), span(8, 15))?;
@@ -235,7 +236,7 @@ fn what_changes_no_span_is_not_told() {
         .unwrap();
     drop(devices.remove(bare).unwrap());
     assert_eq!(scribe.told(), []);
-    // Nor what is refused for another reason.
+    // Nor is a change that is refused for another reason.
     let overlap = devices.add::<Port>(on_all(2), span(7, 8)).unwrap_err();
     assert!(matches!(overlap.refusal, Refusal::Overlap { .. }));
     let unknown = devices.remove(bare).unwrap_err();
@@ -273,14 +274,14 @@ fn a_veto_changes_nothing_and_gives_the_device_back() {
         (Ok(1), Err(Miss::Nobody))
     );
     assert_eq!(scribe.told(), []);
-    // It relents.
+    // The listener permits changes again.
     scribe.vetoes.store(false, SeqCst);
     let device = refused_again(&devices, &handler);
     assert!(devices.add::<Port>(device, span(8, 9)).is_ok());
     scribe.agrees_with(&devices);
 }
 
-/// A device with the handler, which an overlap has given back.
+/// A device with the handler, which a refusal for an overlap has returned.
 fn refused_again(devices: &Devices, handler: &Arc<Handler>) -> Device<Fns> {
     let device = Device::new("late").on::<Port>(handler.clone());
     let refused = devices.add::<Port>(device, span(0, 0)).unwrap_err();
@@ -288,7 +289,7 @@ fn refused_again(devices: &Devices, handler: &Arc<Handler>) -> Device<Fns> {
     refused.device
 }
 
-/// Calls what it was given.
+/// Calls the two closures.
 struct Calls<B, A> {
     before: B,
     after: A,
@@ -381,7 +382,7 @@ fn a_change_from_inside_the_listener_is_refused() {
                 .add::<Port>(reads_as(9), span(0x90, 0x90))
                 .unwrap_err();
             refusals.push(refused.refusal);
-            // Nor from inside a handler that the listener calls.
+            // Also refused from inside a handler that the listener calls.
             if let Ok(value) = read(devices, 0x50) {
                 assert_eq!(value, 1);
                 refusals.push(Refusal::Reentrant);
@@ -406,17 +407,17 @@ fn a_change_from_inside_the_listener_is_refused() {
     });
     let device = Device::new("moves").on::<Port>(moves);
     devices.add::<Port>(device, span(0x50, 0x50)).unwrap();
-    // Before: it is not there yet.
+    // In `before` the device is not there yet.
     assert_eq!(*refusals.lock().unwrap(), [Refusal::Reentrant; 3]);
     assert_eq!(read(&devices, 0x90), Err(Miss::Nobody));
     devices.add::<Port>(reads_as(1), span(0, 0)).unwrap();
     assert_eq!(*refusals.lock().unwrap(), [Refusal::Reentrant; 7]);
-    // Outside it may.
+    // Outside the listener the handler may make a change.
     assert_eq!(read(&devices, 0x50), Ok(0));
     assert_eq!(read(&devices, 0x91), Ok(9));
 }
 
-/// Stops in `before` when it gets port 1, until it may go on.
+/// Stops in `before` when port 1 is mapped, until the sender lets it continue.
 fn stops() -> (Arc<Devices>, Receiver<()>, Sender<()>) {
     let (stopped, has_stopped) = channel();
     let (go_on, may_go_on) = channel();
@@ -452,7 +453,7 @@ fn readers_do_not_wait_for_a_listener_and_a_handler_that_moves_its_device_does()
     thread::scope(|scope| {
         scope.spawn(|| devices.add::<Port>(reads_as(1), span(1, 1)).unwrap());
         has_stopped.recv().unwrap();
-        // Dispatches and lookups go on, by a handle too.
+        // Dispatches and lookups continue, also through a handle.
         let mut vcpu = devices.vcpu();
         assert_eq!(read(&devices, 3), Ok(3));
         assert_eq!(
@@ -501,7 +502,7 @@ fn a_listener_that_panics_leaves_the_registry_usable() {
     assert_eq!(read(&devices, 2), Ok(2), "it was not published");
     assert!(!unwinds(3));
     assert_eq!(read(&devices, 3), Ok(3));
-    // Accesses between them and the next change are over, on other threads too.
+    // The turns of the changes that unwound have ended: other threads can make changes.
     thread::scope(|scope| {
         let change = || devices.add::<Port>(reads_as(4), span(4, 4)).is_ok();
         assert!(scope.spawn(change).join().unwrap());
@@ -520,7 +521,7 @@ fn changes_of_many_threads_are_told_one_at_a_time() {
         for _ in 0..rounds(500) {
             let id = devices.add::<Port>(on_all(mine), here).unwrap();
             devices.move_to::<Port>(id, here, there).unwrap();
-            // All fight for one.
+            // All threads want this span.
             let shared = devices.map::<Mmio>(id, span(0, 0));
             assert!(matches!(shared, Ok(()) | Err(Refusal::Overlap { .. })));
             drop(devices.remove(id).unwrap());
@@ -603,7 +604,7 @@ fn a_list_that_is_kept_by_what_is_told_is_always_right() {
         made += u32::from(changed.is_ok());
         if let Ok(Some(id)) = changed {
             ids.push(id);
-            // Old ones, most of which are gone, are soon not asked for.
+            // Older devices, most of which are removed, are no longer used.
             let old = ids.len().saturating_sub(12);
             ids.drain(..old);
         }
@@ -624,11 +625,11 @@ fn of_devices_that_are_withdrawn_and_put_back_the_difference_is_told() {
     let one = devices.add::<Port>(on_all(1), span(0, 7)).unwrap();
     let two = devices.add::<Port>(on_all(2), span(8, 15)).unwrap();
     scribe.told();
-    // As they were: nothing.
+    // Restored unchanged: no call.
     let withdrawn = devices.withdraw();
     assert_eq!(devices.restore(&withdrawn), Ok(()));
     assert_eq!(scribe.told(), []);
-    // One elsewhere, one not at all.
+    // One is restored at another place, one is not restored.
     let withdrawn = devices.withdraw();
     assert_eq!(scribe.told(), []);
     let moved = withdrawn[0].replaced(on_all(3), vec![(BusId::Mmio, span(0, 7))]);
@@ -641,7 +642,7 @@ fn of_devices_that_are_withdrawn_and_put_back_the_difference_is_told() {
     let unmapped = vec![on::<Port>(one, 0, 7), on::<Port>(two, 8, 15)];
     assert_eq!(scribe.difference(), (unmapped, vec![on::<Mmio>(one, 0, 7)]));
     scribe.agrees_with(&devices);
-    // The second call puts nothing back, and reports nothing.
+    // The second call restores nothing, and reports nothing.
     devices.restore(&withdrawn).unwrap();
     assert_eq!(scribe.told(), []);
 }

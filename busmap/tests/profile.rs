@@ -1,5 +1,4 @@
-//! Counts of handles: accesses by device, exactly, whatever happens to the devices, and the
-//! addresses that were missed.
+//! Counts of handles: exact accesses by device, regardless of changes to the devices, and the missed addresses.
 
 mod common;
 
@@ -14,7 +13,7 @@ use self::common::{Devices, read, reads_as, rounds, span, while_changing};
 const READ: Direction = Direction::Read;
 const WRITE: Direction = Direction::Write;
 
-/// For how many more devices than there were a handle has room.
+/// The number of further devices for which a handle has room.
 const ROOM: u64 = 16;
 
 type Handle<'r> = Vcpu<&'r Devices>;
@@ -64,7 +63,7 @@ fn counts_reads_and_writes_by_device_on_all_buses_together() {
         profile.mmio.total + profile.port.total + profile.sys_reg.total,
         0
     );
-    // By `&self` nothing is counted, and what a handle says stays the same.
+    // An access by `&self` is not counted, and the profile of the handle stays the same.
     assert_eq!(read(&devices, 1), Ok(1));
     assert_eq!(vcpu.profile(), profile);
 }
@@ -96,7 +95,7 @@ fn counts_misses_and_crossings_by_their_first_address() {
     assert_eq!(listed(&profile), [(device, 1, 0)]);
 }
 
-/// A device that has taken the index of another one, which the handle may still go by.
+/// A device that gets the index of another one, whose tables the handle may still hold.
 #[test]
 fn a_device_at_a_removed_ones_index_has_counts_of_its_own() {
     let devices = Devices::new();
@@ -114,7 +113,7 @@ fn a_device_at_a_removed_ones_index_has_counts_of_its_own() {
     assert!(access(&mut vcpu, WRITE, 2).is_ok());
     drop(devices.remove(old).unwrap());
     vcpu.refresh();
-    // It is still there by its id.
+    // The removed device is still listed by its id.
     assert_eq!(listed(&vcpu.profile()), [(old, 3, 0), (other, 0, 1)]);
     let new = add(&devices, 3);
     assert_eq!(index(3), place);
@@ -138,7 +137,7 @@ fn a_device_at_a_removed_ones_index_has_counts_of_its_own() {
     assert_eq!([profile.removed, profile.others].map(accesses), [NONE; 2]);
 }
 
-/// Of the devices that come and go there may be any number.
+/// The number of devices that are added and removed has no limit.
 #[test]
 fn of_many_removed_devices_the_seldom_accessed_are_counted_together() {
     let devices = Devices::new();
@@ -165,7 +164,7 @@ fn hot_added_devices_have_counts_of_their_own_while_there_is_room() {
     let devices = Devices::new();
     let first = add(&devices, 0);
     let mut vcpu = devices.vcpu();
-    // There is room for as many as could be added to the same group of devices, and for 8 more.
+    // There is room for all devices that fit in the same group, and for 8 more.
     let ids: BTreeMap<_, _> = (1..=4 * ROOM)
         .map(|port| (port, add(&devices, port)))
         .collect();
@@ -197,7 +196,7 @@ fn hot_added_devices_have_counts_of_their_own_while_there_is_room() {
     }
 }
 
-/// Room that is made while the handle remembers devices that had none: with the same tables.
+/// The handle makes room, with the same tables, for devices for which it had none.
 #[test]
 fn devices_that_find_room_while_they_are_remembered_are_counted_by_themselves() {
     let devices = Devices::new();
@@ -239,7 +238,7 @@ fn a_profile_that_is_taken_begins_again_and_the_counters_go_on() {
     assert_eq!(counted, (1, 3, 1));
 }
 
-/// Which registry a handle goes by may change; ids tell the registries' devices apart.
+/// Handles may belong to different registries; ids distinguish the registries' devices.
 #[test]
 fn handles_of_two_registries_are_merged_by_id() {
     let (one, two) = (Devices::new(), Devices::new());
@@ -260,8 +259,8 @@ fn handles_of_two_registries_are_merged_by_id() {
     );
 }
 
-/// Accesses at random by several handles, while devices come and go: each is counted once, as that of
-/// the device that has answered it.
+/// Several handles make random accesses while devices are added and removed. Each access is counted once, for the
+/// device that answered it.
 #[test]
 fn every_access_is_its_devices() {
     let devices = Registry::new();
@@ -307,7 +306,7 @@ fn every_access_is_its_devices() {
         }
     }
     vcpus.iter().for_each(|vcpu| taken.merge(&vcpu.profile()));
-    // More are removed than are remembered by each handle.
+    // More devices are removed than each handle remembers.
     let mut counted = (taken.removed.reads, taken.removed.writes);
     for of in &taken.devices {
         let (reads, writes) = exact[&of.id];
@@ -322,14 +321,14 @@ fn every_access_is_its_devices() {
     let sum = |(r, w), (reads, writes): &(u64, u64)| (r + reads, w + writes);
     assert_eq!(counted, exact.values().fold((0, 0), sum));
     assert_eq!(accesses(taken.others), NONE);
-    // There are fewer than 16 addresses, so these are exact.
+    // There are fewer than 16 addresses, so the counts are exact.
     let counted: BTreeMap<_, _> = (taken.port.addresses.iter())
         .map(|of| (of.address, of.count))
         .collect();
     assert_eq!(counted, missed);
 }
 
-/// A handle of another thread than the one that adds and removes devices.
+/// A handle on a different thread from the one that adds and removes devices.
 #[test]
 fn nothing_is_lost_while_devices_come_and_go() {
     let devices = Devices::new();

@@ -1,4 +1,4 @@
-//! Looking up: what an access finds, and what a handler may do.
+//! Lookups, and the operations that a handler may call.
 
 mod common;
 
@@ -52,7 +52,7 @@ fn one_handler_serves_several_buses_and_others_have_none() {
     );
 }
 
-/// Each device forwards to the next lower port, the last but one adds a device and asks that.
+/// Each device forwards to the next lower port. The last but one adds a device and forwards to it.
 #[test]
 fn handlers_dispatch_and_change_nested() {
     let devices = Arc::new(Devices::new());
@@ -85,7 +85,7 @@ fn a_handler_that_unwinds_leaves_the_registry_as_it_was() {
     let device = Device::new("panics").on::<Port>(handler);
     let id = devices.add::<Port>(device, span(0, 1)).unwrap();
     let mut vcpu = devices.vcpu();
-    // More than there are slots in the cell.
+    // More than the cell has slots.
     for _ in 0..if cfg!(miri) { 9 } else { 100 } {
         assert!(catch_unwind(AssertUnwindSafe(|| read(&devices, 1))).is_err());
         let dispatch = || vcpu.dispatch::<Port, _>(Direction::Read, 1, 0, |hit| hit.handler()(1));
@@ -107,7 +107,7 @@ fn what_was_found_outlives_the_device_and_the_registry() {
     let (found, handler) = devices.find::<Port>(0).unwrap();
     assert_eq!(found, id);
     let removed = devices.remove(id).unwrap();
-    assert!(removed.is_quiescent(), "it does not count");
+    assert!(removed.is_quiescent(), "a found handler does not delay it");
     drop((removed, devices));
     assert_eq!((handler(0), Arc::strong_count(&handler)), (5, 1));
 }
@@ -134,7 +134,7 @@ fn a_view_is_of_one_instant_on_all_buses() {
             both.map_err(|refusal: Refusal| refusal).unwrap();
         }
     });
-    // Two looks are at two instants.
+    // Two views are of two instants.
     let firsts = || devices.view(|view| view.spans::<Port>().map(|hit| hit.span().first()).sum());
     let before: u64 = firsts();
     devices.remap::<Port>(id, span(100, 100)).unwrap();
@@ -160,7 +160,7 @@ fn a_devices_index_is_its_own() {
     assert!(indices[29] < 64, "{indices:?}");
 }
 
-/// Also one whose handler leads to the registry: by a `Weak`.
+/// Also a device whose handler has a `Weak` to the registry.
 #[test]
 fn devices_go_with_the_registry() {
     let devices = Arc::new(Devices::new());

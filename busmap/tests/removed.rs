@@ -1,4 +1,4 @@
-//! Removal: when a device is quiescent, and which owner gets it.
+//! Removal: when a device is quiescent, and which owner gets the device.
 
 mod common;
 
@@ -35,7 +35,7 @@ fn a_vcpu_inside_keeps_a_device_from_being_quiescent() {
     let device = Device::new("slow").on::<Port>(handler.clone());
     let id = devices.add::<Port>(device, span(0, 0)).unwrap();
     thread::scope(|scope| {
-        // Goes when this panics, or the vCPU would stay inside for ever.
+        // Dropped if this panics: otherwise the vCPU would never leave.
         let leave = leave;
         let vcpu = scope.spawn(|| read(&devices, 0));
         has_entered.recv().unwrap();
@@ -55,7 +55,7 @@ fn a_vcpu_inside_keeps_a_device_from_being_quiescent() {
         leave.send(()).unwrap();
         let device = removed.wait_timeout(LONG).expect("the vCPU leaves");
         assert_eq!(vcpu.join().unwrap(), Ok(7));
-        assert_eq!(Arc::strong_count(&handler), 2, "here and there");
+        assert_eq!(Arc::strong_count(&handler), 2, "this test and the device");
         assert_eq!(device.into_tag(), "slow");
         assert_eq!(Arc::strong_count(&handler), 1);
     });
@@ -83,7 +83,7 @@ fn a_device_leaves_all_buses_at_once_and_can_be_added_again() {
     );
 }
 
-/// Only the tables count that list the device.
+/// Only tables that list the device delay quiescence.
 #[test]
 fn who_holds_newer_or_older_tables_keeps_nobody_waiting() {
     let devices = Devices::new();
@@ -151,8 +151,8 @@ impl Guarded {
     }
 }
 
-/// Hot-unplug under vCPUs, with and without handles: no vCPU is inside a device that is quiescent, and
-/// in the end each was dropped once.
+/// Hot-unplug while vCPUs run, with and without handles: no vCPU is inside a quiescent device, and each device is
+/// dropped once.
 #[test]
 fn nobody_is_inside_a_quiescent_device() {
     let devices = Devices::new();
@@ -171,7 +171,7 @@ fn nobody_is_inside_a_quiescent_device() {
             thread::yield_now();
             let removed = devices.remove(id).unwrap();
             match n % 3 {
-                // No thread waits for it.
+                // No thread waits for this one.
                 0 => drop(removed),
                 1 => {
                     let device = removed.wait_timeout(LONG).expect("the vCPUs leave");

@@ -1,4 +1,4 @@
-//! The front end for rust-vmm's devices, also beside `vm-device`'s own `IoManager`.
+//! The front end for rust-vmm's devices, also compared with `vm-device`'s own `IoManager`.
 
 use std::{
     error::Error,
@@ -28,7 +28,7 @@ enum Call {
     Write(u64, u64, Vec<u8>),
 }
 
-/// A device that keeps what it was called with, and reads as its number in each byte.
+/// A device that records the arguments of its calls. Each byte reads as its number.
 #[derive(Debug)]
 struct Recorder {
     number: u8,
@@ -87,7 +87,7 @@ fn span(first: u64, last: u64) -> Span {
     Span::new(first, last).unwrap()
 }
 
-/// Makes the same access by `&self`, and twice by a handle: cold, and remembered.
+/// Makes the same access by `&self`, and twice by a handle: without and with a hint.
 macro_rules! each_way {
     ($io:expr, $vcpu:expr, $access:ident($($arg:expr),+)) => {{
         let results = [$io.$access($($arg),+), $vcpu.$access($($arg),+), $vcpu.$access($($arg),+)];
@@ -164,7 +164,7 @@ fn an_access_that_is_not_made_says_why_and_leaves_the_buffer() {
         assert!(data.iter().all(|byte| *byte == 0xa5));
     }
     assert_eq!(calls(&device), []);
-    // The last bytes of either bus are ordinary.
+    // The last bytes of each bus are no special case.
     let mut last = [0];
     each_way!(io, vcpu, mmio_read(MmioAddress(u64::MAX), &mut last)).unwrap();
     each_way!(io, vcpu, pio_read(PioAddress(0xffff), &mut last)).unwrap();
@@ -262,7 +262,7 @@ fn a_device_on_both_buses_is_deregistered_from_both() {
     assert!(io.deregister_pio(PioAddress(0x10)).unwrap().is_none());
 }
 
-/// A device is not removed for an address that it has left: once it has moved back, it is there.
+/// A device is not removed by an address that it has left: after it has moved back, it is there.
 #[test]
 fn a_device_that_moves_is_deregistered_where_it_is() {
     let (here, there) = (span(0, 0xf), span(0x10, 0x1f));
@@ -275,7 +275,7 @@ fn a_device_that_moves_is_deregistered_where_it_is() {
                 start.wait();
                 while io.move_to::<Mmio>(id, here, there).is_ok() {
                     let back = io.move_to::<Mmio>(id, there, here);
-                    back.expect("it is not deregistered where it is");
+                    back.expect("not deregistered at `there`");
                 }
             });
             start.wait();
@@ -288,7 +288,7 @@ fn a_device_that_moves_is_deregistered_where_it_is() {
 struct Numbers(u64);
 
 impl Numbers {
-    /// The next one, below `n`. (Knuth's MMIX generator: its high bits are the better ones.)
+    /// The next number, below `n`. (Knuth's MMIX generator: its high bits are the better ones.)
     fn below(&mut self, n: u64) -> u64 {
         self.0 = self
             .0
@@ -298,7 +298,7 @@ impl Numbers {
     }
 }
 
-/// The same devices come and go, and the same accesses are made, as with `vm-device`'s own manager.
+/// The same operations and accesses have the same results as with `vm-device`'s own manager.
 #[test]
 fn does_as_the_manager_of_vm_device_does() {
     let mut numbers = Numbers(1);
@@ -308,7 +308,7 @@ fn does_as_the_manager_of_vm_device_does() {
         let mut vcpu = ours.vcpu();
         for number in 0..100 {
             let (addr, size) = (numbers.below(0x100), 1 + numbers.below(0x20));
-            // At the ends of the buses as often as not.
+            // Half of them at the top end of the bus.
             let addr = addr.wrapping_sub(0x80);
             let (at, port) = (MmioAddress(addr), PioAddress(addr as u16));
             match numbers.below(8) {

@@ -1,4 +1,4 @@
-//! A vCPU's own handle: it finds the same devices as the registry, and is rarely behind it.
+//! A vCPU's own handle: it finds the same devices as the registry.
 
 mod common;
 
@@ -49,7 +49,7 @@ fn an_address_is_remembered_for_its_bus_only() {
     assert_eq!(vcpu.counters::<SysReg>().misses, 3);
 }
 
-/// Two devices in the same run of addresses, which take turns in what is remembered.
+/// Two devices in the same block of addresses, each of which becomes the hint.
 #[test]
 fn neighbours_in_one_grain_are_told_apart() {
     let devices = Devices::new();
@@ -93,7 +93,7 @@ fn every_access_is_counted_once() {
     let counters = vcpu.counters::<Port>();
     assert_eq!(counters.hits + counters.searches, answered);
     assert_eq!(counters.misses, 1_000 - answered);
-    // The first, one after each of ten parks, one after each change but the last.
+    // The first access, one after each of ten parks, one after each change except the last.
     assert_eq!(counters.refreshes, 1 + 10 + 9);
     assert!(counters.hits > 0);
 }
@@ -136,7 +136,7 @@ fn holds_what_was_removed_until_it_looks_again() {
     assert!(removed.is_quiescent());
 }
 
-/// A handler that changes the registry, called by way of a handle.
+/// A handler that changes the registry, called through a handle.
 #[test]
 fn a_handle_sees_what_its_own_access_has_changed() {
     let devices = Arc::new(Devices::new());
@@ -157,7 +157,7 @@ fn a_handle_sees_what_its_own_access_has_changed() {
     );
 }
 
-/// After each of many changes, by single steps, a handle finds all that the registry finds.
+/// After each of many changes a handle finds the same devices as the registry.
 #[test]
 fn a_handle_finds_what_the_registry_finds() {
     let devices = Arc::new(Devices::new());
@@ -196,7 +196,7 @@ fn a_handle_finds_what_the_registry_finds() {
 fn a_handle_knows_of_the_changes_that_it_was_told_of() {
     let devices = Arc::new(Devices::new());
     let id = devices.add::<Port>(reads_as(1), span(0, 0)).unwrap();
-    // The device has been moved at least so often, to the port of that number.
+    // The number of completed moves: each move `n` goes to port `n`.
     let moves = AtomicU64::new(0);
     let mut vcpu = Vcpu::new(devices.clone());
     let watch = || {
@@ -208,7 +208,7 @@ fn a_handle_knows_of_the_changes_that_it_was_told_of() {
             // The next move may be made before the vCPU learns of it.
             Err(_) => assert!(
                 now > told || read(&devices, told).is_err(),
-                "the device is missed where it was moved to"
+                "the device is missed at its new place"
             ),
         }
         if let Some(before) = told.checked_sub(1) {
@@ -229,7 +229,7 @@ fn a_handle_knows_of_the_changes_that_it_was_told_of() {
     });
 }
 
-/// A device that a vCPU has seen by the registry, it does not miss by its handle.
+/// A vCPU that has seen a device through the registry does not miss it through its handle.
 #[test]
 fn what_was_seen_by_the_registry_is_not_missed() {
     let devices = Arc::new(Devices::new());
@@ -253,7 +253,7 @@ fn what_was_seen_by_the_registry_is_not_missed() {
     });
 }
 
-/// Handles that go from thread to thread, each beside its registry.
+/// Handles that move from thread to thread, each with its registry.
 #[test]
 fn a_handle_may_change_its_thread() {
     let devices = Arc::new(Devices::new());

@@ -8,8 +8,8 @@ use busmap::{BusId, Device, Direction, Miss, Mmio, Port, Refusal, Vcpu, Withdraw
 
 use self::common::{Devices, Fns, Handler, read, reads_as, rounds, span, while_changing};
 
-/// A registry with a device at each of the ports 0 to 3, which reads as its port; all withdrawn, and
-/// replaced by others that read as ten more.
+/// A registry with a device at each of the ports 0 to 3, which reads as its port. All are
+/// withdrawn, with replacements that read as their port plus ten.
 fn replaced() -> (Devices, Vec<Withdrawn<Fns>>) {
     let mut devices = Devices::new();
     for n in 0..4 {
@@ -79,7 +79,7 @@ fn many_threads_miss_them_at_once() {
     }
 }
 
-/// All devices are seen, or that they are withdrawn; never some of them.
+/// A thread sees either all devices, or that they are withdrawn; never some of them.
 #[test]
 fn a_restoration_is_seen_whole() {
     for _ in 0..rounds(300) {
@@ -98,13 +98,13 @@ fn a_restoration_is_seen_whole() {
     }
 }
 
-/// Withdrawing needs the registry to itself, so every handle was made, or dropped, before.
+/// A withdrawal needs `&mut` of the registry, so no handle exists during it.
 #[test]
 fn handles_hold_the_tables_that_stand_in() {
     let mut devices = Arc::new(Devices::new());
     devices.add::<Port>(reads_as(1), span(0, 0)).unwrap();
     let vcpu = Vcpu::new(devices.clone());
-    assert!(Arc::get_mut(&mut devices).is_none(), "a handle leads there");
+    assert!(Arc::get_mut(&mut devices).is_none(), "a handle holds it");
     drop(vcpu);
     let withdrawn = Arc::get_mut(&mut devices).unwrap().withdraw();
     let mut vcpu = Vcpu::new(devices.clone());

@@ -1,4 +1,5 @@
-//! Prints a table of the times of a 4-byte MMIO read of a device that does nothing, in nanoseconds: all ways in turn, in one run.
+//! Prints a table of the times of a 4-byte MMIO read of a device that does nothing, in nanoseconds. One run measures
+//! all ways alternately.
 
 // The locks of axdevice 0.8.5, which nothing here takes.
 #[path = "../tests/common/mod.rs"]
@@ -22,7 +23,7 @@ use upstream::{Devices, Entry, VcpuDevices};
 const BASE: u64 = 0x1000_0000;
 const STRIDE: u64 = 0x2000;
 const LENGTH: u64 = 0x1000;
-/// Accesses of a batch: short enough that most batches are not interrupted.
+/// The number of accesses in a batch: small enough that most batches are not interrupted.
 const BATCH: usize = 2_048;
 const BATCHES: usize = 400;
 

@@ -1,4 +1,4 @@
-//! One access: which device it is for, and in which context the device handles it.
+//! One access: the lookup of its device, and the context in which the device handles it.
 
 use axdevice_base::{BusKind, Device, DeviceAccess, DeviceError, DeviceResult, GuestMemoryAccess};
 use busmap::{Bus, Direction, Hit, Miss, Mmio, On, Port, SysReg};

@@ -29,7 +29,7 @@ pub struct Ports {
     pub stop: Option<Arc<dyn StopAccessPort>>,
 }
 
-/// A device to be registered, and what it is granted.
+/// A device to be registered, and its grants.
 #[derive(Clone)]
 pub struct Entry {
     device: Arc<dyn Device>,
@@ -48,7 +48,7 @@ impl Entry {
     }
 }
 
-/// A routed grant, and what the device that it leads to is granted.
+/// A routed grant, and the grants of the device that it leads to.
 struct Route {
     grant: RoutedDeviceGrant,
     grants: Arc<Grants>,
@@ -65,7 +65,7 @@ pub struct Devices {
 }
 
 impl Devices {
-    /// No devices; their abilities use these ports.
+    /// An empty set of devices. Their abilities use these ports.
     pub fn new(ports: Ports) -> Self {
         Self {
             ports,
@@ -195,8 +195,8 @@ impl Devices {
     ///
     /// # Errors
     ///
-    /// [`OutOfRange`](axdevice_base::DeviceError::OutOfRange) for a port above 0xffff or a register above 0xffff_ffff,
-    /// and the device's.
+    /// [`OutOfRange`](axdevice_base::DeviceError::OutOfRange) for a port above 0xffff or a register above 0xffff_ffff;
+    /// and the errors of the device.
     #[inline]
     pub fn try_read(&self, access: &DeviceAccess) -> DeviceResult<Option<u64>> {
         access::read(self, &mut BySelf(self), access)
@@ -228,7 +228,7 @@ impl Devices {
     }
 }
 
-/// Why a registration failed, or its batch.
+/// The reason why a registration or its batch failed.
 struct Failure(RegistryError);
 
 impl From<Refusal> for Failure {

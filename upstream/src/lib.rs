@@ -1,5 +1,5 @@
-//! The devices of axdevice 0.8 on [`busmap`]: [`Devices`] does what axdevice 0.8.5's `DeviceRuntime` does for
-//! an access, and registers and removes devices while vCPUs run.
+//! The devices of axdevice 0.8 on [`busmap`]: [`Devices`] handles an access as axdevice 0.8.5's `DeviceRuntime` does,
+//! and registers and removes devices while vCPUs run.
 //!
 //! A [`Device`] is registered unchanged, with several resources on several buses. The other
 //! parts of a `DeviceRuntime`, such as services, pollers and interrupt controllers, are not on the path of an access and stay there.
@@ -27,7 +27,7 @@ pub use crate::{
     vcpu::VcpuDevices,
 };
 
-/// How [`busmap`] calls the devices: one object on every bus, and its grants beside it.
+/// The handlers of [`busmap`]: the same object on every bus, with its grants as the tag.
 #[derive(Debug)]
 pub enum Handled {}
 

@@ -14,7 +14,7 @@ pub(crate) type Addresses = (BusId, Span);
 ///
 /// # Errors
 ///
-/// There are none, or some beyond the end of the bus.
+/// The range is empty, or runs past the end of the bus.
 pub(crate) fn addresses(resource: &Resource) -> Result<Option<Addresses>, InvalidResourceReason> {
     let (bus, first, length, last_of_bus) = match *resource {
         // `DeviceRuntime` does not accept the last address: the end of the range overflows there.
@@ -35,7 +35,7 @@ pub(crate) fn addresses(resource: &Resource) -> Result<Option<Addresses>, Invali
     Ok(Some((bus, span)))
 }
 
-/// The resource with these addresses, which a resource gave.
+/// Converts addresses back to a resource.
 fn resource((bus, span): Addresses) -> Resource {
     let (first, length) = (span.first(), span.last() - span.first() + 1);
     match bus {
@@ -67,7 +67,7 @@ impl Claims {
     ///
     /// # Errors
     ///
-    /// That of the first resource that has one.
+    /// The error of the first resource that has one.
     pub(crate) fn add(
         &mut self,
         device: &dyn Device,
@@ -128,7 +128,7 @@ fn check_line(line: &Resource, earlier: &[Resource]) -> Result<(), InvalidResour
     }
 }
 
-/// The registered device with the lowest addresses of those that own some of these.
+/// Of the registered devices that own some of these addresses, the one with the lowest.
 fn lowest_owner((bus, span): Addresses, view: View<'_, Handled>) -> Option<(Addresses, DeviceId)> {
     macro_rules! lowest {
         ($bus:ty) => {

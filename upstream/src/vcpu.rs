@@ -10,18 +10,19 @@ use crate::{
     access::{self, Lookup},
 };
 
-/// A vCPU's own handle of the devices: in place of the lock and the clone of an `Arc` that axvm 0.8.5 takes in every exit.
+/// A vCPU's own handle of the devices. It replaces the lock and the clone of an `Arc` that axvm 0.8.5 takes in every
+/// exit.
 ///
-/// `V` leads to the devices, always the same: a reference, or an `Arc`.
+/// `V` always dereferences to the same devices: a reference, or an `Arc`.
 ///
-/// The handle holds the tables of its last access, and with them removed devices: a vCPU that leaves its run loop
-/// [parks](Self::park) its handle, and one that waits for long too.
+/// The handle holds the tables of its last access, and with them removed devices. A vCPU that leaves its run loop, or
+/// waits for long, [parks](Self::park) its handle.
 pub struct VcpuDevices<V: Deref<Target = Devices> + Clone> {
     vcpu: Vcpu<Core<V>>,
     devices: V,
 }
 
-/// Leads to the registry.
+/// Dereferences to the registry.
 struct Core<V>(V);
 
 impl<V: Deref<Target = Devices>> Deref for Core<V> {

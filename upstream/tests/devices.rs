@@ -26,7 +26,7 @@ use axdevice_base::{
 };
 use upstream::{Devices, Entry, Grants, Ports, VcpuDevices};
 
-/// The sole device of a bundle, whose devices 0.8.5 gives to a `DeviceRuntime` only.
+/// The only device of a bundle. 0.8.5 gives a bundle's devices to a `DeviceRuntime` only.
 struct Sole(DeviceRuntime);
 
 impl Sole {
@@ -195,7 +195,7 @@ fn fw_cfg_has_dma_if_it_is_granted() {
     assert_eq!(cpus, 0);
 }
 
-/// Accesses all three devices, present or not, and checks each value. Returns how often they answered.
+/// Accesses all three devices, present or not, and checks each value. Returns the number of answers.
 fn vcpu(devices: &Devices, stop: &AtomicBool, number: u8) -> usize {
     let mut vcpu = VcpuDevices::new(devices);
     let mut answered = 0;
@@ -212,7 +212,7 @@ fn vcpu(devices: &Devices, stop: &AtomicBool, number: u8) -> usize {
         vcpu.try_write(&data, b'x'.into(), None).unwrap();
         let baud = access(BusKind::Mmio, PL011 + 0x28, Dword);
         if vcpu.try_write(&baud, 0x15, None).unwrap() {
-            // By `&self`: the device may be gone, or be another one, whose register is zero.
+            // By `&self`: the device may be removed, or replaced by another one, whose register is zero.
             let read = devices.try_read(&baud).unwrap();
             assert!(matches!(read, None | Some(0 | 0x15)), "{read:?}");
             answered += 1;
@@ -221,7 +221,7 @@ fn vcpu(devices: &Devices, stop: &AtomicBool, number: u8) -> usize {
             (Ok(true), 0, 3) => answered += 1,
             (Ok(false), _, 0) => {}
             other => {
-                // Two vCPUs have written the one latch of the descriptor's address.
+                // Two vCPUs have written the same latch of the descriptor's address.
                 assert!(matches!(other, (Ok(true), _, 0 | 3)), "{other:?}");
             }
         }
@@ -278,11 +278,11 @@ fn real_devices_are_added_and_removed_under_load() {
     });
     assert!(sent.0.load(Ordering::Relaxed) > 0);
     assert_eq!(devices.device_count(), 0);
-    // Each of the devices held it.
+    // Each device held a count, and has dropped it.
     assert_eq!(Arc::strong_count(&sent), 1);
 }
 
-/// Records what its context allows.
+/// A device that reports the abilities of its context.
 #[derive(Default)]
 struct Asks {
     dma: DmaGrant,
@@ -327,7 +327,7 @@ impl Device for Asks {
         Ok(u64::from(context.device_id().as_u32()) << 8 | vcpu)
     }
 
-    /// The bits of the abilities that it has; with a route, of those of the target.
+    /// Computes the bits of the abilities that it has; with a route, the bits of the target's abilities.
     fn write(&self, _: &DeviceAccess, value: u64, context: &mut dyn DeviceContext) -> DeviceResult {
         let allowed = |asked: [DeviceResult; 4]| {
             let bits = asked

@@ -161,7 +161,7 @@ fn random_pair(rng: &mut StdRng, number: u64) -> Pair {
     Pair { probe, grants }
 }
 
-/// An access anywhere, or to what a device owns, or a little beyond.
+/// An access at any address, or at addresses that a device owns, or a little beyond.
 fn random_access(rng: &mut StdRng, registered: &[(DeviceId, Pair)]) -> DeviceAccess {
     let owned = registered.choose(rng).filter(|_| rng.random_bool(0.7));
     let resource = owned.and_then(|(_, pair)| pair.probe.resources.choose(rng));
@@ -184,10 +184,10 @@ fn random_access(rng: &mut StdRng, registered: &[(DeviceId, Pair)]) -> DeviceAcc
 struct Both<'d> {
     devices: &'d Devices,
     vcpu: VcpuDevices<&'d Devices>,
-    /// Those that are registered, in order: an id of the oracle's is a position.
+    /// The registered devices, in order: an id of the oracle is a position in this list.
     registered: Vec<(DeviceId, Pair)>,
     oracle: DeviceRuntime,
-    /// The bundle that was tried last.
+    /// The last bundle that was tried.
     tried: Vec<Pair>,
 }
 
@@ -240,7 +240,7 @@ impl Both<'_> {
         }
     }
 
-    /// Our error, with the oracle's id.
+    /// Our error, with the id of the oracle.
     fn as_theirs(&self, error: RegistryError, bundled: usize) -> RegistryError {
         let RegistryError::AddressConflict {
             resource,
@@ -256,7 +256,7 @@ impl Both<'_> {
             .iter()
             .position(position)
             .unwrap_or_else(|| {
-                // A device of the bundle: the ids of one are consecutive, and its first device has no conflict.
+                // A device of the bundle: the ids of a bundle are consecutive, and its first device has no conflict.
                 let first = self.probe_of(&existing);
                 assert!(first < bundled);
                 self.registered.len() + first
@@ -268,13 +268,13 @@ impl Both<'_> {
         }
     }
 
-    /// The position in the bundle that was tried last of the device with a resource.
+    /// The position of the device with this resource in the last bundle that was tried.
     fn probe_of(&self, existing: &Resource) -> usize {
         let has = |pair: &Pair| pair.probe.resources.contains(existing);
         self.tried.iter().position(has).expect("in the bundle")
     }
 
-    /// Removes a device; the oracle is built again without it.
+    /// Removes a device. The oracle is built again without it.
     fn remove(&mut self, at: usize) {
         let (id, _) = self.registered.remove(at);
         let removed = self.devices.unregister(id).unwrap().expect("registered");

@@ -17,9 +17,10 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AccessError {
-    /// It has no bytes.
+    /// The access has no bytes.
     Empty,
-    /// No device owns all of its bytes. One that runs past the last address of the bus is such.
+    /// No device owns all bytes of the access. This includes an access that runs past the last
+    /// address of the bus.
     Miss(Miss),
 }
 
@@ -64,7 +65,8 @@ impl Registry<RustVmm> {
         Ok(self.dispatch(addr.0, beyond, |hit| mmio_write(hit, addr, data))?)
     }
 
-    /// Reads `data.len()` bytes from the ports from `addr` on: see [`mmio_read`](Self::mmio_read).
+    /// Reads `data.len()` bytes from the ports that start at `addr`: see
+    /// [`mmio_read`](Self::mmio_read).
     ///
     /// # Errors
     ///
@@ -75,7 +77,8 @@ impl Registry<RustVmm> {
         Ok(self.dispatch(addr.0.into(), beyond, |hit| pio_read(hit, addr, data))?)
     }
 
-    /// Writes `data.len()` bytes to the ports from `addr` on: see [`mmio_write`](Self::mmio_write).
+    /// Writes `data.len()` bytes to the ports that start at `addr`: see
+    /// [`mmio_write`](Self::mmio_write).
     ///
     /// # Errors
     ///
@@ -89,7 +92,7 @@ impl Registry<RustVmm> {
 
 /// The accesses of an [`IoManager`], by a vCPU's own handle.
 impl<V: Deref<Target = IoManager>> Vcpu<V> {
-    /// As [`IoManager`]'s.
+    /// As the method of [`IoManager`].
     ///
     /// # Errors
     ///
@@ -102,7 +105,7 @@ impl<V: Deref<Target = IoManager>> Vcpu<V> {
         })?)
     }
 
-    /// As [`IoManager`]'s.
+    /// As the method of [`IoManager`].
     ///
     /// # Errors
     ///
@@ -115,7 +118,7 @@ impl<V: Deref<Target = IoManager>> Vcpu<V> {
         })?)
     }
 
-    /// As [`IoManager`]'s.
+    /// As the method of [`IoManager`].
     ///
     /// # Errors
     ///
@@ -130,7 +133,7 @@ impl<V: Deref<Target = IoManager>> Vcpu<V> {
         )
     }
 
-    /// As [`IoManager`]'s.
+    /// As the method of [`IoManager`].
     ///
     /// # Errors
     ///
@@ -146,7 +149,7 @@ impl<V: Deref<Target = IoManager>> Vcpu<V> {
     }
 }
 
-/// How far the last byte of an access is from its first.
+/// The distance from the first byte of an access to its last.
 #[inline]
 fn beyond(data: &[u8]) -> Result<u64, AccessError> {
     let beyond = data.len().checked_sub(1).ok_or(AccessError::Empty)?;
@@ -165,7 +168,7 @@ fn mmio_write(hit: Hit<'_, RustVmm, Mmio>, addr: MmioAddress, data: &[u8]) {
     hit.handler().mmio_write(base, addr - base, data);
 }
 
-/// The first port of a span that an access by a 16-bit address has hit: it is not above that.
+/// The first port of a span that contains a 16-bit address: so it has 16 bits too.
 #[inline]
 fn base(hit: Hit<'_, RustVmm, Port>) -> PioAddress {
     PioAddress(hit.span().first() as u16)

@@ -1,4 +1,4 @@
-//! [`IoManager`]: a registry of rust-vmm's devices, and how they come and go.
+//! [`IoManager`]: a registry of rust-vmm's devices, with methods to register and remove them.
 
 use core::convert::Infallible;
 
@@ -39,7 +39,7 @@ impl Registry<RustVmm> {
     ///
     /// # Errors
     ///
-    /// The device is given back, with the [`Refusal`]: an [overlap](Refusal::Overlap).
+    /// The device, with the [`Refusal`]: an [overlap](Refusal::Overlap).
     pub fn register_mmio(
         &self,
         range: MmioRange,
@@ -63,10 +63,11 @@ impl Registry<RustVmm> {
         self.add::<Port>(device, span(range.base().0.into(), range.last().0.into()))
     }
 
-    /// Removes the device that owns a guest physical address, from both buses, with all its ranges;
-    /// `None` if no device owns it. [`remove`](Self::remove) goes by the id.
+    /// Removes the device that owns a guest physical address, from both buses, with all its ranges.
+    /// Returns `None` if no device owns it. [`remove`](Self::remove) takes the id instead.
     ///
-    /// vCPUs may still be inside the device: what is given says when the last has left.
+    /// vCPUs may still be inside the device: the returned [`Removed`] reports when the last vCPU
+    /// has left.
     ///
     /// # Errors
     ///
@@ -90,7 +91,7 @@ impl Registry<RustVmm> {
             let Ok((id, span)) = owner else {
                 return Ok(None);
             };
-            // It must own the address at the instant at which it is removed.
+            // The device must own the address at the instant of its removal.
             let removed = self.update(|batch| {
                 batch.unmap::<K>(id, span)?;
                 batch.remove(id)
@@ -121,7 +122,7 @@ impl Registry<RustVmm> {
     }
 }
 
-/// A range of `vm-device`'s, which is never empty.
+/// Converts a range of `vm-device`, which is never empty.
 fn span(first: u64, last: u64) -> Span {
     Span::new(first, last).expect("the range is not empty")
 }

@@ -8,15 +8,15 @@
 //!
 //! - Its methods take `&self`. Devices are registered and removed at any time, from any thread, while
 //!   vCPUs access others, also from inside a device.
-//! - What is registered has a [`DeviceId`](crate::DeviceId), by which the methods of
-//!   [`Registry`](crate::Registry) move it, or give it more ranges.
+//! - A registered device has a [`DeviceId`](crate::DeviceId), with which the methods of [`Registry`](crate::Registry)
+//!   move it or map more ranges to it.
 //! - A removal returns a [`Removed`](crate::Removed), which reports when the last vCPU has left the
 //!   device.
 //! - A vCPU may have a handle of its own, a [`Vcpu`](crate::Vcpu), with the same four accesses.
-//! - What was refused names the device in its way, and an access that was not made says why.
+//! - A refusal names the conflicting device, and the error of an access gives the reason.
 //!
-//! An access is of any number of bytes, and is passed on whole: whether a device takes it is the
-//! device's responsibility. A read that is not made leaves the buffer as it was.
+//! An access may have any number of bytes, and is forwarded whole: the device decides whether it accepts the length. A
+//! read that fails leaves the buffer unchanged.
 //!
 //! # Examples
 //!

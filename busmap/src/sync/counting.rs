@@ -1,4 +1,4 @@
-//! Atomics that count what a thread does with them, but for loads: for unit tests.
+//! Atomics that count a thread's operations on them, except loads: for unit tests.
 
 use core::{
     cell::Cell,
@@ -26,7 +26,7 @@ pub(crate) fn fence(order: Ordering) {
     atomic::fence(order);
 }
 
-/// An atomic whose every method is counted that is not its own: all but `load`.
+/// An atomic that counts the calls of all its methods except `load`.
 #[derive(Debug)]
 pub(crate) struct Counting<A>(A);
 

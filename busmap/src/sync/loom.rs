@@ -8,12 +8,12 @@ use std::{boxed::Box, cell::RefCell};
 pub(crate) use loom::sync::atomic::AtomicBool;
 pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
 
-/// See the other one.
+/// See `native.rs`.
 pub(crate) const fn reader_seq_cst(otherwise: Ordering) -> Ordering {
     otherwise
 }
 
-/// See the other one.
+/// See `native.rs`.
 pub(crate) fn reader_fence() {
     fence(Ordering::SeqCst);
 }
@@ -25,7 +25,7 @@ loom::thread_local! {
     static INTERRUPT: RefCell<Option<Interrupt>> = RefCell::new(None);
 }
 
-/// A point at which an interrupt can come. Runs the handler if this is its step.
+/// A point at which an interrupt can occur. Runs the handler if this is its step.
 pub(crate) fn step() {
     let due = INTERRUPT.with(|interrupt| {
         let mut interrupt = interrupt.borrow_mut();
@@ -42,7 +42,7 @@ pub(crate) fn step() {
     }
 }
 
-/// Forgets an interrupt that has not come.
+/// Cancels an interrupt that has not occurred.
 #[cfg(test)]
 pub(crate) fn interrupt_never() {
     drop(INTERRUPT.with(|interrupt| interrupt.borrow_mut().take()));
@@ -54,7 +54,7 @@ pub(crate) fn interrupt_after(skipped: usize, handler: impl FnOnce() + 'static) 
     INTERRUPT.with(|interrupt| *interrupt.borrow_mut() = Some((skipped, Box::new(handler))));
 }
 
-/// See the other ones.
+/// See `sleeping.rs`.
 #[derive(Debug)]
 pub(crate) struct Monitor<T> {
     value: loom::sync::Mutex<T>,
@@ -90,7 +90,7 @@ loom::thread_local! {
     static HERE: Box<u64> = Box::new(0);
 }
 
-/// See the other ones.
+/// See `sleeping.rs`.
 pub(crate) fn running_context(
     _told: impl FnOnce() -> Option<NonZero<usize>>,
 ) -> Option<NonZero<usize>> {

@@ -1,21 +1,20 @@
 //! The synchronisation primitives that the crate uses: core's, or [loom](https://docs.rs/loom)'s
 //! under `cfg(loom)`. No other folder names them: `clippy.toml` disallows it.
 //!
-//! The types are aliases, not re-exports, which the lint would take for what they stand for wherever
-//! they are used.
+//! The types are aliases: the lint would reject every use of a re-export.
 #![cfg_attr(
     not(test),
     expect(clippy::disallowed_types, reason = "this is where they are named")
 )]
 
-/// The counter of devices. Its type is part of the API, and so never loom's.
+/// The `Arc` of devices. Its type is part of the API, so it is never loom's.
 pub(crate) type Arc<T> = alloc::sync::Arc<T>;
 /// See [`Arc`].
 pub(crate) type Weak<T> = alloc::sync::Weak<T>;
 
-/// Gives numbers that no other call of the program gets.
+/// Returns a different number for every call in the program.
 ///
-/// `core`'s in a model too, which has no use for its order.
+/// It uses `core`'s atomic in a model too, where its order does not matter.
 #[derive(Debug)]
 pub(crate) struct Unique(core::sync::atomic::AtomicU64);
 
@@ -24,7 +23,7 @@ pub(crate) static UNIQUE: Unique = Unique(core::sync::atomic::AtomicU64::new(1))
 
 impl Unique {
     /// `Relaxed`: a number is only compared, and the read-modify-write alone makes it unique. The
-    /// counter does not come round.
+    /// counter does not wrap.
     pub(crate) fn next(&self) -> u64 {
         self.0.fetch_add(1, core::sync::atomic::Ordering::Relaxed)
     }
@@ -53,9 +52,9 @@ pub(crate) use self::sleeping::*;
 #[cfg(all(target_os = "none", not(loom)))]
 pub(crate) use self::spinning::*;
 
-/// Whether the crate is to be this mutant of itself, which a model must notice: `.ci/mutants.sh`.
-/// There is none but under `cfg(loom)` and `cfg(mutants)`, where `BUSMAP_MUTANT` in the environment
-/// names one.
+/// Whether the crate runs as this mutant, which a model must detect: `.ci/mutants.sh`. Mutants
+/// exist only under `cfg(loom)` and `cfg(mutants)`: the environment variable `BUSMAP_MUTANT` names
+/// one.
 #[cfg(not(any(loom, mutants)))]
 #[inline(always)]
 pub(crate) const fn mutant(_name: &str) -> bool {

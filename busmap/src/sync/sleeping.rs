@@ -3,7 +3,7 @@
 use core::num::NonZero;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// A value that one thread at a time looks at, and whose changes threads wait for.
+/// A value that one thread at a time accesses. Threads can wait for its changes.
 #[derive(Debug)]
 pub(crate) struct Monitor<T> {
     value: Mutex<T>,
@@ -18,14 +18,14 @@ impl<T> Monitor<T> {
         }
     }
 
-    /// Changes the value, and wakes those that wait.
+    /// Changes the value, and wakes the waiting threads.
     pub(crate) fn change<R>(&self, change: impl FnOnce(&mut T) -> R) -> R {
         let changed = change(&mut self.lock());
         self.changed.notify_all();
         changed
     }
 
-    /// Calls `take` with the value, now and after each change, until it gives something.
+    /// Calls `take` with the value, now and after each change, until it returns `Some`.
     pub(crate) fn wait_for<R>(&self, mut take: impl FnMut(&mut T) -> Option<R>) -> R {
         let mut value = self.lock();
         loop {

@@ -41,7 +41,7 @@ pub(crate) fn read(devices: &Devices, port: u64) -> Result<u64, Miss> {
     devices.dispatch::<Port, _>(port, 0, |hit| hit.handler()(port - hit.span().first()))
 }
 
-/// The number of rounds to make of `n`: few where every step is slow.
+/// The number of rounds to run instead of `n`: fewer if every step is slow.
 pub(crate) const fn rounds(n: u64) -> u64 {
     match option_env!("BUSMAP_FEW_ROUNDS") {
         _ if cfg!(miri) => n.div_ceil(1_000),
@@ -53,7 +53,7 @@ pub(crate) const fn rounds(n: u64) -> u64 {
 /// Calls `watch` on another thread, at least once and until `change` has returned.
 pub(crate) fn while_changing(mut watch: impl FnMut() + Send, change: impl FnOnce()) {
     let (started, done) = (AtomicBool::new(false), AtomicBool::new(false));
-    /// Sets it also when the change panics, or the watcher would never end.
+    /// Sets the flag even if the change panics: otherwise the watcher would never end.
     struct Sets<'f>(&'f AtomicBool);
     impl Drop for Sets<'_> {
         fn drop(&mut self) {
