@@ -1,10 +1,10 @@
-//! [`Miss`]: why no device answers an access.
+//! [`Miss`]: the reason why no device answers an access.
 
 use core::fmt;
 
 use crate::{span::Span, table::Row};
 
-/// Why no device answers an access. The caller knows its bus and address.
+/// The reason why no device answers an access. The caller knows its bus and address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Miss {

@@ -13,15 +13,15 @@
 //! | load: guess `current` | Relaxed | | only a guess, which the second look confirms |
 //! | load: claim a slot | SeqCst; under loom Acquire | `slot-claim` | with the second look: the fence of *reclaim*. One of the two sides sees the other's write. Acquires what earlier owners released in *clear*, for the next one to release |
 //! | load: fence | none; under loom SeqCst | `load-fence` | the same: see `reader_seq_cst` in `src/sync/native.rs` |
-//! | load: second look at `current` | SeqCst; under loom Acquire | `load-confirm`, `load-unconfirmed` | the same, and the publication: what the snapshot holds |
+//! | load: second look at `current` | SeqCst; under loom Acquire | `load-confirm`, `load-unconfirmed` | the same, and the publication: the content of the snapshot |
 //! | load, drop of a guard: clear the slot | Release | `slot-clear` | *reclaim: look at the slots*: the reads come before, and the count of an owned load |
 //! | counted load: enter | Relaxed | | its order with the look at `current` is the fence's |
 //! | counted load: fence | SeqCst | `gate-fence` | the fence of *reclaim* |
 //! | counted load: `current` | Acquire | `load-counted` | the publication |
 //! | counted load: leave | Release | `gate-leave` | the look at the gate: the count comes before it |
 //! | publish: exchange `current` | Release, Relaxed | `publish-release` | loads |
-//! | replace: swap `current` | AcqRel | `replace-release`, `replace-acquire` | loads, and the publication of what is replaced |
-//! | owned load: count before the guard goes | | `hold-late` | the reference is counted while the guard protects it |
+//! | replace: swap `current` | AcqRel | `replace-release`, `replace-acquire` | loads, and the publication of the replaced snapshot |
+//! | owned load: count before the guard is dropped | | `hold-late` | the reference is counted while the guard protects it |
 //! | reclaim: fence | SeqCst | `reclaim-fence`, `reclaim-fence-late` | the claims and second looks of loads, the fences of counted loads. Between the taking of the entries and the looks at the gate and the slots |
 //! | reclaim: look at the gate | Acquire | `gate-look`, `reclaim-looks-first`, `reclaim-ungated`, `reclaim-half-gated` | the leaving of counted loads |
 //! | reclaim: look at the slots | Acquire | `slot-noted`, `reclaim-noted`, `reclaim-counts-first` | the clearing of the slot; before the look at the count |
@@ -50,20 +50,20 @@
 //!
 //! | operation | ordering | mutants | pairs with, and why |
 //! |---|---|---|---|
-//! | stack: push | Release, Relaxed | `stack-push` | *take*: what the nodes hold |
+//! | stack: push | Release, Relaxed | `stack-push` | *take*: the content of the nodes |
 //! | stack: take, also by a push onto a stack that is not empty | Acquire | `stack-take` | *push* |
 //! | removed: count of the entries in tables | Relaxed (in `Arc`), Acquire fence | `removed-fence` | the drop of the tables: accesses of vCPUs to the device happen before |
 //! | ids: next | Relaxed | | an id is only compared |
 //!
 //! The cell for hosted targets is arc-swap's. The crate adds only the atomics of the stack and the version.
 //!
-//! # Which tool covers what
+//! # Coverage of each tool
 //!
 //! | | slot cell | arc-swap's cell | registry |
 //! |---|---|---|---|
 //! | loom | every model, exhaustive to the bound beside it | cannot see into it | on the slot cell |
 //! | the models with real threads | yes | | on the chosen cell |
-//! | Miri (`.ci/miri.sh`) | models and tests with threads; Stacked and Tree Borrows, strict provenance | the same, but for strict provenance | models and tests with threads |
+//! | Miri (`.ci/miri.sh`) | models and tests with threads; Stacked and Tree Borrows, strict provenance | the same, except strict provenance | models and tests with threads |
 //! | ThreadSanitizer (`.ci/tsan.sh`) | models, unit tests, test suite | the same | the same |
 //! | the whole test suite | with `--features slot-cell` | by default | both |
 //!

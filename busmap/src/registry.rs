@@ -17,9 +17,9 @@ use crate::{
 
 /// The devices of one guest, on three buses.
 ///
-/// Any number of vCPUs [`dispatch`](Self::dispatch) at once. They take no lock and wait neither for each other nor for
-/// a change. A change copies the tables of all buses, edits the copy and publishes it, so every lookup sees all buses
-/// at one instant.
+/// Any number of vCPUs [`dispatch`](Self::dispatch) at once. They take no lock, and do not wait for each other or for a
+/// change. A change copies the tables of all buses, edits the copy and publishes it, so every lookup sees all buses at
+/// one instant.
 ///
 /// # Handlers
 ///
@@ -351,7 +351,7 @@ mod tests {
         let (id, tag, at, other) = hit(0x1f);
         assert_eq!((id, tag, at), (two, "two", span(0x10, 0x1f)));
         assert_ne!(index, other);
-        // It stays while the device is registered, and others come and go.
+        // The index stays while the device is registered, even if others are added and removed.
         drop(devices.remove(one).unwrap());
         assert_eq!(hit(0x1f).3, other);
         let text = devices.dispatch::<Port, _>(0x10, 0, |hit| format!("{hit:?}"));

@@ -16,7 +16,7 @@ const GAPS: u64 = 128;
 ///
 /// # Invariants
 ///
-/// - *Sorted*: the first `len` entries are in use, by descending count, each with an address of its own.
+/// - *Sorted*: the first `len` entries are in use, by descending count, each with a different address.
 /// - *Whole*: the sum of their counts is the sum of the weights of all entered addresses.
 pub(crate) struct SpaceSaving {
     /// The number of addresses up to the next that is entered, including it.

@@ -99,7 +99,7 @@ impl<F: Handlers> Tables<F> {
         }
     }
 
-    /// Empty tables that stand in for the devices of these, which are withdrawn.
+    /// Empty tables that stand in for these tables, whose devices are withdrawn.
     pub(crate) fn withdrawn(&self, number: u64) -> Self {
         let mappings = self.mappings().collect();
         Self {

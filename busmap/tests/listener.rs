@@ -236,7 +236,7 @@ fn what_changes_no_span_is_not_told() {
         .unwrap();
     drop(devices.remove(bare).unwrap());
     assert_eq!(scribe.told(), []);
-    // Nor is a change that is refused for another reason.
+    // No call for a change that is refused for another reason.
     let overlap = devices.add::<Port>(on_all(2), span(7, 8)).unwrap_err();
     assert!(matches!(overlap.refusal, Refusal::Overlap { .. }));
     let unknown = devices.remove(bare).unwrap_err();

@@ -152,7 +152,7 @@ impl Devices {
         }
     }
 
-    /// Lets every device that presents this grant enter a context of the device that it leads to. Returns whether
+    /// Allows every device that presents this grant to enter a context of the device that it leads to. Returns whether
     /// that device is registered.
     pub fn grant_route(&self, grant: RoutedDeviceGrant) -> bool {
         // The lock is held over the look-up, so that a removal takes place before both or after both.
