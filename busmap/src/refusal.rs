@@ -103,7 +103,7 @@ impl fmt::Display for Refusal {
             Self::NoHandler { id, bus } => write!(f, "device {id} has no handler for bus {bus}"),
             Self::Vetoed(veto) => write!(f, "the registry's listener refuses the change: {veto}"),
             Self::Reentrant => {
-                f.write_str("a change from inside the listener that is told of another change")
+                f.write_str("the listener makes a change while it is called for another")
             }
             Self::Withdrawn => f.write_str("the devices are withdrawn"),
             Self::NoMemory => f.write_str("no memory for the new tables"),
@@ -203,7 +203,7 @@ mod tests {
             ),
             (
                 Refusal::Reentrant,
-                "a change from inside the listener that is told of another change",
+                "the listener makes a change while it is called for another",
             ),
         ] {
             assert_eq!(refusal.to_string(), text);
