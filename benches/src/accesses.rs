@@ -1,4 +1,4 @@
-//! Which addresses a vCPU accesses in turn, made before anything is timed.
+//! The sequence of addresses that a vCPU accesses. It is generated before the timed part.
 
 use busmap::Span;
 use rand::{RngExt, SeedableRng, rngs::SmallRng, seq::SliceRandom};
@@ -6,11 +6,11 @@ use rand_distr::Zipf;
 
 use crate::{bus::Bus, layout::Layout};
 
-/// How many accesses there are before they repeat: too many for a branch predictor to learn, few
-/// enough for the cache next to the core.
+/// The number of accesses before they repeat: too many for a branch predictor to learn, few enough
+/// for the core's own cache.
 const ACCESSES: usize = 1 << 14;
 
-/// How many addresses above a device are near it.
+/// The number of addresses above a device that count as near it.
 const NEAR: u64 = 0x1000;
 
 /// One access of a guest.
@@ -18,7 +18,7 @@ const NEAR: u64 = 0x1000;
 pub struct Access<R: Bus> {
     /// The number of the device there, if there is one.
     pub device: Option<usize>,
-    /// Where.
+    /// The address.
     pub addr: R::Addr,
 }
 
@@ -34,7 +34,7 @@ impl<R: Bus> Access<R> {
     }
 }
 
-/// Where in a span an access of `len` addresses begins: at a multiple of that, if one fits in.
+/// A random address in a span for an access of `len` addresses: a multiple of `len`, if such an access fits.
 fn anywhere(span: Span, len: u64, rng: &mut SmallRng) -> u64 {
     let highest = span.last() - (len - 1);
     let lowest = span.first().next_multiple_of(len);
@@ -44,23 +44,23 @@ fn anywhere(span: Span, len: u64, rng: &mut SmallRng) -> u64 {
     }
 }
 
-/// How accesses spread over devices. Where in a device is always random.
+/// The distribution of accesses over devices. The address within a device is always random.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pattern {
     /// All to the device in the middle.
     Hot,
-    /// To each device equally often; if the layout has a favourite, half of them to that.
+    /// To each device equally often. If the layout has a favourite, half of the accesses go to it.
     Random,
-    /// To the `k`th most popular device `1/k` times as often as to the first, as Zipf's law has it.
+    /// By Zipf's law: to the `k`th most popular device `1/k` times as often as to the most popular one.
     Zipf,
-    /// To what is unused above a device, at most a page from its end, each equally often.
+    /// To unused addresses above a device, at most a page from its end. Each such gap is equally likely.
     NearMiss,
-    /// As far below the lowest device, or above the highest, as at least half of what is unused there.
+    /// To the lower half of the unused addresses below all devices, or the upper half of those above all.
     FarMiss,
 }
 
 impl Pattern {
-    /// All of them.
+    /// All patterns.
     pub const ALL: [Self; 5] = [
         Self::Hot,
         Self::Random,
@@ -80,7 +80,7 @@ impl Pattern {
         }
     }
 
-    /// Whether no device owns what is accessed.
+    /// Whether no device owns the accessed addresses.
     pub const fn is_miss(self) -> bool {
         matches!(self, Self::NearMiss | Self::FarMiss)
     }
@@ -100,7 +100,7 @@ pub fn accesses<R: Bus>(layout: &Layout, pattern: Pattern, n: usize) -> Vec<Acce
             }),
         },
         Pattern::Zipf => {
-            // Which devices are popular has nothing to do with where they lie.
+            // The popularity of a device does not depend on its address.
             let mut devices: Vec<_> = (0..n).collect();
             devices.shuffle(&mut rng);
             let ranks = Zipf::new(n as f64, 1.0).expect("there are devices");
@@ -151,7 +151,7 @@ fn gaps<R: Bus>(spans: &[Span]) -> Vec<Span> {
         .collect()
 }
 
-/// The lower half of what is unused below all devices, and the upper half of what is above.
+/// The lower half of the unused addresses below all devices, and the upper half of those above all.
 fn far<R: Bus>(spans: &[Span]) -> [Span; 2] {
     let lowest = spans.iter().map(|span| span.first()).min();
     let highest = spans.iter().map(|span| span.last()).max();
@@ -218,7 +218,7 @@ mod tests {
         assert_eq!(begins(5, 5), [5, 6]);
     }
 
-    /// The device that an access is for owns its address, or none does.
+    /// Checks that the device of an access owns its address. If the access has no device, no device owns it.
     fn check<R: Bus>(layout: &Layout, pattern: Pattern, n: usize) {
         let ranges: Vec<_> = layout.spans(n).into_iter().map(R::range).collect();
         for access in accesses::<R>(layout, pattern, n).into_iter().take(200) {

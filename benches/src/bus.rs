@@ -19,21 +19,22 @@ use crate::layout::{Layout, mmio, port, sys_reg};
 pub trait Bus: DeviceAddrRange<Addr: Send + Sync> + Copy + Debug + Send + Sync + 'static {
     /// The bus's name.
     const NAME: &'static str;
-    /// How wide all accesses are.
+    /// The width of all accesses.
     const WIDTH: AccessWidth;
-    /// How many addresses that is.
+    /// The number of addresses of an access.
     const ACCESS: u64;
     /// The highest address that is accessed.
     const LAST: u64;
     /// The value of a read where there is no device.
     const FLOATING: usize;
-    /// How many different values devices read as.
+    /// The number of different values that devices return.
     const VALUES: usize;
 
-    /// Where devices may lie. `seed` chooses those that lie at random.
+    /// The layouts on this bus. `seed` is the seed of the random ones.
     fn layouts(seed: u64) -> Vec<Layout>;
 
-    /// The layout where layouts are not compared. Its first devices stay where they are, however many there are.
+    /// The layout of the measurements that do not compare layouts. The address of a device in it does not depend on
+    /// the number of devices.
     fn plain() -> Layout {
         Self::layouts(0)[0]
     }
@@ -52,7 +53,7 @@ pub trait Bus: DeviceAddrRange<Addr: Send + Sync> + Copy + Debug + Send + Sync +
     /// If the bus does not have them.
     fn range(span: Span) -> Self;
 
-    /// The value of a device, by its number.
+    /// The value that the device with this number returns.
     fn value(device: usize) -> usize {
         1 + device % Self::VALUES
     }
@@ -73,7 +74,7 @@ pub trait Bus: DeviceAddrRange<Addr: Send + Sync> + Copy + Debug + Send + Sync +
     fn read_published(devices: &Published, addr: Self::Addr) -> AxResult<usize>;
 }
 
-/// Implements what is the same for all buses but for the names.
+/// Implements the methods that differ between buses only in the names of the functions that they call.
 macro_rules! calls {
     ($add:ident, $read:ident) => {
         fn add(devices: &SharedVmDevices, device: Nothing<Self>) {
@@ -174,8 +175,8 @@ impl Bus for PortRange {
     calls!(add_port_dev, handle_port_read);
 }
 
-/// A device that does nothing: what remains is the cost of getting there. It reads as its
-/// [value](Bus::value), from its own memory, as the least of real devices would.
+/// A device that does nothing, so an access costs little more than the dispatch. A read returns the
+/// device's [value](Bus::value) from its own memory, as even the simplest real device does.
 #[derive(Debug)]
 pub struct Nothing<R> {
     range: R,
@@ -223,7 +224,7 @@ mod tests {
     use super::*;
     use crate::layout::{SEED, seed};
 
-    /// The devices lie on the bus, apart from each other, and an access fits into each.
+    /// Checks that the devices are on the bus and do not overlap, and that an access fits into each.
     fn check<R: Bus>(layout: &Layout, n: usize) {
         let mut spans = layout.spans(n);
         assert_eq!(spans, layout.spans(n), "{layout:?}");

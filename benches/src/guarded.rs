@@ -1,5 +1,5 @@
-//! Registers of interrupt controllers, with and without their guards: the registry calls the same
-//! filters as on the architectures that have the devices, around a device that does nothing.
+//! Registers of interrupt controllers, with and without their guards. The registry calls the same
+//! filters as on the controllers' architectures, in front of a device that does nothing.
 
 use std::{
     hint::black_box,
@@ -49,8 +49,8 @@ impl BaseDeviceOps<GuestPhysAddrRange> for Nothing {
     }
 }
 
-/// A PLIC that does nothing but take its lock as often as the real one, which is once to say what is
-/// active, and three times to complete it.
+/// A PLIC that only acquires its lock, as often as the real one does: once in `is_active`, and three
+/// times for a completion.
 #[derive(Default)]
 struct Locks(AtomicBool);
 
@@ -91,7 +91,7 @@ impl Plic for Locks {
 
 type Handler = Arc<dyn BaseDeviceOps<GuestPhysAddrRange> + Send + Sync>;
 
-/// A register, as it is reached with and without its guard.
+/// A register, in a registry with its guard and in one without.
 #[derive(Debug)]
 pub struct Register {
     /// Its name.
@@ -100,7 +100,7 @@ pub struct Register {
     pub addr: GuestPhysAddr,
     /// The registry without the guard.
     pub bare: SharedVmDevices,
-    /// The registry with it.
+    /// The registry with the guard.
     pub guarded: SharedVmDevices,
 }
 
@@ -157,16 +157,16 @@ pub fn at(offset: usize) -> GuestPhysAddr {
     GuestPhysAddr::from_usize(BASE + offset)
 }
 
-/// A distributor in a registry that does not say itself that vCPUs may share it.
+/// A distributor in a registry that is not `Sync` by itself.
 #[derive(Debug)]
 pub struct Embedded(AxVmDevices);
 
-// SAFETY: the registry's only device is a `Nothing` behind its guard, which are both `Sync`; it is
-// reached through `handle_*` alone, and cannot be taken apart.
+// SAFETY: the registry's only device is a `Nothing` behind its guard, and both are `Sync`. This type calls
+// only `handle_*` of the registry, and gives out neither the registry nor the device.
 unsafe impl Sync for Embedded {}
 
 impl Embedded {
-    /// One of its own.
+    /// A new distributor in a new registry.
     pub fn new() -> Self {
         Self(distributor::<Unbound>())
     }

@@ -5,8 +5,8 @@ use std::time::Instant;
 /// Accesses in a batch: few enough that most batches are not interrupted.
 const BATCH: u32 = 500;
 
-/// The nanoseconds of an access of each of `N` kinds; `access` makes one of the kind with a number. The kinds take
-/// turns for `batches` batches, and the best batch of each counts, since nothing has disturbed it.
+/// The nanoseconds of one access of each of `N` kinds. `access(i)` makes one access of kind `i`. The kinds alternate
+/// for `batches` batches, and the best batch of each kind counts, because nothing has disturbed it.
 pub fn in_turn<const N: usize>(batches: u32, access: impl Fn(usize)) -> [f64; N] {
     let batch = |i| {
         let start = Instant::now();

@@ -1,4 +1,4 @@
-//! [`Layout`]: where the devices of a bus lie.
+//! [`Layout`]: the addresses of the devices of a bus.
 
 pub(crate) mod cursor;
 pub(crate) mod mmio;
@@ -41,7 +41,7 @@ impl Layout {
         }
     }
 
-    /// Devices at random, which a seed chooses.
+    /// Random ranges, which depend on `seed`.
     pub(crate) const fn random(place: Place, seed: u64) -> Self {
         Self {
             seed,
@@ -49,7 +49,7 @@ impl Layout {
         }
     }
 
-    /// The same, whose device in the middle takes half of the random accesses.
+    /// The same layout, except that the device in the middle gets half of the random accesses.
     pub(crate) const fn with_favourite(self) -> Self {
         Self {
             middle_takes_half: true,
@@ -62,21 +62,21 @@ impl Layout {
         (self.place)(n, &mut SmallRng::seed_from_u64(self.seed))
     }
 
-    /// The one of `n` devices that takes half of the random accesses, if one does.
+    /// The number of the device, of `n`, that gets half of the random accesses, if there is one.
     pub(crate) fn favourite(&self, n: usize) -> Option<usize> {
         self.middle_takes_half.then_some(n / 2)
     }
 }
 
-/// The seed of the random ranges: what the environment variable [`SEED`] gives, or another in each run.
+/// The seed of the random ranges: the value of the environment variable [`SEED`], or another one in each run.
 ///
 /// # Panics
 ///
-/// If the variable is no number.
+/// If the variable is not a number.
 pub fn seed() -> u64 {
     match env::var(SEED) {
         Ok(seed) => seed.parse().expect("LAYOUT_SEED is a number"),
-        // Few digits are typed sooner.
+        // Few digits, because a user may type them.
         Err(_) => RandomState::new().hash_one(()) % 1_000_000,
     }
 }

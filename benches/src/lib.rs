@@ -1,5 +1,4 @@
-//! What the benches share: the devices, where they lie, and the accesses to them, the registries that are compared,
-//! and the scenarios.
+//! The code that the benches share: devices, layouts, accesses, the registries that are compared, and scenarios.
 
 mod accesses;
 mod bus;
@@ -40,9 +39,9 @@ use crate::{
     },
 };
 
-/// Something that is done to one registry after the other.
+/// An action that is repeated for each of several registries.
 pub trait Visitor<R: Bus> {
-    /// Does it.
+    /// Does it for one registry.
     fn visit<T: Registry<R>>(&mut self);
 }
 
@@ -57,7 +56,7 @@ pub fn all(visitor: &mut impl Visitor<GuestPhysAddrRange>) {
     visitor.visit::<Epoch>();
 }
 
-/// Visits the floor, what this crate replaces, and this crate: the registries that have every bus.
+/// Visits the registries that have every bus: the floor, the published 0.4.10, and this crate's.
 pub fn on_any_bus<R: Bus>(visitor: &mut impl Visitor<R>) {
     log_nothing();
     visitor.visit::<Direct<R>>();
@@ -80,9 +79,9 @@ pub fn rust_vmm(visitor: &mut impl Visitor<GuestPhysAddrRange>) {
     visitor.visit::<rust_vmm::Handled>();
 }
 
-/// Something that is done to one registry after the other that can be changed while it is used.
+/// An action that is repeated for each of several registries that can be changed while they are used.
 pub trait ChangeVisitor {
-    /// Does it.
+    /// Does it for one registry.
     fn visit<T: Changeable>(&mut self);
 }
 
@@ -100,8 +99,8 @@ pub fn changeable(visitor: &mut impl ChangeVisitor) {
     visitor.visit::<Cached>();
 }
 
-/// Turns logging off. That it is off stays unknown to the compiler, which would leave out what
-/// accesses have to do to find out.
+/// Turns logging off. `black_box` hides this from the compiler, which could otherwise omit the checks of
+/// the log level in accesses.
 pub fn log_nothing() {
     log::set_max_level(black_box(LevelFilter::Off));
 }

@@ -1,4 +1,4 @@
-//! This crate.
+//! `axdevice`, through `&self` and through a vCPU's handle.
 
 use std::marker::PhantomData;
 
@@ -11,14 +11,14 @@ use crate::{
     registry::{Changeable, Registry, Search},
 };
 
-/// Which cell the crate publishes its tables through in this run.
+/// The cell through which the crate publishes its tables in this run.
 pub const CELL: &str = if cfg!(feature = "slot-cell") {
     "slots"
 } else {
     "arc-swap"
 };
 
-/// The registry, and by `&self` what a vCPU dispatches through.
+/// The registry. A vCPU dispatches through `&self`.
 pub(crate) struct Shared<R>(SharedVmDevices, PhantomData<R>);
 
 impl<R: Bus> Registry<R> for Shared<R> {

@@ -1,4 +1,4 @@
-//! [`Registry`]: what is compared.
+//! [`Registry`]: the interface of the registries that are compared.
 
 use std::hint::black_box;
 
@@ -18,10 +18,10 @@ pub trait Registry<R: Bus>: Sync + Sized {
     const OURS: bool = false;
     /// Whether a search takes a step for each device.
     const LINEAR: bool = false;
-    /// Whether an access that no device owns can be made: 0.4.10 panics.
+    /// Whether it supports accesses that no device owns: 0.4.10 panics.
     const MISSES: bool = true;
 
-    /// A vCPU's way to dispatch.
+    /// A vCPU's view of the registry.
     type Vcpu<'r>: Vcpu<R>
     where
         Self: 'r;
@@ -29,7 +29,7 @@ pub trait Registry<R: Bus>: Sync + Sized {
     /// A registry of devices that own these spans.
     fn with(spans: &[Span]) -> Self;
 
-    /// The way of the calling thread, a vCPU's.
+    /// The view of the vCPU that the calling thread runs.
     fn vcpu(&self) -> Self::Vcpu<'_>;
 }
 
@@ -39,19 +39,19 @@ pub trait Changeable: Registry<GuestPhysAddrRange> {
     fn add(&self, device: Nothing<GuestPhysAddrRange>);
 }
 
-/// A vCPU's way to dispatch.
+/// A vCPU's view of a registry, through which it dispatches.
 pub trait Vcpu<R: Bus> {
     /// The target of an access.
     type Target: Copy;
 
-    /// Aims at an access's target, before anything is timed.
+    /// Returns the target of an access. The benches call this before the timed part.
     fn aim(&self, access: Access<R>) -> Self::Target;
 
     /// A read.
     fn read(&mut self, target: Self::Target) -> usize;
 }
 
-/// A [`Vcpu`] that is given addresses, and searches. All do but the floor.
+/// A [`Vcpu`] that looks up the device by its address. All do except the floor.
 pub trait Search {
     /// The bus.
     type Bus: Bus;
@@ -73,10 +73,10 @@ impl<S: Search> Vcpu<S::Bus> for S {
     }
 }
 
-/// Makes `n` accesses, to the targets in turn.
+/// Makes `n` accesses, to one target after the other.
 ///
-/// The processor may begin one before the value of the last is there, as it may with what a vCPU's
-/// thread does around an exit.
+/// The processor may begin an access before it has the value of the previous one. In the same way it
+/// may overlap an access with the code around a vCPU's exit.
 #[inline(never)]
 pub fn dispatch<R: Bus, V: Vcpu<R>>(vcpu: &mut V, targets: &[V::Target], n: u64) {
     let mut left = n as usize;

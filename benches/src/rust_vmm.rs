@@ -1,4 +1,4 @@
-//! `busmap`, by its front end for rust-vmm's devices.
+//! `busmap`, through its front end for devices of rust-vmm.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::{
     rivals::io_manager::range_of,
 };
 
-/// The registry, and by `&self` what a vCPU dispatches through.
+/// The registry. A vCPU dispatches through `&self`.
 pub(crate) struct Shared(IoManager);
 
 impl Registry<GuestPhysAddrRange> for Shared {

@@ -1,15 +1,15 @@
-//! What is measured, and under which name: for the benches and the report.
+//! The measured scenarios and their names, for the benches and the report.
 
 use crate::{Bus, Layout, Pattern};
 
 /// The sizes of the sweep, in devices.
 pub const SIZES: [usize; 5] = [1, 8, 64, 1024, 4096];
-/// How many devices there are where that is not swept.
+/// The number of devices in scenarios that do not sweep it.
 pub const DEVICES: usize = 64;
-/// How many there are before a hot-add that is timed.
+/// The numbers of devices before a timed hot-add.
 pub const HOT_ADD: [usize; 4] = [8, 64, 1024, 4096];
 
-/// Up to how many devices a registry that searches linearly is swept, but for the plain layout.
+/// The largest number of devices for a registry that searches linearly. The plain layout has no such limit.
 pub const LINEAR: usize = 64;
 
 /// One point of the sweep of a bus.
@@ -17,12 +17,12 @@ pub fn sweep<R: Bus>(layout: &Layout, pattern: Pattern, n: usize) -> String {
     format!("{} {}, {} of {n}", R::NAME, layout.name, pattern.name())
 }
 
-/// Whether the vCPUs access one device or each its own.
+/// Whether the vCPUs access the same device, or each vCPU its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sharing {
-    /// All the same.
+    /// All access the same device.
     One,
-    /// Each its own.
+    /// Each accesses its own device.
     Own,
 }
 
@@ -52,7 +52,7 @@ pub fn vcpus(vcpus: usize, sharing: Sharing) -> String {
     format!("vCPUs on {}, {vcpus}", sharing.name())
 }
 
-/// How many vCPUs are tried: powers of two below the machine's cores, and the cores.
+/// The numbers of vCPUs: powers of two below the number of the machine's cores, and that number itself.
 pub fn vcpu_counts() -> Vec<usize> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let powers = (0..).map(|k| 1 << k).take_while(|&n| n < cores);

@@ -1,4 +1,4 @@
-//! A sorted table, for the rivals that differ in how it is shared.
+//! A sorted table. Several rivals use it, and differ in the way in which vCPUs share it.
 
 use std::sync::Arc;
 
@@ -45,7 +45,7 @@ impl Table {
         );
     }
 
-    /// A copy with one device more.
+    /// A copy with one more device.
     pub(crate) fn and(&self, device: Arc<Device<GuestPhysAddrRange>>) -> Self {
         let mut table = Self(Vec::with_capacity(self.0.len() + 1));
         table.0.extend_from_slice(&self.0);
@@ -53,7 +53,7 @@ impl Table {
         table
     }
 
-    /// How many devices start at or below `addr`.
+    /// The number of devices that start at or below `addr`.
     #[inline]
     fn rank(&self, addr: usize) -> usize {
         self.0.partition_point(|entry| entry.first <= addr)

@@ -13,7 +13,7 @@ const PAGE: u64 = 0x1000;
 const LARGE: u64 = 16 << 20;
 const BASE: u64 = 0x1000_0000;
 
-/// All of them.
+/// All layouts.
 pub(crate) fn layouts(seed: u64) -> Vec<Layout> {
     vec![
         Layout::new("pages", pages),
@@ -27,7 +27,7 @@ pub(crate) fn layouts(seed: u64) -> Vec<Layout> {
     ]
 }
 
-/// A page each, every other page.
+/// One page each, at every other page.
 fn pages(n: usize, _: &mut SmallRng) -> Vec<Span> {
     evenly(BASE, PAGE, 2 * PAGE, n)
 }
@@ -37,7 +37,7 @@ fn virtio_mmio(n: usize, _: &mut SmallRng) -> Vec<Span> {
     evenly(0xa00_0000, 0x200, 0x200, n)
 }
 
-/// One of 16 MiB in the middle of pages.
+/// One device of 16 MiB in the middle, and devices of one page around it.
 fn large(n: usize, _: &mut SmallRng) -> Vec<Span> {
     let mut cursor = Cursor::at(BASE);
     let size = |i| if i == n / 2 { LARGE } else { PAGE };
@@ -53,7 +53,7 @@ fn redistributors(n: usize, _: &mut SmallRng) -> Vec<Span> {
 fn odd(n: usize, rng: &mut SmallRng) -> Vec<Span> {
     let mut cursor = Cursor::at(BASE);
     let mut odd = |from| 2 * rng.random_range(from..PAGE) + 1;
-    // From an even address on to an odd one, and back to an even one.
+    // An odd gap leads from an even address to an odd one, and an odd size back to an even one.
     (0..n).map(|_| cursor.skip(odd(0)).take(odd(2))).collect()
 }
 
@@ -68,7 +68,7 @@ fn powers_of_two(n: usize, rng: &mut SmallRng) -> Vec<Span> {
         .collect()
 }
 
-/// From four bytes to 2 MiB each, from nothing to a GiB apart: each order of magnitude equally often.
+/// Sizes from four bytes to 2 MiB, and gaps from none to 1 GiB: each order of magnitude equally often.
 fn random_ranges(n: usize, rng: &mut SmallRng) -> Vec<Span> {
     let mut below = |magnitude| {
         let most = 1_u64 << rng.random_range(magnitude);

@@ -13,10 +13,10 @@ const BASE: u64 = 0x100;
 /// A few ports at the end stay unused.
 const ROOM: u64 = 0xf000 - BASE;
 
-/// The most ports of a device.
+/// The largest number of ports of a device.
 const MOST: u64 = 16;
 
-/// All of them.
+/// All layouts.
 pub(crate) fn layouts(seed: u64) -> Vec<Layout> {
     vec![
         Layout::new("blocks", |n, _| evenly(BASE, 4, 8, n)),
@@ -25,7 +25,7 @@ pub(crate) fn layouts(seed: u64) -> Vec<Layout> {
     ]
 }
 
-/// From one port to sixteen, few between them.
+/// Devices of one to sixteen ports, with small gaps.
 fn mixed(n: usize, rng: &mut SmallRng) -> Vec<Span> {
     let mut cursor = Cursor::at(BASE);
     let sizes = sizes(MOST, n, rng);
@@ -36,7 +36,7 @@ fn mixed(n: usize, rng: &mut SmallRng) -> Vec<Span> {
         .collect()
 }
 
-/// From one port to sixteen, anywhere.
+/// Devices of one to sixteen ports, at random places.
 fn random_ranges(n: usize, rng: &mut SmallRng) -> Vec<Span> {
     let sizes = sizes(MOST, n, rng);
     scattered(BASE, ROOM, &sizes, rng)

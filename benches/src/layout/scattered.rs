@@ -1,19 +1,19 @@
-//! Devices anywhere in a part of a bus.
+//! Devices at random places in a part of a bus.
 
 use busmap::Span;
 use rand::{RngExt, rngs::SmallRng, seq::SliceRandom};
 
 use crate::layout::cursor::Cursor;
 
-/// Devices of these sizes anywhere in the `room` addresses from `first` on, in any order.
+/// Devices of these sizes at random places in the `room` addresses from `first` on, in random order.
 ///
 /// # Panics
 ///
-/// If there is not that much room.
+/// If the devices do not fit.
 pub(crate) fn scattered(first: u64, room: u64, sizes: &[u64], rng: &mut SmallRng) -> Vec<Span> {
     let free = room.checked_sub(sizes.iter().sum());
     let free = free.expect("there is room for all");
-    // How many addresses are unused below each.
+    // The number of unused addresses below each device.
     let mut unused: Vec<_> = sizes.iter().map(|_| rng.random_range(0..=free)).collect();
     unused.sort_unstable();
     let mut cursor = Cursor::at(first);

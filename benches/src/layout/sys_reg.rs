@@ -12,7 +12,7 @@ use crate::layout::{
 const BASE: u64 = 0x30_0000;
 const ROOM: u64 = 0x8_0000;
 
-/// All of them.
+/// All layouts.
 pub(crate) fn layouts(seed: u64) -> Vec<Layout> {
     vec![
         Layout::new("blocks", |n, _| evenly(BASE, 8, 16, n)),
@@ -21,7 +21,7 @@ pub(crate) fn layouts(seed: u64) -> Vec<Layout> {
     ]
 }
 
-/// From one register to 64, anywhere.
+/// Devices of one to 64 registers, at random places.
 fn random_ranges(n: usize, rng: &mut SmallRng) -> Vec<Span> {
     let sizes = sizes(64, n, rng);
     scattered(BASE, ROOM, &sizes, rng)

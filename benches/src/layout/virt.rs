@@ -6,7 +6,7 @@ use busmap::Span;
 
 use crate::layout::cursor::{Cursor, evenly};
 
-/// The devices that are always there: `hw/arm/virt.c`.
+/// The devices that the machine always has, from `hw/arm/virt.c`.
 const FIXED: [(u64, u64); 9] = [
     // GIC distributor, ITS, redistributors.
     (0x800_0000, 0x1_0000),
@@ -26,11 +26,11 @@ const FIXED: [(u64, u64); 9] = [
 const LOW: u64 = 0x1000_0000;
 const HIGH: u64 = 0x80_0000_0000;
 
-/// The sizes of PCI devices' BARs in either window, in turn.
+/// The sizes of PCI devices' BARs in each window. The sequence repeats.
 const LOW_BARS: [u64; 5] = [0x1000, 0x4000, 0x100, 0x8_0000, 0x20];
 const HIGH_BARS: [u64; 5] = [0x4000, 0x1_0000, 0x1000, 0x1000_0000, 0x10_0000];
 
-/// The first `n` of what is always there, 32 virtio-mmio devices, and as many PCI devices as it takes.
+/// The first `n` of these: the fixed devices, 32 virtio-mmio devices, and any number of PCI devices.
 pub(crate) fn virt(n: usize) -> Vec<Span> {
     let fixed = FIXED.map(|(first, len)| Cursor::at(first).take(len));
     let virtio_mmio = evenly(0xa00_0000, 0x200, 0x200, 32);
