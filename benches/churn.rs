@@ -1,8 +1,8 @@
-//! What threads that come and go cost a writer, and what memory they leave behind, on the chosen cell.
+//! The cost of short-lived threads on the chosen cell: the time of hot-adds, and the memory that stays allocated.
 //!
-//! Each row: the number of threads that are alive at once, each of which dispatches and sleeps, and the number of
-//! threads in all, in waves. At the same time a writer hot-adds. Prints the time of a hot-add, and the memory that is
-//! still allocated when the threads and the registries are gone.
+//! The threads run in waves. Each thread dispatches and sleeps, while a writer hot-adds. A row shows the number of
+//! threads alive at once and in all, the memory that is still allocated when the threads and the writer's registries
+//! are gone, and the time of a hot-add.
 
 use std::{alloc::System, env, sync::Barrier, thread, time::Instant};
 
@@ -22,7 +22,7 @@ fn live() -> isize {
     stats.bytes_allocated as isize - stats.bytes_deallocated as isize
 }
 
-/// The devices of a registry before and after the hot-adds that are timed.
+/// The numbers of devices in a registry before and after the timed hot-adds.
 const DEVICES: std::ops::Range<usize> = 8..24;
 
 /// The spans that they own.
@@ -37,7 +37,7 @@ fn registry(spans: &[Span]) -> SharedVmDevices {
     devices
 }
 
-/// Hot-adds to a registry, and notes the time of each.
+/// Hot-adds to a registry, and records the time of each.
 fn time_hot_adds(times: &mut Histogram<u64>) {
     let spans = spans();
     let devices = registry(&spans[..DEVICES.start]);
@@ -48,7 +48,7 @@ fn time_hot_adds(times: &mut Histogram<u64>) {
     }
 }
 
-/// A wave of `alive` threads at once; while they sleep a writer is timed.
+/// Runs a wave of `alive` threads, and times a writer while they sleep.
 fn wave(devices: &SharedVmDevices, alive: usize, times: &mut Histogram<u64>) {
     let first = GuestPhysAddrRange::address(spans()[0].first());
     let (dispatched, timed) = (Barrier::new(alive + 1), Barrier::new(alive + 1));
@@ -63,7 +63,7 @@ fn wave(devices: &SharedVmDevices, alive: usize, times: &mut Histogram<u64>) {
         dispatched.wait();
         time_hot_adds(times);
         timed.wait();
-        // To the end of the thread, and not only of what it does.
+        // Waits for the end of the thread, not only of its closure.
         for visitor in visitors {
             visitor.join().expect("a thread panicked");
         }
@@ -71,7 +71,7 @@ fn wave(devices: &SharedVmDevices, alive: usize, times: &mut Histogram<u64>) {
 }
 
 fn main() {
-    // As criterion: `--test` runs everything once, and small.
+    // As in criterion, `--test` runs everything once, with few threads.
     let small = env::args().any(|arg| arg == "--test");
     let devices = registry(&spans()[..1]);
     println!("alive at once | threads in all | bytes left | hot-add p50, p99, max (us)");

@@ -21,7 +21,7 @@ use benches::{
 use busmap::Span;
 use criterion::{Criterion, criterion_group, criterion_main};
 
-/// How many accesses a vCPU makes before it is timed: its first ones set things up.
+/// The number of accesses that a vCPU makes before it is timed, because its first ones set things up.
 const WARM_UP: u64 = 1_000;
 
 /// Each registry's time for the same accesses.
@@ -29,7 +29,7 @@ struct Timed<'c, R: Bus> {
     criterion: &'c mut Criterion,
     scenario: String,
     devices: Vec<Span>,
-    /// Whether those that search linearly are timed too.
+    /// Whether registries that search linearly are timed too.
     linear: bool,
     /// One list for each vCPU.
     accesses: Vec<Vec<Access<R>>>,
@@ -60,7 +60,7 @@ fn alone<R: Bus, V: Vcpu<R>>(vcpu: &mut V, accesses: &[Access<R>], n: u64) -> Du
     start.elapsed()
 }
 
-/// The time in which several vCPUs, at once, make `n` accesses each, on average.
+/// The time in which each of several vCPUs makes `n` accesses, all at once: the average over the vCPUs.
 fn together<R: Bus, T: Registry<R>>(registry: &T, all: &[Vec<Access<R>>], n: u64) -> Duration {
     let start = Barrier::new(all.len());
     let total: Duration = thread::scope(|scope| {
@@ -98,7 +98,7 @@ fn timed<'c, R: Bus>(
     }
 }
 
-/// Each pattern and size of a layout.
+/// Visits each pattern and size of a layout.
 fn sweep<R: Bus>(criterion: &mut Criterion, layout: &Layout, visit: impl Fn(Timed<'_, R>)) {
     for pattern in Pattern::ALL {
         for n in SIZES {
@@ -110,7 +110,7 @@ fn sweep<R: Bus>(criterion: &mut Criterion, layout: &Layout, visit: impl Fn(Time
 
 fn buses(criterion: &mut Criterion) {
     let seed = seed();
-    println!("The random layouts are those of {SEED}={seed}.");
+    println!("The random layouts use {SEED}={seed}.");
     let path = format!("{}/seed-{CELL}", env!("CARGO_TARGET_TMPDIR"));
     fs::write(&path, seed.to_string()).expect("cargo made the folder");
     mmio(criterion, &Mmio::layouts(seed));
@@ -162,7 +162,7 @@ fn rust_vmm(criterion: &mut Criterion) {
     }
 }
 
-/// Short: there are more than a thousand.
+/// Short measurements, because there are more than a thousand.
 fn quick() -> Criterion {
     config()
         .warm_up_time(Duration::from_millis(20))

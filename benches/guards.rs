@@ -34,12 +34,12 @@ fn main() {
         let (name, addr) = (register.name, register.addr);
         let read = measure(&register, batches, |devices| {
             let read = devices.handle_mmio_read(black_box(addr), AccessWidth::Dword);
-            black_box(read.expect("it answers"));
+            black_box(read.expect("the access succeeds"));
         });
         report(name, "read", read);
         let write = measure(&register, batches, |devices| {
             let written = devices.handle_mmio_write(black_box(addr), AccessWidth::Dword, 7);
-            written.expect("it answers");
+            written.expect("the access succeeds");
         });
         report(name, "write", write);
     }

@@ -1,5 +1,5 @@
-//! The time of one hot-add by the number of devices that are there already, and that of copying as
-//! many bytes as this crate's takes.
+//! The time of one hot-add, by the number of devices already in the registry, and the time of copying
+//! as many bytes as this crate's hot-add allocates.
 
 use std::{
     hint::black_box,
@@ -12,15 +12,15 @@ use benches::{Bus, ChangeVisitor, Changeable, Nothing, changeable, scenario};
 use busmap::Span;
 use criterion::{Criterion, criterion_group, criterion_main};
 
-/// One device in this many is added before the registry is made again.
+/// A registry grows by one in this many of its devices, then a new registry replaces it.
 const GROWTH: usize = 16;
 
 struct Timed<'c> {
     criterion: &'c mut Criterion,
     devices: usize,
-    /// The spans of those and of the new ones.
+    /// The spans of the `devices` first devices, and of the new ones.
     spans: Vec<Span>,
-    /// How many bytes the first hot-add allocated: that of this crate, which is visited first.
+    /// The number of bytes that the first hot-add allocated. It is this crate's, which is visited first.
     bytes: Option<u64>,
 }
 
@@ -39,7 +39,7 @@ impl ChangeVisitor for Timed<'_> {
     }
 }
 
-/// The time of `n` hot-adds to about this number of devices, a few to each of some registries.
+/// The time of `n` hot-adds to about this number of devices: a few hot-adds to each of several registries.
 fn adds<T: Changeable>(spans: &[Span], devices: usize, n: u64) -> Duration {
     let mut left = n as usize;
     let mut time = Duration::ZERO;

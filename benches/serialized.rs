@@ -1,6 +1,6 @@
-//! The time of an access to a device that one vCPU at a time may enter, while no other comes: behind
-//! `Serialized`, and behind other locks in its place. What they do when vCPUs meet differs: a spinlock
-//! lets a vCPU starve, and its waiters spin; only `Serialized` finds re-entry.
+//! The time of an uncontended access to a device that one vCPU at a time may enter: behind
+//! `Serialized`, and behind other locks in its place. Under contention the locks differ: with a spinlock
+//! a vCPU can starve, and waiters spin. Only `Serialized` detects re-entry.
 
 use std::{cell::Cell, env, hint::black_box, sync::Arc};
 
@@ -12,7 +12,7 @@ use benches::in_turn;
 use spin::mutex::TicketMutex;
 use support::{Access, Device};
 
-/// Eight ports that count their reads, in a state that is `Send`, not `Sync`.
+/// Eight ports that count their reads. Their state is `Send`, but not `Sync`.
 fn count(reads: &Cell<usize>, access: Access) -> AxResult<usize> {
     match access.written {
         None => Ok(reads.replace(reads.get() + 1)),
@@ -20,7 +20,7 @@ fn count(reads: &Cell<usize>, access: Access) -> AxResult<usize> {
     }
 }
 
-/// The device behind a lock, which `enter` takes for an access.
+/// The device behind a lock, which `enter` acquires for an access.
 fn behind<L: Send + Sync + 'static>(
     lock: impl Fn(Cell<usize>) -> L,
     enter: impl Fn(&L, Access) -> AxResult<usize> + Send + Sync + 'static,
@@ -69,7 +69,7 @@ fn main() {
     ];
     let times: [f64; 5] = in_turn(if once { 1 } else { 20_000 }, |i| {
         let read = black_box(&registries[i]).handle_port_read(Port(0x70), AccessWidth::Byte);
-        black_box(read.expect("it answers"));
+        black_box(read.expect("the access succeeds"));
     });
     println!("| lock | a read | in units of `Serialized` |");
     println!("|---|---|---|");

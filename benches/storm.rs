@@ -1,9 +1,9 @@
-//! How long a single dispatch takes while devices are hot-added, and while nothing changes.
+//! The time of a single dispatch while devices are hot-added, and while nothing changes.
 //!
-//! A round is a registry of its own, so that the table does not grow without end. Quiet rounds and
-//! stormy ones take turns, so that the machine's moods hit both. Every dispatch is timed by itself,
-//! by the processor's time stamps, which are read in order before and after it: the times contain
-//! one such reading. Writes `storm-CELL.csv` into cargo's folder for temporary files.
+//! Each round has its own registry, so the table does not grow without end. Quiet and stormy rounds
+//! alternate, so disturbances of the machine affect both. Every dispatch is timed by itself, with the
+//! processor's time stamps. They are read in order before and after it, so each time contains one such
+//! reading. Writes `storm-CELL.csv` into cargo's folder for temporary files.
 
 use std::{
     fmt::Write,
@@ -24,18 +24,18 @@ use busmap::Span;
 use hdrhistogram::Histogram;
 use quanta::Clock;
 
-/// How many devices there are when a round begins.
+/// The number of devices when a round begins.
 const DEVICES: usize = 256;
-/// How many are added in a round.
+/// The number of devices that are added in a round.
 const ADDS: usize = 64;
-/// From one hot-add to the next.
+/// The time from one hot-add to the next.
 const PACE: Duration = Duration::from_millis(1);
-/// How many rounds of each kind there are.
+/// The number of rounds of each kind.
 const ROUNDS: usize = 25;
-/// How many dispatches a vCPU makes before it looks whether the round is over.
+/// The number of dispatches that a vCPU makes before it checks whether the round is over.
 const BURST: usize = 64;
 
-/// In ticks, minutes: what takes longer counts as this.
+/// The longest time that is recorded, in ticks: some minutes. Longer ones count as this.
 const LONGEST: u64 = 1 << 40;
 
 /// Times in ticks.
@@ -45,8 +45,8 @@ fn times() -> Times {
     Histogram::new_with_max(LONGEST, 3).expect("the bounds are valid")
 }
 
-/// The clock, read when all before is done, and before anything after begins. Without that the
-/// processor reads it while it still waits for the value of a dispatch.
+/// Reads the clock after all earlier instructions have completed, and before any later one begins.
+/// Otherwise the processor reads it while it still waits for the value of a dispatch.
 fn now(clock: &Clock) -> u64 {
     in_order();
     let ticks = clock.raw();
@@ -80,7 +80,7 @@ impl Weather {
     }
 }
 
-/// A vCPU that dispatches until the round is over, and times each.
+/// A vCPU that dispatches until the round is over, and times each dispatch.
 fn vcpu<V: Vcpu<GuestPhysAddrRange>>(
     mut vcpu: V,
     accesses: &[Access<GuestPhysAddrRange>],
@@ -102,7 +102,7 @@ fn vcpu<V: Vcpu<GuestPhysAddrRange>>(
     times
 }
 
-/// Adds the devices above the first ones, each at its time, or only waits for as long.
+/// Adds the devices after the first `DEVICES`, one each `PACE`. In a quiet round it only waits.
 fn add<T: Changeable>(
     registry: &T,
     spans: &[Span],
@@ -153,7 +153,7 @@ struct Storm {
 }
 
 impl Storm {
-    /// By how much successive readings of the clock differ, where they do: how coarse it is.
+    /// Records the resolution of the clock: the differences of successive readings that differ.
     fn step(&mut self) {
         let readings: Vec<_> = (0..10_000).map(|_| self.clock.raw()).collect();
         let steps = readings
@@ -167,7 +167,7 @@ impl Storm {
     }
 
     fn row(&mut self, name: &str, weather: &str, times: &Times) {
-        // Of enough ticks, so that little is lost to rounding.
+        // Converts 1,000 times the ticks, because the conversion rounds.
         let nanoseconds = |ticks| self.clock.delta_as_nanos(0, ticks * 1_000) as f64 / 1e3;
         let at = |quantile| nanoseconds(times.value_at_quantile(quantile));
         let (p50, p99, p999, max) = (at(0.5), at(0.99), at(0.999), at(1.0));
@@ -179,7 +179,7 @@ impl Storm {
             self.csv,
             "{name},{weather},{count},{p50:.1},{p99:.1},{p999:.1},{max:.1}"
         )
-        .expect("a string takes it");
+        .expect("writing to a string succeeds");
     }
 }
 
@@ -202,7 +202,7 @@ fn main() {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let mut storm = Storm {
         rounds: if short { 1 } else { ROUNDS },
-        // One core is the writer's.
+        // One core is left for the writer.
         vcpus: (cores - 1).max(1),
         clock: Clock::new(),
         csv: String::from("registry,weather,count,p50,p99,p99.9,max\n"),

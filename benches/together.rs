@@ -52,7 +52,7 @@ fn round(vcpus: usize, access: &(impl Fn() + Sync)) -> Duration {
 }
 
 /// The nanoseconds of an access of one vCPU, and the rate of two vCPUs as a multiple of one's. Rounds of one and of
-/// two alternate, and the shortest round of each counts: nothing has disturbed it.
+/// two alternate. The shortest round of each counts, because nothing has disturbed it.
 fn measure(rounds: u32, access: impl Fn() + Sync) -> (f64, f64) {
     let best = |best: [Duration; 2], _| {
         [
@@ -72,15 +72,15 @@ fn report(name: &str, how: &str, (nanoseconds, ratio): (f64, f64)) {
 
 fn read(devices: &Embedded, addr: GuestPhysAddr, width: AccessWidth) {
     let read = devices.read(black_box(addr), width);
-    black_box(read.expect("it answers"));
+    black_box(read.expect("the access succeeds"));
 }
 
 fn write(devices: &Embedded, addr: GuestPhysAddr, width: AccessWidth) {
     let written = devices.write(black_box(addr), width, 7);
-    written.expect("it answers");
+    written.expect("the access succeeds");
 }
 
-/// A register that many vCPUs trap on, and how they access it.
+/// An access that often traps, to a register: its name, the register's offset, the width, and whether it writes.
 type Access = (&'static str, usize, AccessWidth, bool);
 
 const ACCESSED: [Access; 4] = [
@@ -106,11 +106,11 @@ fn main() {
         let in_turn = match writes {
             true => measure(rounds, || {
                 let written = shared.handle_mmio_write(black_box(addr), width, 7);
-                written.expect("it answers");
+                written.expect("the access succeeds");
             }),
             false => measure(rounds, || {
                 let read = shared.handle_mmio_read(black_box(addr), width);
-                black_box(read.expect("it answers"));
+                black_box(read.expect("the access succeeds"));
             }),
         };
         report(name, "`SharedVmDevices`, in turn", in_turn);

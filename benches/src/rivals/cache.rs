@@ -1,5 +1,5 @@
-//! A sorted table in an `ArcSwap`, and an `arc_swap::Cache` for each vCPU, which looks at the
-//! pointer alone as long as it stays the same.
+//! A sorted table in an `ArcSwap`, and an `arc_swap::Cache` for each vCPU. As long as the pointer
+//! stays the same, the cache reads only the pointer.
 
 use std::sync::Arc;
 

@@ -30,7 +30,7 @@ impl<R: Bus> Registry<R> for Direct<R> {
 
 pub(crate) struct Devices<'r, R>(&'r [Arc<Device<R>>]);
 
-/// The target is the device itself, so that what touching many devices costs is in the floor too.
+/// The target is the device itself, so the floor includes the cost of touching many devices.
 impl<'r, R: Bus> Vcpu<R> for Devices<'r, R> {
     type Target = (&'r Device<R>, R::Addr);
 

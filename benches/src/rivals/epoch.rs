@@ -14,16 +14,16 @@ use crate::{
 
 /// # Invariants
 ///
-/// The pointer is never null. A table that it pointed to is freed by the collector alone, after it
-/// was replaced.
+/// The pointer is never null. Only the collector frees a table that it pointed to, after the table was
+/// replaced.
 pub(crate) struct Epoch(Atomic<Table>);
 
 impl Epoch {
     #[inline]
     fn load<'g>(&self, guard: &'g Guard) -> (Shared<'g, Table>, &'g Table) {
         let table = self.0.load(Ordering::Acquire, guard);
-        // SAFETY: by the invariant the pointer is not null, and a thread that replaces its table leaves
-        // the old one to the collector, which does not free it before `guard` is gone.
+        // SAFETY: by the invariant the pointer is not null. A thread that replaces the table leaves the old
+        // one to the collector, which does not free it before `guard` is dropped.
         (table, unsafe { table.deref() })
     }
 }
@@ -37,7 +37,7 @@ impl Drop for Epoch {
     }
 }
 
-/// A vCPU with a registration of its own, which spares it a thread-local.
+/// A vCPU with its own registration, which avoids the access to a thread-local.
 pub(crate) struct Pinning<'r> {
     tables: &'r Epoch,
     epoch: LocalHandle,
@@ -88,7 +88,7 @@ impl Changeable for Epoch {
                 break current;
             }
         };
-        // SAFETY: by the invariant the table was not freed, and it is not to be found any more.
+        // SAFETY: by the invariant the table was not freed, and no later load finds it.
         unsafe { guard.defer_destroy(replaced) };
     }
 }

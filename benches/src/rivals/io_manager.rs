@@ -1,4 +1,4 @@
-//! rust-vmm's `IoManager`, in a lock so that it can be changed.
+//! rust-vmm's `IoManager`, in a lock that allows changes while vCPUs use it.
 
 use std::sync::{Arc, RwLock};
 
@@ -28,7 +28,7 @@ impl DeviceMmio for Nothing<GuestPhysAddrRange> {
     fn mmio_write(&self, _: MmioAddress, _: MmioAddressOffset, _: &[u8]) {}
 }
 
-/// Where a device lies, in `vm-device`'s type.
+/// The range of a device, in `vm-device`'s type.
 pub(crate) fn range_of(device: &Nothing<GuestPhysAddrRange>) -> MmioRange {
     let range = device.address_range();
     let base = MmioAddress(range.start.as_usize() as u64);
@@ -59,7 +59,7 @@ impl Search for &LockedIoManager {
     #[inline]
     fn search(&mut self, addr: GuestPhysAddr) -> usize {
         let mut data = [0xff; 4];
-        let manager = self.0.read().expect("nobody panics");
+        let manager = self.0.read().expect("no holder panics");
         // A miss leaves the bytes as they are.
         let _ = manager.mmio_read(MmioAddress(addr.as_usize() as u64), &mut data);
         u32::from_le_bytes(data) as usize
@@ -68,7 +68,7 @@ impl Search for &LockedIoManager {
 
 impl Changeable for LockedIoManager {
     fn add(&self, device: Nothing<GuestPhysAddrRange>) {
-        let mut manager = self.0.write().expect("nobody panics");
+        let mut manager = self.0.write().expect("no holder panics");
         manager
             .register_mmio(range_of(&device), Arc::new(device))
             .expect("the devices do not overlap");

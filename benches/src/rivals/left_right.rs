@@ -1,5 +1,5 @@
-//! A sorted table in `left-right`: two copies, of which the readers have one and the writer the
-//! other. The writer waits for the readers when they change places.
+//! A sorted table in `left-right`: one copy for the readers and one for the writer. When the writer
+//! exchanges the copies, it waits for the readers.
 
 use std::sync::{Arc, Mutex};
 
@@ -13,7 +13,7 @@ use crate::{
     table::{Device, Table},
 };
 
-/// A device that is added.
+/// The operation that adds a device.
 struct Add(Arc<Device<GuestPhysAddrRange>>);
 
 impl Absorb<Add> for Table {
@@ -66,7 +66,7 @@ impl Search for ReadHandle<Table> {
 
 impl Changeable for LeftRight {
     fn add(&self, device: Nothing<GuestPhysAddrRange>) {
-        let mut writer = self.writer.lock().expect("nobody panics");
+        let mut writer = self.writer.lock().expect("no holder panics");
         writer.append(Add(Arc::new(device)));
         writer.publish();
     }

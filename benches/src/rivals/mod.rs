@@ -1,4 +1,4 @@
-//! What this crate is compared with, each as its authors would use it.
+//! The registries that this crate is compared with. Each is used as its authors intend.
 
 pub(crate) mod cache;
 pub(crate) mod direct;

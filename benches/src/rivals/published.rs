@@ -1,4 +1,4 @@
-//! The published 0.4.10, without a lock and in one.
+//! The published 0.4.10, without a lock and behind one.
 
 use std::{marker::PhantomData, sync::RwLock};
 
@@ -18,11 +18,11 @@ use crate::{
 /// All of its devices are [`Nothing`]s, which are `Send + Sync`.
 pub(crate) struct Published<R>(AxVmDevices, PhantomData<R>);
 
-// SAFETY: by its invariant the registry's devices are `Send`; the rest of it is plain data and a
-// `spin::Mutex` of such.
+// SAFETY: by its invariant the registry's devices are `Send`. The rest of it is plain data and a
+// `spin::Mutex` of plain data.
 unsafe impl<R: Bus> Send for Published<R> {}
-// SAFETY: by its invariant the registry's devices are `Sync`; by `&self` it only reads its vectors,
-// and counts devices, which it does atomically.
+// SAFETY: by its invariant the registry's devices are `Sync`. By `&self` it only reads its vectors and
+// clones `Arc`s, which count atomically.
 unsafe impl<R: Bus> Sync for Published<R> {}
 
 impl<R: Bus> Published<R> {
@@ -66,7 +66,7 @@ impl<R: Bus> Search for &Published<R> {
     }
 }
 
-/// The same behind a lock, so that it can be changed.
+/// The same behind a lock, which allows changes while vCPUs use it.
 pub(crate) struct LockedPublished(RwLock<Published<GuestPhysAddrRange>>);
 
 impl Registry<GuestPhysAddrRange> for LockedPublished {
@@ -90,12 +90,12 @@ impl Search for &LockedPublished {
 
     #[inline]
     fn search(&mut self, addr: GuestPhysAddr) -> usize {
-        self.0.read().expect("nobody panics").read(addr)
+        self.0.read().expect("no holder panics").read(addr)
     }
 }
 
 impl Changeable for LockedPublished {
     fn add(&self, device: Nothing<GuestPhysAddrRange>) {
-        self.0.write().expect("nobody panics").add(device);
+        self.0.write().expect("no holder panics").add(device);
     }
 }

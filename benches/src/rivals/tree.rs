@@ -1,5 +1,5 @@
-//! A `BTreeMap` in a `RwLock`, and a `Mutex` around each device: how the buses of cloud-hypervisor
-//! and crosvm are made. A device is called after the tree's lock is released.
+//! A `BTreeMap` in a `RwLock`, and a `Mutex` around each device, as in the buses of cloud-hypervisor
+//! and crosvm. A device is called after the tree's lock is released.
 
 use std::{
     collections::BTreeMap,
@@ -29,7 +29,7 @@ pub(crate) struct LockedTree(RwLock<BTreeMap<usize, Entry>>);
 impl LockedTree {
     #[inline]
     fn find(&self, addr: usize) -> Option<Arc<Exclusive>> {
-        let tree = self.0.read().expect("nobody panics");
+        let tree = self.0.read().expect("no holder panics");
         let (_, entry) = tree.range(..=addr).next_back()?;
         (addr <= entry.last).then(|| entry.device.clone())
     }
@@ -59,7 +59,7 @@ impl Search for &LockedTree {
         let Some(device) = self.find(addr.as_usize()) else {
             return GuestPhysAddrRange::FLOATING;
         };
-        let device = device.lock().expect("nobody panics");
+        let device = device.lock().expect("no holder panics");
         device
             .handle_read(addr, GuestPhysAddrRange::WIDTH)
             .unwrap_or(GuestPhysAddrRange::FLOATING)
@@ -73,7 +73,7 @@ impl Changeable for LockedTree {
             last: range.end.as_usize() - 1,
             device: Arc::new(Mutex::new(device)),
         };
-        let mut tree = self.0.write().expect("nobody panics");
+        let mut tree = self.0.write().expect("no holder panics");
         tree.insert(range.start.as_usize(), entry);
     }
 }

@@ -24,7 +24,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-/// To a register in a registry that vCPUs share.
+/// Writes to a register in a registry that vCPUs share.
 fn guarded(name: &str, register: &'static str) -> Scenario {
     Scenario::new(format!("guarded-{name}"), move |n| {
         let found = registers().into_iter().find(|r| r.name == register);
@@ -36,7 +36,7 @@ fn guarded(name: &str, register: &'static str) -> Scenario {
     })
 }
 
-/// To the register at an offset of the device in an embedder's registry.
+/// Writes to the register at an offset of the device in an embedder's registry.
 fn embedded(name: &str, devices: fn() -> AxVmDevices, offset: usize) -> Scenario {
     Scenario::new(format!("embedded-{name}"), move |n| {
         let devices = devices();

@@ -1,4 +1,4 @@
-//! What `.ci/instructions.sh` counts the instructions of: `count SCENARIO N` makes `N` accesses.
+//! The program whose instructions `.ci/instructions.sh` counts. `count SCENARIO N` makes `N` accesses.
 //! Without arguments it lists the scenarios.
 
 mod guards;
@@ -14,7 +14,7 @@ use benches::{Bus, Layout, Nothing, Pattern, accesses, log_nothing};
 
 type Addr<R> = <R as DeviceAddrRange>::Addr;
 
-/// Makes `n` accesses, which alone are counted.
+/// Makes `n` accesses. Instructions are counted only while this function runs.
 #[inline(never)]
 fn counted<A: Copy>(addrs: &[A], n: usize, access: &mut impl FnMut(A)) {
     for addr in &addrs[..n] {
@@ -31,7 +31,7 @@ struct Setting {
 }
 
 impl Setting {
-    /// One of a few devices, over and over.
+    /// Repeated accesses to one of a few devices.
     fn hot<R: Bus>() -> Self {
         Self::plain::<R>(Pattern::Hot, 8)
     }
@@ -44,7 +44,7 @@ impl Setting {
         }
     }
 
-    /// A registry on the heap, so that `.ci/stores.sh` can tell what it shares from what is the vCPU's.
+    /// A registry on the heap: `.ci/stores.sh` distinguishes stores to shared memory from stores to the vCPU's stack.
     fn registry<R: Bus>(&self) -> Box<SharedVmDevices> {
         let registry = SharedVmDevices::default().with_unmapped(Unmapped::Float);
         let spans = self.layout.spans(self.devices);
@@ -52,7 +52,7 @@ impl Setting {
         Box::new(registry)
     }
 
-    /// Makes some accesses, so that all is set up, and then `n`.
+    /// Makes accesses to every address first, which sets everything up, and then `n` accesses.
     fn count<R: Bus>(&self, n: usize, mut access: impl FnMut(Addr<R>)) {
         let addrs: Vec<_> = accesses::<R>(&self.layout, self.pattern, self.devices)
             .iter()
@@ -79,8 +79,8 @@ impl Scenario {
     }
 }
 
-/// All of them. But for the last, no device of these has a guard, so that what guards cost others is seen
-/// here: nothing.
+/// All scenarios. Only the devices of the last group have guards. The others show that guards cost other
+/// devices nothing.
 fn scenarios() -> impl Iterator<Item = Scenario> {
     let reads = reads::scenarios().into_iter();
     reads.chain(widths::scenarios()).chain(guards::scenarios())

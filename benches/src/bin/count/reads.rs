@@ -14,9 +14,9 @@ use crate::{Scenario, Setting};
 /// The seed of the random ranges.
 const SEED: u64 = 22;
 
-/// The layouts of which many devices are counted.
+/// The layouts that are counted with many devices too.
 const MANY: [&str; 3] = ["pages", "large", "random ranges"];
-/// Those whose misses are counted.
+/// The layouts on which misses are counted too.
 const MISSES: [&str; 2] = ["pages", "random ranges"];
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
@@ -29,7 +29,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         .collect()
 }
 
-/// On the plain layout of each bus.
+/// Reads on the plain layout of each bus.
 fn plain() -> Vec<Scenario> {
     let mmio = Setting::plain::<Mmio>;
     vec![
@@ -46,7 +46,7 @@ fn plain() -> Vec<Scenario> {
     ]
 }
 
-/// Random accesses, and misses.
+/// Random reads and misses on a layout.
 fn of_layout(layout: Layout) -> Vec<Scenario> {
     let scenario = |pattern: Pattern, devices| {
         let name = format!("{} {devices} {}", pattern.name(), layout.name).replace(' ', "-");

@@ -1,4 +1,4 @@
-//! Other accesses than reads: writes, and those that come as bytes.
+//! Other accesses than plain reads: writes, and accesses to a slice of bytes.
 
 use std::hint::black_box;
 
@@ -32,7 +32,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-/// By `&self`, of one of eight devices.
+/// By `&self`, to one of eight devices.
 fn by_reference<T>(
     name: &str,
     access: impl Fn(&SharedVmDevices, Addr<Mmio>) -> AxResult<T> + 'static,
@@ -46,7 +46,7 @@ fn by_reference<T>(
     })
 }
 
-/// By a vCPU's own handle, of one of eight devices.
+/// By a vCPU's own handle, to one of eight devices.
 fn by_handle<T>(
     name: &str,
     access: impl Fn(&mut Dispatcher<&SharedVmDevices>, Addr<Mmio>) -> AxResult<T> + 'static,

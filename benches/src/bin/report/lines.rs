@@ -11,13 +11,13 @@ const SIZE: (u32, u32) = (960, 540);
 pub(crate) struct Line {
     pub(crate) label: String,
     pub(crate) bold: bool,
-    /// Which of the palette's colours it has.
+    /// The index of its colour in the palette.
     pub(crate) color: usize,
-    /// None of them without points, nor with one that is not above zero.
+    /// At least one point, and all coordinates above zero.
     pub(crate) points: Vec<(f64, f64)>,
 }
 
-/// The horizontal axis.
+/// The title of a plot, and the labels of its axes.
 pub(crate) struct Axes {
     pub(crate) title: String,
     pub(crate) x: &'static str,
@@ -46,7 +46,7 @@ impl Axes {
             .margin(12)
             .x_label_area_size(36)
             .y_label_area_size(60)
-            // The legend stands to the right of the lines' ends.
+            // The legend is to the right of the lines' ends.
             .build_cartesian_2d(
                 (left..right * (right / left).powf(0.35)).log_scale(),
                 (bottom / 1.2..top * 1.2).log_scale(),
@@ -77,7 +77,7 @@ impl Axes {
     }
 }
 
-/// The least and the greatest, a little apart if there is only one.
+/// The least and the greatest value. If they are equal, the second is a little greater.
 fn ends(values: impl Iterator<Item = f64>) -> (f64, f64) {
     let (least, greatest) = values.fold((f64::INFINITY, 0.0), |(least, greatest), value| {
         (f64::min(least, value), f64::max(greatest, value))

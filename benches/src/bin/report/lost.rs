@@ -1,4 +1,4 @@
-//! Where a rival is faster than the faster of this crate's ways.
+//! The scenarios in which a rival is faster than the fastest of this crate's registries.
 
 use axaddrspace::{
     GuestPhysAddrRange,
@@ -14,7 +14,7 @@ use crate::{
     results::{Contestant, Results},
 };
 
-/// The scenarios of a line of the table, and its name.
+/// The name of a line of the table, and its scenarios with their numbers.
 type Line = (String, Vec<(usize, String)>);
 
 /// The table.

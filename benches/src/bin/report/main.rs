@@ -1,5 +1,5 @@
-//! Makes tables and plots of what the benches measured: `report TARGET_FOLDER BENCHES_FOLDER`
-//! rewrites the part of the README there between its markers, and the plots beside it.
+//! Makes tables and plots of the benches' results: `report TARGET_FOLDER BENCHES_FOLDER` replaces the
+//! text between the markers in `BENCHES_FOLDER/README.md`, and the plots beside it.
 
 mod lines;
 mod lost;
@@ -32,7 +32,7 @@ fn main() -> Result<()> {
     rewrite(&benches.join("README.md"), &format!("{tables}\n{plots}"))
 }
 
-/// Replaces what stands between the markers.
+/// Replaces the text between the markers.
 fn rewrite(path: &Path, report: &str) -> Result<()> {
     let old = fs::read_to_string(path)?;
     let (before, rest) = old.split_once(MARKERS[0]).context("no first marker")?;

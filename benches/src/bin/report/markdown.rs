@@ -22,7 +22,7 @@ pub(crate) fn table(
     [line(&head), line(&rule)].into_iter().chain(rows).collect()
 }
 
-/// Nanoseconds, with as many digits as mean something.
+/// Nanoseconds, with the significant digits only.
 pub(crate) fn ns(time: f64) -> String {
     match time {
         ..100.0 => format!("{time:.1}"),

@@ -1,4 +1,4 @@
-//! What else this crate is held to.
+//! The other limits of this crate.
 
 use benches::scenario::{self, Sharing};
 
@@ -44,7 +44,7 @@ impl Limit {
 }
 
 fn shared_device(results: &Results, one: &Contestant) -> Limit {
-    // How much longer one of two vCPUs takes that access one device.
+    // The time of an access when two vCPUs access one device, over the time of one vCPU alone.
     let loss = |of: &Contestant| {
         let time = |vcpus| results.time(&scenario::vcpus(vcpus, Sharing::One), of);
         Some(time(2)? / time(1)?)

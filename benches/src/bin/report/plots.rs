@@ -1,4 +1,4 @@
-//! Which plots there are.
+//! All plots.
 
 use std::{fmt::Write, fs, path::Path};
 
@@ -14,7 +14,7 @@ use crate::{
     results::{Contestant, Results},
 };
 
-/// Draws them all into a folder, and gives the Markdown that shows them.
+/// Draws all plots into a folder, and returns the Markdown that shows them.
 pub(crate) fn draw(results: &Results, folder: &Path) -> Result<String> {
     fs::create_dir_all(folder)?;
     let mut markdown = String::from("### Plots\n\n");

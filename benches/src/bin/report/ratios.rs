@@ -1,4 +1,4 @@
-//! The ratios that this crate is held to, on every layout: for each the worst of some sizes.
+//! The ratios with limits for this crate, on every layout. A cell shows the worst ratio of some sizes.
 
 use axaddrspace::GuestPhysAddrRange as Mmio;
 use benches::{
@@ -20,7 +20,7 @@ enum Over {
     Plain,
     /// That of the published 0.4.10.
     Published,
-    /// The contestant's own of a random hit.
+    /// The contestant's own time of a random hit.
     Hit,
 }
 
@@ -35,7 +35,7 @@ impl Over {
     }
 }
 
-/// A column: a pattern, and for how many devices.
+/// A column: a pattern, and the numbers of devices.
 struct Ratio {
     pattern: Pattern,
     sizes: &'static [usize],
@@ -45,7 +45,7 @@ struct Ratio {
 
 const ANY: &[usize] = &SIZES;
 
-/// Random of a few may be this many direct calls on the layout with one large device.
+/// The limit of a random access to few devices on the layout with one large device, in direct calls.
 const FEW_AND_LARGE: f64 = 2.5;
 
 const OF_DISPATCHER: [Ratio; 7] = [
@@ -81,7 +81,7 @@ impl Ratio {
         }
     }
 
-    /// Those of a contestant.
+    /// The ratios of a contestant.
     fn of(one: &Contestant) -> &'static [Self] {
         match (one.registry, one.cell) {
             (DISPATCHER, _) => &OF_DISPATCHER,
@@ -131,7 +131,7 @@ impl Ratio {
         Some(same(one)? / divisor?)
     }
 
-    /// The worst of the sizes, in bold if it is too much.
+    /// The worst ratio of the sizes, in bold if it exceeds the limit.
     fn cell(&self, results: &Results, layout: &Layout, one: &Contestant) -> String {
         let measured = self.sizes.iter().filter_map(|&n| {
             let ratio = self.measured(results, layout, one, n)?;
@@ -153,7 +153,7 @@ impl Ratio {
     }
 }
 
-/// A table for each of this crate's ways.
+/// A table for each of this crate's registries.
 pub(crate) fn all(results: &Results) -> String {
     let ours = results.contestants.iter().filter(|one| one.ours);
     ours.map(|one| of_contestant(results, one)).collect()

@@ -1,4 +1,4 @@
-//! What the benches left behind: criterion's estimates, and the storm's tables.
+//! The results that the benches have written: criterion's samples, and the storm's tables.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -11,7 +11,7 @@ use axaddrspace::GuestPhysAddrRange;
 use benches::{Registry, Visitor, all, rust_vmm};
 use serde_json::Value;
 
-/// The cells, as the runs' baselines are called.
+/// The cells. The baselines of the runs have the same names.
 pub(crate) const CELLS: [&str; 2] = ["arc-swap", SLOTS];
 pub(crate) const SLOTS: &str = "slots";
 
@@ -25,7 +25,7 @@ pub(crate) const PUBLISHED: &str = "0.4.10";
 pub(crate) struct Contestant {
     /// The registry's name.
     pub(crate) registry: &'static str,
-    /// The run that it is from, by its cell.
+    /// The cell of the run that measured it.
     pub(crate) cell: &'static str,
     pub(crate) ours: bool,
 }
@@ -70,13 +70,13 @@ pub(crate) struct Percentiles {
     pub(crate) max: f64,
 }
 
-/// All that was measured.
+/// All results.
 pub(crate) struct Results {
     criterion: PathBuf,
-    /// By registry, cell and weather.
+    /// By registry, cell and "weather", the second column of the storm's table.
     storms: HashMap<(String, &'static str, String), Percentiles>,
     pub(crate) contestants: Vec<Contestant>,
-    /// Those that take rust-vmm's devices.
+    /// The contestants that take rust-vmm's devices.
     pub(crate) rust_vmm: Vec<Contestant>,
     /// The seeds of the random layouts: one, unless the runs had different ones.
     pub(crate) seeds: String,
@@ -106,8 +106,8 @@ impl Results {
         })
     }
 
-    /// The nanoseconds of one access or change, if it was measured: the lower quartile of the
-    /// samples, since what other users of the machine add to some is not the registry's.
+    /// The nanoseconds of one access or change, if it was measured. It is the lower quartile of the
+    /// samples, because other users of the machine slow down some of them.
     pub(crate) fn time(&self, scenario: &str, contestant: &Contestant) -> Option<f64> {
         let (registry, cell) = (contestant.registry, contestant.cell);
         let folder = self.criterion.join(scenario).join(registry).join(cell);
@@ -122,7 +122,7 @@ impl Results {
         each.get(each.len() / 4).copied()
     }
 
-    /// How long single dispatches or changes took.
+    /// The times of single dispatches or changes.
     pub(crate) fn storm(&self, contestant: &Contestant, weather: &str) -> Option<Percentiles> {
         let key = (contestant.registry.into(), contestant.cell, weather.into());
         self.storms.get(&key).copied()

@@ -16,7 +16,7 @@ use crate::{
     times,
 };
 
-/// All of them.
+/// Returns all tables as Markdown.
 pub(crate) fn all(results: &Results, ceilings: &str) -> String {
     let layouts = [
         times::layouts::<GuestPhysAddrRange>(results),

@@ -28,7 +28,7 @@ pub(crate) fn layouts<R: Bus>(results: &Results) -> String {
     R::layouts(0).iter().map(table).collect()
 }
 
-/// Several vCPUs at once.
+/// Reads of several vCPUs at once.
 pub(crate) fn vcpus(results: &Results) -> String {
     let counts = scenario::vcpu_counts();
     let rows = Sharing::ALL.into_iter().flat_map(|sharing| {
@@ -44,7 +44,7 @@ pub(crate) fn vcpus(results: &Results) -> String {
     timetable(counts.iter().copied(), rows.collect())
 }
 
-/// Of rust-vmm's devices.
+/// Reads of rust-vmm's devices.
 pub(crate) fn rust_vmm(results: &Results) -> String {
     let rows = RUST_VMM_PATTERNS.into_iter().flat_map(|pattern| {
         let columns = RUST_VMM.map(|n| scenario::rust_vmm(pattern, n));
@@ -58,7 +58,7 @@ pub(crate) fn rust_vmm(results: &Results) -> String {
     timetable(RUST_VMM, rows.collect())
 }
 
-/// Of changes, and what they are in units of a copy of as much memory.
+/// Hot-adds, also as multiples of a copy of as much memory.
 pub(crate) fn hot_adds(results: &Results) -> String {
     let columns = HOT_ADD.map(scenario::hot_add);
     let rows = rows(&results.contestants, "", &columns, |scenario, one| {
@@ -75,7 +75,7 @@ fn timetable(columns: impl IntoIterator<Item = usize>, rows: Vec<Vec<String>>) -
     table(names.into_iter().chain(columns), rows)
 }
 
-/// A time, and what it is in units of the same run's floor, if that has any.
+/// A time, also as a multiple of the same run's floor if that was measured.
 fn over_floor(results: &Results, scenario: &str, one: &Contestant) -> Option<String> {
     let time = results.time(scenario, one)?;
     let floor = results.time(scenario, &one.floor());
@@ -83,7 +83,7 @@ fn over_floor(results: &Results, scenario: &str, one: &Contestant) -> Option<Str
     Some(ns(time) + &ratio)
 }
 
-/// The rows of the contestants that have a cell in them.
+/// The rows of the contestants with at least one measured cell.
 fn rows(
     of: &[Contestant],
     pattern: &str,
