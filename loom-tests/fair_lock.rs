@@ -1,4 +1,4 @@
-//! `FairLock`: one context at a time is inside, and all that wait enter, in their order.
+//! `FairLock`: one context at a time is inside, and all waiters enter, in their order.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ fn counter() -> Arc<Counter> {
 }
 
 /// Enters, appends `digit` to the value, and leaves. Then time passes: a waiter that this context
-/// has missed checks by itself.
+/// has missed checks the lock by itself.
 fn append(lock: &Counter, digit: usize) {
     let inside = lock.enter().expect("nothing re-enters");
     inside.write(inside.read() * 10 + digit);

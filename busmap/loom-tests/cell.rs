@@ -1,4 +1,4 @@
-//! The slot cell: a loaded snapshot was published and is not freed; a reader never frees; and in the end everything is
+//! The slot cell: a loaded snapshot was published and is not freed. A reader never frees. In the end everything is
 //! freed.
 
 use std::sync::Arc;
@@ -32,7 +32,7 @@ impl<const N: usize> Cell<N> {
 
     /// Publishes a snapshot that holds `content`, if there is a free node.
     ///
-    /// It does not load before: what a load of its own acquires would hide what it does not.
+    /// It does not load first, because the acquire of a load would hide a missing acquire of the publication.
     fn set(&self, content: usize) -> bool {
         let Some(next) = self.pool.snapshot(content) else {
             return false;
@@ -42,7 +42,7 @@ impl<const N: usize> Cell<N> {
         true
     }
 
-    /// Publishes as `rcu` does, and says what the published snapshot holds.
+    /// Publishes as `rcu` does, and returns the content of the published snapshot.
     fn rcu(&self) -> Option<usize> {
         loop {
             let current = self.cell.load();
@@ -71,7 +71,7 @@ impl<const N: usize> Cell<N> {
     }
 }
 
-/// Runs `threads` beside each other on one cell, and checks that everything was freed.
+/// Runs `threads` concurrently on one cell, and checks that everything was freed.
 fn together<const N: usize>(threads: &[fn(&Cell<N>)]) {
     let cell = Cell::<N>::new();
     let spawn = |&run: &fn(&Cell<N>)| {
@@ -89,7 +89,7 @@ fn load_once<const N: usize>(cell: &Cell<N>) {
     assert!(cell.read() <= 2);
 }
 
-/// A second load sees what the first saw, or something newer.
+/// A second load returns the snapshot of the first load, or a newer one.
 fn load_twice<const N: usize>(cell: &Cell<N>) {
     let first = cell.read();
     assert!(cell.read() >= first, "a load went back in time");
@@ -99,7 +99,7 @@ fn publish_once<const N: usize>(cell: &Cell<N>) {
     assert!(cell.set(1));
 }
 
-/// Of two writers, one finds no free node where the other and a reader hold both.
+/// One of two writers finds no free node if the other and a reader hold both.
 fn publish_if_free<const N: usize>(cell: &Cell<N>) {
     cell.set(1);
 }
@@ -109,7 +109,7 @@ fn publish_twice<const N: usize>(cell: &Cell<N>) {
     cell.set(2);
 }
 
-/// A load, and inside it another, whose guards go in either order.
+/// A load inside another. The guard of the outer load is dropped first.
 fn nested<const N: usize>(cell: &Cell<N>) {
     role::reader(|| {
         let first = cell.cell.load();
@@ -120,7 +120,7 @@ fn nested<const N: usize>(cell: &Cell<N>) {
     });
 }
 
-/// A guard that is held while the writer goes on.
+/// A guard that is held while the writer continues.
 fn hold<const N: usize>(cell: &Cell<N>) {
     role::reader(|| {
         let guard = cell.cell.load();
@@ -130,7 +130,7 @@ fn hold<const N: usize>(cell: &Cell<N>) {
     });
 }
 
-/// A reference of the reader's own, which outlasts the guard that it was counted under.
+/// A reader's own reference, which outlasts the guard under which it was counted.
 fn hold_counted<const N: usize>(cell: &Cell<N>) {
     role::reader(|| {
         let held = cell.cell.load_full();
@@ -146,7 +146,7 @@ fn reclaim<const N: usize>(cell: &Cell<N>) {
     cell.cell.retired().sweep();
 }
 
-/// A model that runs these threads beside each other.
+/// A model that runs these threads concurrently.
 fn run<const N: usize>(
     name: &str,
     at_least: usize,
@@ -269,7 +269,7 @@ fn two_updates() {
         let thread = thread::spawn(move || other.rcu());
         let ours = cell.rcu();
         let theirs = thread.join().expect("the other update panicked");
-        // One of the two finds no free node where the other holds it.
+        // One of the two finds no free node if the other holds it.
         let made = ours.iter().chain(&theirs).count();
         assert!(made >= 1);
         assert_ne!(ours, theirs);
@@ -278,7 +278,7 @@ fn two_updates() {
     });
 }
 
-/// A guard that another thread drops, which may have the last word on the cell.
+/// A guard that another thread drops. This may be the last access to the cell.
 #[test]
 fn a_guard_that_is_sent_to_another_thread() {
     check("guard sent", 5, Unbounded, || {
@@ -303,7 +303,7 @@ fn a_guard_that_is_sent_to_another_thread() {
     });
 }
 
-/// A slot that two readers have one after the other, whose sweep finds it cleared by the second.
+/// Two readers use one slot, one after the other. The sweep finds the slot cleared by the second.
 #[test]
 fn a_slot_that_another_reader_has_next() {
     check("one slot in turn", 1_000, Preemptions(3), || {
@@ -316,7 +316,7 @@ fn a_slot_that_another_reader_has_next() {
         cell.cell.replace(next);
         let [first, second] = readers;
         second.join().expect("a reader panicked");
-        // Not yet after the first, unless the cell sees to it.
+        // Only the cell can order the sweep after the first reader, which is not joined yet.
         cell.cell.retired().sweep();
         first.join().expect("a reader panicked");
         cell.finish();
@@ -326,7 +326,7 @@ fn a_slot_that_another_reader_has_next() {
 #[cfg(not(loom))]
 use std::sync::Arc as SharedCell;
 
-/// Of loom's, so that it sees which thread is the last.
+/// loom's `Arc`, so loom sees which thread is the last user.
 #[cfg(loom)]
 use loom::sync::Arc as SharedCell;
 
@@ -336,7 +336,7 @@ fn a_cell_that_its_last_user_drops() {
     check("drop with the last guard", 30, Unbounded, || {
         let cell = Cell::<1>::new();
         let pool = cell.pool;
-        let cell = SharedCell::new(Arc::into_inner(cell).expect("nobody else has it").cell);
+        let cell = SharedCell::new(Arc::into_inner(cell).expect("no other thread has it").cell);
         let other = cell.clone();
         let reader = thread::spawn(move || {
             let guard = role::reader(|| other.load());
@@ -351,7 +351,7 @@ fn a_cell_that_its_last_user_drops() {
     });
 }
 
-/// How many steps a load has at most, which an interrupt can come between.
+/// The largest number of steps of a load. An interrupt can come between any two steps.
 #[cfg(loom)]
 const STEPS: usize = 12;
 
@@ -370,7 +370,7 @@ fn interrupted<const N: usize>(name: &str, interrupt: fn(&Cell<N>)) {
                 let inner = cell.clone();
                 interrupt_after(skipped, move || interrupt(&inner));
                 assert!(cell.read() <= 1);
-                // The interrupt came, or the load was shorter than that.
+                // The interrupt came, or the load had fewer steps.
                 interrupt_never();
                 writer.join().expect("the writer panicked");
                 cell.finish();
@@ -387,7 +387,7 @@ fn a_load_that_another_interrupts() {
     interrupted::<0>("load in a load, no slots", load_once);
 }
 
-/// A handler that publishes and sweeps while the load that it interrupts is somewhere in between.
+/// An interrupt handler that publishes and sweeps in the middle of the load that it interrupts.
 #[cfg(loom)]
 #[test]
 fn a_load_that_a_change_interrupts() {

@@ -5,9 +5,9 @@ pub(super) use loom::thread;
 #[cfg(not(loom))]
 pub(super) use std::thread;
 
-/// How far loom goes.
+/// The executions that loom explores.
 #[derive(Clone, Copy, Debug)]
-#[cfg_attr(not(loom), expect(dead_code, reason = "threads know no bounds"))]
+#[cfg_attr(not(loom), expect(dead_code, reason = "real threads have no bounds"))]
 pub(super) enum Bound {
     /// Every execution.
     Unbounded,
@@ -15,8 +15,8 @@ pub(super) enum Bound {
     Preemptions(usize),
 }
 
-/// Explores `model`, and checks that this took at least `at_least` executions: a model that is
-/// wrongly set up ends after a few and would prove nothing.
+/// Explores `model`, and checks that there were at least `at_least` executions. A model with a wrong
+/// setup ends after a few executions and proves nothing.
 #[cfg(loom)]
 pub(super) fn check(
     name: &str,
@@ -46,7 +46,7 @@ pub(super) fn check(
     println!("{name}: {executions} executions, {bound:?}, {seconds:.1} s");
     assert!(
         executions >= at_least,
-        "{name} explored {executions} executions only"
+        "{name}: {executions} executions, expected at least {at_least}"
     );
 }
 
@@ -58,7 +58,7 @@ pub(super) fn check(
     _bound: Bound,
     model: impl Fn() + Send + Sync + 'static,
 ) {
-    // Under Miri one: a seed is a run. Few where every step is slow.
+    // One run under Miri, where each seed is a run. Fewer runs if every step is slow.
     const RUNS: usize = match option_env!("BUSMAP_FEW_ROUNDS") {
         _ if cfg!(miri) => 1,
         Some(_) => 100,

@@ -13,11 +13,11 @@ type Devices = Registry<Ports<()>>;
 /// Records the ports of the differences that it gets, and compares them with the registry.
 struct Scribe {
     devices: OnceLock<Weak<Devices>>,
-    /// How many changes are between `before` and the end of `after`.
+    /// The number of changes between `before` and the end of `after`.
     inside: AtomicUsize,
-    /// The ports of the calls of `before`. Watched: only turns order the accesses to it.
+    /// The ports of the calls of `before`. It is watched, because only turns order the accesses to it.
     told: Watched,
-    /// The ports whose addition is over. Plain bookkeeping of the model, which loom need not see.
+    /// The ports whose addition is over. It is the model's own bookkeeping, which loom need not see.
     added: Mutex<Vec<u64>>,
 }
 
@@ -48,7 +48,7 @@ impl Scribe {
 impl Listener for Scribe {
     fn before(&self, difference: &Difference) -> Result<(), Veto> {
         let inside = self.inside.fetch_add(1, Relaxed);
-        assert_eq!(inside, 0, "another change is being told");
+        assert_eq!(inside, 0, "another change is between `before` and `after`");
         self.check();
         let port = Self::port(difference);
         self.told.write(self.told.read() | 1 << port);
@@ -61,7 +61,7 @@ impl Listener for Scribe {
         self.added.lock().unwrap().push(port);
         self.check();
         let inside = self.inside.fetch_sub(1, Relaxed);
-        assert_eq!(inside, 1, "another change is being told");
+        assert_eq!(inside, 1, "another change is between `before` and `after`");
     }
 }
 
@@ -100,7 +100,7 @@ fn two_changes_are_made_one_at_a_time() {
         adder.join().expect("the adder panicked");
         let mut added = scribe.added.lock().unwrap().clone();
         added.sort_unstable();
-        assert_eq!(added, PORTS, "one was not told");
+        assert_eq!(added, PORTS, "the listener missed a change");
     });
 }
 
@@ -112,7 +112,7 @@ fn a_dispatch_that_finds_a_device_comes_after_what_was_told_before() {
         let other = devices.clone();
         let vcpu = thread::spawn(move || {
             if has(&other, PORTS[0]) {
-                assert_ne!(scribe.told.read(), 0, "it was not told");
+                assert_ne!(scribe.told.read(), 0, "`before` was not called first");
             }
         });
         add(&devices, PORTS[0]);

@@ -1,8 +1,8 @@
 //! Models of the crate's lock-free parts.
 //!
 //! Under `--cfg loom` every model runs in each execution that loom finds for it (`.ci/loom.sh`);
-//! under plain `cargo test` it runs many times with real threads. The models are part of the
-//! crate's unit tests, so that they see its inner parts.
+//! under plain `cargo test` it runs many times with real threads. The models are unit tests of the
+//! crate, because they use its private items.
 
 mod cell;
 mod check;

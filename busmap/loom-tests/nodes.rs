@@ -1,5 +1,5 @@
-//! Snapshots for the models of the cell: two nodes, used repeatedly, so that addresses
-//! recur as those of an allocator do; counted by atomics that loom sees.
+//! Snapshots for the models of the cell: two nodes that are reused, so addresses recur as with an
+//! allocator. The counts of references are atomics that loom sees.
 
 use super::watched::Watched;
 use crate::{
@@ -37,12 +37,12 @@ impl Node {
 /// The nodes of one model.
 pub(super) struct Pool([Node; 2]);
 
-/// Every pool there is: what a static reaches is no leak to Miri, which reports all others.
+/// All pools. Miri does not report memory as leaked if a static refers to it.
 #[cfg(not(loom))]
 static POOLS: std::sync::Mutex<Vec<&'static Pool>> = std::sync::Mutex::new(Vec::new());
 
 impl Pool {
-    /// A pool that lives as long as the process: nodes are reached by plain pointers. It is small.
+    /// A pool that lives as long as the process, because plain pointers refer to its nodes. It is small.
     pub(super) fn new() -> &'static Self {
         let pool = Box::leak(Box::new(Self([Node::new(), Node::new()])));
         #[cfg(not(loom))]
@@ -59,7 +59,7 @@ impl Pool {
                 .is_ok()
         };
         let node = self.0.iter().find(taken)?;
-        // The node was free, and is now ours.
+        // The node was free, and no other thread can take it now.
         node.content.write(content);
         node.references.store(1, Ordering::Relaxed);
         Some(Reference(node))
@@ -85,7 +85,7 @@ impl Reference {
     }
 }
 
-// SAFETY: counting is that of `std::sync::Arc`, and nodes live forever.
+// SAFETY: references are counted as in `std::sync::Arc`, and nodes live forever.
 unsafe impl Counted for Reference {
     type Target = Node;
 
@@ -124,8 +124,8 @@ unsafe impl Counted for Reference {
 
 impl Drop for Reference {
     fn drop(&mut self) {
-        // Not with an acquire fence: loom takes that to acquire what threads that came before have
-        // read `Relaxed` too, which would hide that they should have acquired it.
+        // Without an acquire fence: in loom it would also acquire what earlier threads have read
+        // `Relaxed`, and hide that they should have acquired it.
         let before = self.0.references.fetch_sub(1, Ordering::AcqRel);
         assert_ne!(before, 0, "a reference was given up twice");
         if before == 1 {
@@ -136,7 +136,7 @@ impl Drop for Reference {
     }
 }
 
-/// Which threads are readers, that must not free.
+/// The role of the current thread: readers must not free.
 pub(super) mod role {
     use std::cell::Cell;
 
@@ -154,7 +154,7 @@ pub(super) mod role {
         run(true, f)
     }
 
-    /// Runs `f` as a writer, though it may interrupt a reader.
+    /// Runs `f` as a writer, even if it interrupts a reader.
     #[cfg(loom)]
     pub(crate) fn writer<T>(f: impl FnOnce() -> T) -> T {
         run(false, f)

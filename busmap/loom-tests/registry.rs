@@ -18,10 +18,10 @@ use crate::{
 
 type Devices = Registry<Ports<Reads>>;
 
-/// Reads as a number of its own, and knows when it is dropped.
+/// A handler that returns its own number, and records its drop.
 struct Reads {
     value: u64,
-    /// Plain bookkeeping of the model, which loom need not see.
+    /// The model's own bookkeeping, which loom need not see.
     dropped: Arc<Flag>,
 }
 
@@ -55,13 +55,13 @@ fn span(first: u64, last: u64) -> Span {
     Span::new(first, last).expect("the last is not below the first")
 }
 
-/// Adds a device that owns these ports and reads as the first.
+/// Adds a device that owns these ports and returns the number of the first.
 fn try_add(devices: &Devices, first: u64, last: u64) -> Result<DeviceId, Refusal> {
     let (device, _) = Reads::device(first);
     Ok(devices.add::<Port>(device, span(first, last))?)
 }
 
-/// Adds a device that owns one port and reads as that.
+/// Adds a device that owns one port and returns its number.
 fn add(devices: &Devices, port: u64) -> DeviceId {
     try_add(devices, port, port).expect("the port is free")
 }
@@ -128,7 +128,7 @@ fn of_two_hot_adds_that_overlap_one_is_refused() {
         let theirs = adder.join().expect("the adder panicked");
         let (id, refusal) = match (ours, theirs) {
             (Ok(id), Err(refusal)) | (Err(refusal), Ok(id)) => (id, refusal),
-            both => panic!("not one of the two: {both:?}"),
+            both => panic!("not exactly one succeeded: {both:?}"),
         };
         assert!(matches!(refusal, Refusal::Overlap { owner, .. } if owner == id));
     });
@@ -204,18 +204,18 @@ fn the_first_uses_after_a_withdrawal() {
         assert_eq!(read(&devices.0, 2), Ok(2));
         assert_eq!(devices.0.find::<Port>(2).map(|(id, _)| id), Some(id));
         vcpu.join().expect("the vCPU panicked");
-        assert!(!dropped.load(SeqCst), "who withdrew it has it");
+        assert!(!dropped.load(SeqCst), "`withdrawn` still holds it");
         drop(withdrawn);
-        assert!(dropped.load(SeqCst), "the registry has it still");
+        assert!(dropped.load(SeqCst), "the registry still has it");
     });
 }
 
-/// A handle may hold the tables that stand in, while other threads put the devices back.
+/// A handle may hold the empty tables of the withdrawal while other threads put the devices back.
 #[test]
 fn a_handles_first_uses_after_a_withdrawal() {
     check("handles, withdraw", 1_000, Preemptions(3), || {
         let mut devices = registry(&[1]);
-        let lent = Arc::get_mut(&mut devices).expect("nobody else has it");
+        let lent = Arc::get_mut(&mut devices).expect("no other thread has it");
         let withdrawn = Arc::new(lent.withdraw());
         let read_or_restore =
             |vcpu: &mut Vcpu<Arc<Devices>>, withdrawn: &[Withdrawn<Ports<Reads>>]| {
@@ -230,7 +230,7 @@ fn a_handles_first_uses_after_a_withdrawal() {
     });
 }
 
-/// A vCPU has seen a device by the registry itself, before the addition has ended.
+/// A vCPU has found a device through the registry itself, before the addition has ended.
 #[test]
 fn what_a_vcpu_has_seen_its_handle_does_not_miss() {
     check("see, handle, add", 1_000, Preemptions(3), || {
@@ -253,7 +253,7 @@ fn what_a_vcpu_has_seen_its_handle_does_not_miss() {
     });
 }
 
-/// A vCPU has seen by the registry itself that a device is gone, before the removal has ended.
+/// A vCPU has found through the registry itself that a device is gone, before the removal has ended.
 #[test]
 fn what_a_vcpu_has_seen_gone_its_handle_does_not_find() {
     check("see, handle, remove", 1_000, Preemptions(4), || {
@@ -345,7 +345,7 @@ fn a_handle_knows_what_it_learned_of() {
                 assert_eq!(
                     read_by(&mut vcpu, 1),
                     Err(Miss::Nobody),
-                    "a device answers that was removed"
+                    "a removed device is found"
                 );
             }
         });

@@ -28,10 +28,10 @@ trait Handle: Send + Sync {
 /// The memory of a device that no vCPU may be inside any more.
 const POISON: usize = usize::MAX;
 
-/// Reads as its memory, which is watched: overwriting it must come after every handler.
+/// A read returns its memory, which is watched: an overwrite must come after every call of a handler.
 struct Host {
     memory: Watched,
-    /// Plain bookkeeping of the model, which loom need not see.
+    /// The model's own bookkeeping, which loom need not see.
     drops: Arc<Count>,
 }
 
@@ -75,7 +75,7 @@ fn device(handler: Arc<dyn Handle>) -> Device<Ports<dyn Handle>> {
     Device::new(()).on::<Port>(handler)
 }
 
-/// A device that reads as this value.
+/// A device that returns this value.
 fn host(value: usize) -> Device<Ports<dyn Handle>> {
     device(Host::new(value).0)
 }
@@ -153,14 +153,14 @@ fn a_removal_against_a_vcpus_handle() {
         let removed = devices.remove(id).unwrap();
         poison_if_quiescent(&device, &removed);
         let mut vcpu = vcpu.join().expect("the vCPU panicked");
-        // It may have refreshed before the removal: then it holds the tables still.
+        // The handle may have refreshed before the removal, and then still holds the tables.
         vcpu.park();
         assert!(removed.is_quiescent());
         assert_eq!(read_by(&mut vcpu, 1), Err(Miss::Nobody));
     });
 }
 
-/// A device whose `Removed` is dropped early is dropped with the last table that lists it, and once.
+/// If its `Removed` is dropped early, a device is dropped once, with the last table that lists it.
 #[test]
 fn a_removal_that_nobody_waits_for() {
     check("remove, drop, dispatch", 2_000, Unbounded, || {
@@ -205,8 +205,8 @@ fn with_one_that_moves() -> Arc<Devices> {
     devices
 }
 
-/// A reader of the old port and then the new one finds the device at one of the two; in the other order, not at
-/// both.
+/// A vCPU that reads the old port and then the new one finds the device at one of them. In the other order, it does
+/// not find the device at both.
 #[test]
 fn a_move_from_a_handler() {
     check(
@@ -232,7 +232,7 @@ fn a_move_from_a_handler() {
     );
 }
 
-/// Of a move and a hot-add into the span that it frees, and one that it takes, each is made whole.
+/// A move and a hot-add to the same free port: one of the two is made completely, and nothing of the other.
 #[test]
 fn a_move_against_a_hot_add() {
     check("move, add", 700, Preemptions(3), || {
@@ -248,7 +248,7 @@ fn a_move_against_a_hot_add() {
     });
 }
 
-/// Two batches that do not fit together: one is made whole, nothing of the other.
+/// Two batches that conflict: one of the two is made completely, and nothing of the other.
 #[test]
 fn two_batches_that_conflict() {
     check("update, update", 1_000, Preemptions(3), || {
@@ -273,7 +273,7 @@ fn two_batches_that_conflict() {
     });
 }
 
-/// A batch is seen whole or not at all.
+/// A reader sees a batch completely or not at all.
 #[test]
 fn a_batch_against_a_dispatch() {
     check("update, dispatch", 2_000, Unbounded, || {
@@ -299,8 +299,8 @@ fn a_batch_against_a_dispatch() {
     });
 }
 
-/// Two devices change places: each port has an owner all the time, and the two are never the same
-/// device's at one instant.
+/// Two devices exchange their ports. Each port always has an owner, and one device never owns both ports
+/// at the same time.
 #[test]
 fn a_swap_against_dispatches() {
     check("swap, dispatches", 1_200, Preemptions(3), || {

@@ -1,4 +1,4 @@
-//! The counted snapshot that the slot cell is used with, on memory from the allocator.
+//! The slot cell's counted snapshot, in memory from the allocator.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::publish::slots::{
     counted::{Counted as _, CountedBox},
 };
 
-/// A value that is overwritten when it is freed, so that loom sees a read that is not before.
+/// A value that is overwritten when it is freed, so loom detects a read that does not come before.
 struct Value(Watched);
 
 impl Value {
@@ -39,8 +39,7 @@ fn a_load_against_a_publication() {
     run::<0>("snapshot, load, publish, no slots");
 }
 
-/// The content of a snapshot that is published by one writer and replaced by another, before a third
-/// frees it.
+/// One writer publishes a snapshot, another replaces it, and a third frees it.
 #[test]
 fn three_writers_of_one_snapshot() {
     check("snapshot, publish, replace, sweep", 200, Unbounded, || {
@@ -75,13 +74,13 @@ fn a_publication_that_fails_frees_what_it_brought() {
     });
 }
 
-/// The last of several holders frees, and comes after what the others read.
+/// The last of several holders frees the value, after the reads of the others.
 #[test]
 fn the_last_holder_frees() {
     check("snapshot, two holders", 3, Unbounded, || {
         let snapshot = Value::snapshot(7);
         let ptr = snapshot.into_raw();
-        // SAFETY: the reference is in our hands.
+        // SAFETY: this function owns the reference.
         unsafe { CountedBox::<Value>::count(ptr) };
         // SAFETY: one of the two references.
         let ours = unsafe { CountedBox::<Value>::from_raw(ptr) };
@@ -94,12 +93,12 @@ fn the_last_holder_frees() {
     });
 }
 
-/// A thread that finds that it is the last holder has the value to itself.
+/// A thread that finds that it is the last holder has exclusive access to the value.
 #[test]
 fn the_last_holder_is_alone() {
     check("snapshot, is_last", 3, Unbounded, || {
         let ptr = Value::snapshot(7).into_raw();
-        // SAFETY: the reference is in our hands.
+        // SAFETY: this function owns the reference.
         unsafe { CountedBox::<Value>::count(ptr) };
         // SAFETY: one of the two references.
         let ours = unsafe { CountedBox::<Value>::from_raw(ptr) };
@@ -113,7 +112,7 @@ fn the_last_holder_is_alone() {
     });
 }
 
-/// A reference as a guard has it.
+/// A reference as a guard holds it.
 struct Addr(*mut Value);
 
 // SAFETY: a counted reference can be given up from any thread.
@@ -128,7 +127,7 @@ impl Addr {
     }
 }
 
-/// A reader that takes a reference of its own, which outlasts the guard.
+/// A reader that counts its own reference, which outlasts the guard.
 #[test]
 fn a_hold_against_a_publication() {
     fn run<const N: usize>(name: &str) {

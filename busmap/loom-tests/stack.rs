@@ -1,11 +1,11 @@
-//! The stack: what is taken is whole, and comes once.
+//! The stack: a taken node is complete, and is taken only once.
 
 use std::sync::Arc;
 
 use super::{Bound::Unbounded, check, thread, watched::Watched};
 use crate::stack::{Node, Stack};
 
-/// Takes what is there, reads it, and says how much that was.
+/// Takes all nodes, and returns the sum of their values.
 fn take(stack: &Stack<Watched>) -> usize {
     stack.take().map(|node| node.value.read()).sum()
 }
@@ -53,7 +53,7 @@ fn two_takers_share_what_there_is() {
     });
 }
 
-/// As a sweep does.
+/// A sweep puts back nodes that are still in use.
 #[test]
 fn what_is_put_back_is_whole_too() {
     check("push, take and put back", 40, Unbounded, || {

@@ -1,4 +1,4 @@
-//! [`Watched`]: memory whose races show. The models of `axdevice` use this file too.
+//! [`Watched`]: memory in which races are detected. The models of `axdevice` use this file too.
 
 #[cfg(loom)]
 use loom::cell::UnsafeCell;
@@ -27,7 +27,7 @@ impl<T> UnsafeCell<T> {
 #[derive(Debug)]
 pub(super) struct Watched(UnsafeCell<usize>);
 
-// SAFETY: that it is not read and written at once is what the models check.
+// SAFETY: the models check that no thread writes it while another thread reads or writes it.
 unsafe impl Sync for Watched {}
 
 impl Watched {
