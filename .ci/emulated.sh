@@ -20,7 +20,7 @@ for arch in "$@"; do
     # chooses at run time. With them, only the models, with real threads, and the modules with atomics.
     export QEMU_CPU=cortex-a57
     cargo test --target aarch64-unknown-linux-gnu --features slot-cell -p busmap --tests
-    cargo test --target aarch64-unknown-linux-gnu --features slot-cell -p "$(cargo pkgid)" --lib --test suite
+    cargo test --target aarch64-unknown-linux-gnu --features slot-cell -p "$(cargo pkgid)" --lib
     export QEMU_CPU=max
     cargo test --target aarch64-unknown-linux-gnu --features slot-cell --lib -- loom_tests stack:: publish::
     unset QEMU_CPU
