@@ -15,9 +15,7 @@ check() {
 }
 
 for target in {aarch64,riscv64gc}-unknown-linux-gnu; do
-    for features in '' slot-cell; do
-        check "$target" "$features" --all-targets
-    done
+    check "$target" '' --all-targets
 done
 for target in "${bare_metal[@]}"; do
     check "$target" ''

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fuzzes each target on either cell, starting from the committed seeds. New inputs go to the corpus in the target
+# Fuzzes the registry on either cell, and configurations on one, starting from the committed seeds. New inputs go to the corpus in the target
 # folder, a failing input to fuzz/artifacts.
 #
 # usage: .ci/fuzz.sh [SECONDS]   seconds for each target and cell (5)
@@ -15,6 +15,8 @@ export CARGO_TARGET_DIR
 
 for features in '' slot-cell; do
     for target in operations config; do
+        # The cell does not matter to a configuration.
+        [ "$target $features" != 'config slot-cell' ] || continue
         echo "-- $target ${features:-(no features)}"
         corpus=$CARGO_TARGET_DIR/corpus/$target
         mkdir -p "$corpus"

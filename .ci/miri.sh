@@ -7,7 +7,7 @@
 #
 # The first half of the seeds checks Stacked Borrows, the second half Tree Borrows; a single one checks Tree
 # Borrows. The slower tests, of busmap/tests and of the suite, get a quarter of the seeds, those of torture an
-# eighth, those of one thread two. Leaks are errors. Freed addresses are reused at once, which exposes code that
+# eighth, those of one thread one or two. Leaks are errors. Freed addresses are reused at once, which exposes code that
 # confuses a new object with a freed one.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -90,7 +90,7 @@ else
     torture '' -Zmiri-permissive-provenance 2 serialized::
 fi
 # These have one thread.
-sweep slot-cell -Zmiri-strict-provenance 2 "$busmap --lib" 72 index:: table:: tables:: registrations:: cache:: registry:: \
+sweep slot-cell -Zmiri-strict-provenance "$((seeds < 8 ? 1 : 2))" "$busmap --lib" 72 index:: table:: tables:: registrations:: cache:: registry:: \
     removed:: vcpu:: withdraw:: a_destructor_that_unwinds neighbouring_stacks \
     --skip loom_tests:: --skip more_than_can_be_counted
 echo "-- $seeds seeds from $first on, in $SECONDS s"

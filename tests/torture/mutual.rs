@@ -139,7 +139,7 @@ fn handlers_move_and_remove_each_other_while_others_hot_plug() {
                 census.leave(devices.remove(id).unwrap());
             }
         };
-        for round in Budget::new(500, 5).rounds() {
+        for round in Budget::new(500, 3).rounds() {
             plug(round);
             watchdog.feed();
         }

@@ -85,7 +85,7 @@ fn vcpus_see_what_is_there_and_nothing_that_is_gone() {
             });
         }
         let mut ids = [None; PLACES];
-        for round in Budget::new(2_000, 16).rounds() {
+        for round in Budget::new(2_000, 8).rounds() {
             let place = round * 5 % PLACES;
             places[place].change(|number| match ids[place].take() {
                 None => {

@@ -159,7 +159,7 @@ fn a_range_has_one_owner_and_its_neighbours_theirs() {
             }
             came
         });
-        for _ in Budget::new(2_000, 6).rounds() {
+        for _ in Budget::new(2_000, 3).rounds() {
             wander(&devices, wanderer, || rivals.is_finished());
         }
         drop(stops);

@@ -90,7 +90,7 @@ fn a_range_changes_hands(by: By) {
                 }
             });
         }
-        for round in Budget::new(10_000, 12).rounds() {
+        for round in Budget::new(10_000, 6).rounds() {
             let generation = round + 1;
             id = succeed(&devices, id, generation, &census, by);
             newest.store(generation, Release);

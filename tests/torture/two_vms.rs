@@ -110,7 +110,7 @@ fn run(nth: usize) {
                 interrupt(&done);
             });
         }
-        for _ in Budget::new(1_000, 15)
+        for _ in Budget::new(1_000, 8)
             .rounds()
             .take_while(|_| !done.load(Acquire))
         {
