@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn threads_that_lend_the_same_get_the_same_device() {
-        const ENTRIES: u64 = if cfg!(miri) { 4 } else { 1_000 };
+        const ENTRIES: u64 = support::size(1_000, 4) as u64;
         let list = Lent::new();
         let entries: Vec<_> = (0..ENTRIES).map(entry).collect();
         thread::scope(|scope| {

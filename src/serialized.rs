@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn no_two_threads_are_in_it_at_once() {
-        const EACH: usize = if cfg!(miri) { 8 } else { 500 };
+        const EACH: usize = support::size(500, 8);
         let device = Serialized::new(Counter::default());
         thread::scope(|scope| {
             for _ in 0..2 {

@@ -253,9 +253,10 @@ mod tests {
     use rand::{RngExt, SeedableRng, rngs::SmallRng, seq::IndexedRandom};
 
     use super::*;
+    use crate::testing::size;
 
-    const CHANGES: usize = if cfg!(miri) { 60 } else { 3_000 };
-    const SPANS: usize = if cfg!(miri) { 12 } else { 300 };
+    const CHANGES: usize = size(3_000, 60);
+    const SPANS: usize = size(300, 12);
 
     /// An index, and the first addresses that it should have.
     struct Starts {

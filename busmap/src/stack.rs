@@ -176,6 +176,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::testing::size;
 
     #[test]
     fn takes_the_last_pushed_first() {
@@ -227,7 +228,7 @@ mod tests {
 
     #[test]
     fn threads_lose_nothing_and_get_nothing_twice() {
-        const EACH: usize = if cfg!(miri) { 15 } else { 50_000 };
+        const EACH: usize = size(50_000, 15);
         let stack = Stack::new();
         let (stack, mut seen) = (&stack, BTreeSet::new());
         thread::scope(|scope| {
@@ -248,7 +249,7 @@ mod tests {
     /// A node is freed while another is pushed, and a third one gets its address.
     #[test]
     fn nodes_may_lie_where_others_were_freed() {
-        const EACH: usize = if cfg!(miri) { 200 } else { 50_000 };
+        const EACH: usize = size(50_000, 200);
         let stack = Stack::new();
         let taken = thread::scope(|scope| {
             scope.spawn(|| (0..EACH).for_each(|n| stack.push(Node::new(n))));

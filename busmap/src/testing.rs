@@ -1,10 +1,15 @@
-//! Devices for unit tests.
+//! Devices and sizes for unit tests.
 
 use crate::{
     bus::{Handlers, Mmio, Port, SysReg},
     device::Device,
     sync::Arc,
 };
+
+/// The size of a test, and its size under Miri, where every step is slow.
+pub(crate) const fn size(full: usize, miri: usize) -> usize {
+    if cfg!(miri) { miri } else { full }
+}
 
 /// Devices whose handlers are strings.
 pub(crate) enum Named {}

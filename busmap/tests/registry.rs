@@ -13,7 +13,7 @@ use busmap::{
 };
 use static_assertions::{assert_impl_all, assert_not_impl_any};
 
-use self::common::{Devices, Fns, Handler, read, reads_as, rounds, span, while_changing};
+use self::common::{Devices, Fns, Handler, read, reads_as, rounds, size, span, while_changing};
 
 #[test]
 fn the_ends_of_a_bus_are_addresses_like_others() {
@@ -66,7 +66,7 @@ fn handlers_dispatch_and_change_nested() {
             read(&devices, to).unwrap() + 1
         })
     };
-    const DEPTH: u64 = if cfg!(miri) { 12 } else { 100 };
+    const DEPTH: u64 = size(100, 12);
     for port in 1..=DEPTH {
         let device = Device::new("bridge").on::<Port>(forwards(port - 1));
         devices.add::<Port>(device, span(port, port)).unwrap();
@@ -86,7 +86,7 @@ fn a_handler_that_unwinds_leaves_the_registry_as_it_was() {
     let id = devices.add::<Port>(device, span(0, 1)).unwrap();
     let mut vcpu = devices.vcpu();
     // More than the cell has slots.
-    for _ in 0..if cfg!(miri) { 9 } else { 100 } {
+    for _ in 0..size(100, 9) {
         assert!(catch_unwind(AssertUnwindSafe(|| read(&devices, 1))).is_err());
         let dispatch = || vcpu.dispatch::<Port, _>(Direction::Read, 1, 0, |hit| hit.handler()(1));
         assert!(catch_unwind(AssertUnwindSafe(dispatch)).is_err());

@@ -256,7 +256,7 @@ mod tests {
 
     #[test]
     fn two_vcpus_that_complete_the_same_source_complete_it_once() {
-        const ROUNDS: usize = if cfg!(miri) { 5 } else { 500 };
+        const ROUNDS: usize = support::size(500, 5);
         let (device, guard) = (One::default(), guard(2));
         for round in 1..=ROUNDS {
             *device.active.lock().unwrap() = true;

@@ -99,6 +99,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::testing::size;
 
     fn set<T>(cell: &SnapshotCell<T>, value: impl Fn() -> T) {
         let Ok(()) = cell.rcu(|_| Ok::<_, Infallible>(value()));
@@ -145,7 +146,7 @@ mod tests {
 
     #[test]
     fn more_guards_than_a_thread_has_slots_for() {
-        const GUARDS: usize = if cfg!(miri) { 20 } else { 100 };
+        const GUARDS: usize = size(100, 20);
         let cell = SnapshotCell::new(0);
         let guards: Vec<_> = (1..GUARDS)
             .map(|n| {
@@ -168,7 +169,7 @@ mod tests {
 
     #[test]
     fn only_writers_free() {
-        const SNAPSHOTS: usize = if cfg!(miri) { 10 } else { 2_000 };
+        const SNAPSHOTS: usize = size(2_000, 10);
         let dropped = Mutex::new(Vec::new());
         let cell = SnapshotCell::new(Tells(&dropped));
         thread::scope(|scope| {

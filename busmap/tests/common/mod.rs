@@ -41,12 +41,16 @@ pub(crate) fn read(devices: &Devices, port: u64) -> Result<u64, Miss> {
     devices.dispatch::<Port, _>(port, 0, |hit| hit.handler()(port - hit.span().first()))
 }
 
+/// The size of a test, and its size under Miri.
+pub(crate) const fn size(full: u64, miri: u64) -> u64 {
+    if cfg!(miri) { miri } else { full }
+}
+
 /// The number of rounds to run instead of `n`: fewer if every step is slow.
 pub(crate) const fn rounds(n: u64) -> u64 {
     match option_env!("BUSMAP_FEW_ROUNDS") {
-        _ if cfg!(miri) => n.div_ceil(1_000),
-        Some(_) => n.div_ceil(50),
-        None => n,
+        Some(_) => size(n.div_ceil(50), n.div_ceil(1_000)),
+        None => size(n, n.div_ceil(1_000)),
     }
 }
 
