@@ -146,7 +146,7 @@ mod tests {
 
     use super::*;
 
-    /// Where the pieces begin, and their sizes.
+    /// The start and the size of each piece.
     fn cut<A: BusAddr>(addr: A, len: usize) -> Vec<(u64, usize)> {
         let pieces = pieces(addr, len);
         pieces

@@ -15,7 +15,7 @@ pub enum Refusal {
     Empty {
         /// The bus.
         bus: BusId,
-        /// Where the range would start.
+        /// The start of the range.
         at: usize,
     },
     /// The range ends before it starts.
@@ -34,9 +34,9 @@ pub enum Refusal {
     Wrapping {
         /// The bus.
         bus: BusId,
-        /// Where the range would start.
+        /// The start of the range.
         start: usize,
-        /// Where it would end (exclusive), having wrapped around.
+        /// The end of the range (exclusive), which wrapped around.
         end: usize,
     },
     /// Another device owns some of the addresses.

@@ -1,4 +1,4 @@
-//! How a model is run. The models of `axdevice` use this file too.
+//! [`check`]: runs a model. The models of `axdevice` use this file too.
 
 #[cfg(loom)]
 pub(super) use loom::thread;

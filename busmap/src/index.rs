@@ -238,7 +238,7 @@ impl Index {
         below.resize(last + 1, rank);
         let reach = most.next_power_of_two();
         reserve(&mut self.firsts, reach)?;
-        // INVARIANT (Sorted): as many follow before there are leaves. (Reach): as many as start in any leaf.
+        // INVARIANT (Sorted): `reach` elements follow before there are leaves. (Reach): at most `reach` spans start in a leaf.
         self.firsts.resize(self.len + reach, u64::MAX);
         self.reach = reach;
         self.below = below;

@@ -43,7 +43,7 @@ pub(crate) struct Options {
     #[arg(long)]
     pub(crate) top: bool,
 
-    /// Where to write the plot of exits and hot-adds [default: smp.svg beside the executable]
+    /// The file for the plot of exits and hot-adds [default: smp.svg beside the executable]
     #[arg(long, value_name = "FILE")]
     pub(crate) plot: Option<PathBuf>,
 

@@ -198,7 +198,7 @@ fn first_of(shortfalls: &[Shortfall]) -> Option<String> {
     let first = shortfalls.first()?.to_string();
     Some(match shortfalls.len() as u64 - 1 {
         0 => first,
-        others => format!("{first}; likewise {}", counted(others, "other vCPU")),
+        others => format!("{first}; the same for {}", counted(others, "other vCPU")),
     })
 }
 

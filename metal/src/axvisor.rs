@@ -74,7 +74,7 @@ impl MemoryIf for Memory {
     }
 
     fn dealloc_contiguous_frames(first_addr: PhysAddr, num_frames: usize) {
-        panic!("{num_frames} frames at {first_addr:?} are freed by a device that lives for ever")
+        panic!("{num_frames} frames at {first_addr:?} are freed by a device that lives forever")
     }
 
     fn phys_to_virt(addr: PhysAddr) -> VirtAddr {

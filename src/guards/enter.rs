@@ -14,7 +14,7 @@ pub(crate) enum Occupancy {
     Shared,
 }
 
-/// Where a device is, and how it is entered.
+/// A way to enter a device, with or without a lock.
 pub(crate) trait Enter {
     /// The device.
     type Device;

@@ -69,7 +69,7 @@ pub(crate) enum Change {
     Move(Which, On, Extent),
 }
 
-/// How the recording of an update ends.
+/// The end of an update's recording.
 #[derive(Arbitrary, Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Ending {
     /// It ends at the first change that cannot be recorded, if there is one.

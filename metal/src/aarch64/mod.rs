@@ -24,7 +24,7 @@ use crate::{
     vm::Vm,
 };
 
-/// Where the memory begins.
+/// The first address of memory.
 pub(crate) const MEMORY: usize = 0x4000_0000;
 
 /// The number of the CPU that this runs on.

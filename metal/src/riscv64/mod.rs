@@ -18,7 +18,7 @@ use riscv_h::register::{
 pub(crate) use self::{boot::start_cpu, uart::Uart};
 use crate::vm::Vm;
 
-/// Where the memory begins.
+/// The first address of memory.
 pub(crate) const MEMORY: usize = 0x8000_0000;
 
 /// The frequency of the counter, in Hz.
