@@ -53,8 +53,8 @@ pub(crate) fn draw(results: &Results, folder: &Path) -> Result<String> {
         )?;
     }
     let axes = Axes {
-        title: "The longest of so many single reads, during 1,000 hot-adds a second".into(),
-        x: "reads",
+        title: "The slowest of n single reads, during 1,000 hot-adds a second".into(),
+        x: "n",
         y: "ns",
     };
     draw("storm", axes, stormy(results))?;

@@ -39,7 +39,7 @@ pub(crate) fn all(results: &Results, ceilings: &str) -> String {
         ),
         section("Hot-add, by number of devices", &times::hot_adds(results)),
         section(
-            "A single read, in a quiet time and while 1,000 devices a second are added",
+            "A single read, without changes and while 1,000 devices a second are added",
             &storms(results),
         ),
         section("Instructions of an access", &instructions(ceilings)),
@@ -68,11 +68,11 @@ fn machine(results: &Results) -> String {
 fn storms(results: &Results) -> String {
     let names = [
         "ns",
-        "quiet p50",
+        "without: p50",
         "p99",
         "p99.9",
         "max",
-        "stormy p50",
+        "with: p50",
         "p99",
         "p99.9",
         "max",
@@ -92,7 +92,7 @@ fn storms(results: &Results) -> String {
     let step = results.storm(&clock, "step").map_or(0.0, |step| step.p50);
     let table = table(names, results.contestants.iter().filter_map(row));
     format!(
-        "{table}\n(Where two successive readings of the clock differ, they do by {step} ns: times are that coarse.)\n"
+        "{table}\n(The resolution of the clock is {step} ns.)\n"
     )
 }
 
