@@ -3,7 +3,6 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# A separate target folder: without the optimisation across crates that .ci/instructions.sh uses, they build
-# faster.
-export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/benches" CARGO_PROFILE_BENCH_LTO=off
-cargo bench -p benches -- --test
+# Not optimised, and in the target folder of .ci/test.sh, which has built the dependencies. The argument is for the benches
+# that do not use criterion.
+cargo test -p benches --benches -- --test

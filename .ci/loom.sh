@@ -9,7 +9,7 @@ shopt -s inherit_errexit
 cd "$(dirname "$0")/.."
 source .ci/models.sh
 
-cargo clippy --lib --tests -- -D warnings
+cargo clippy --lib -- -D warnings
 
 # Prints the summary of a model that passes, and the whole output of one that fails. A model that
 # takes ten times as long as the longest one should needs a bound.

@@ -12,10 +12,13 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source .ci/nightly-toolchain.sh
+source .ci/at-least.sh
 
 trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
 
 seeds=${1:-16}
+# Whether both cells run the slower tests; otherwise only the slot cell does.
+many() { [ "$seeds" -ge 8 ]; }
 # A fraction of the seeds for the slower tests, but at least one.
 fewer() { echo $((seeds / $1 < 1 ? 1 : seeds / $1)); }
 first=${2:-0}
@@ -44,12 +47,6 @@ sweep() {
     done
 }
 
-# Forwards the output of tests, and fails if fewer tests ran: names that match nothing would pass.
-at_least() {
-    awk -v least="$1" '{ print } /^running [0-9]+ test/ { ran = 1; if ($2 < least) few = 1 }
-        END { if (few || !ran) { print "error: fewer tests than " least; exit 1 } }'
-}
-
 # Each start of a program takes half a minute before its first test. Tests that are the same on both cells
 # therefore run on one of them, in a run that is needed anyway.
 
@@ -57,20 +54,18 @@ at_least() {
 # of axdevice and its suite, the minimum number of tests, and parts of the names of those that run on this cell
 # only.
 cell() {
-    local busmap_lib axdevice_lib suite programs
+    local busmap_lib axdevice_lib suite
     read -ra busmap_lib <<<"$3"
     read -ra axdevice_lib <<<"$4"
     read -ra suite <<<"$5"
     sweep "$1" "$2" "$seeds" "$busmap --lib" "${busmap_lib[@]}" loom_tests::registry loom_tests::removal publish:: \
         --skip neighbouring_stacks --skip a_destructor_that_unwinds
-    # Each program has the cost of its start, so with few seeds only the slot cell runs all of them.
-    programs='--test registry --test vcpu'
-    if [ "$seeds" -ge 8 ] || [ -n "$1" ]; then
-        programs+=' --test change --test listener --test removed --test withdraw'
-    fi
-    sweep "$1" "$2" "$(fewer 4)" "$busmap $programs" 6 ''
     sweep "$1" "$2" "$seeds" "$axdevice --lib" "${axdevice_lib[@]}" lent:: iter:: registry
-    sweep "$1" "$2" "$(fewer 4)" "$axdevice --test suite" "${suite[@]}" threads lifetimes:: leads_elsewhere
+    if many || [ -n "$1" ]; then
+        sweep "$1" "$2" "$(fewer 4)" "$busmap --test registry --test vcpu --test change --test listener --test removed --test withdraw" 6 ''
+        suite+=(threads lifetimes:: leads_elsewhere)
+    fi
+    sweep "$1" "$2" "$(fewer 4)" "$axdevice --test suite" "${suite[@]}"
 }
 
 # These run until a time limit, and take the longest.
@@ -81,10 +76,9 @@ torture() {
 cell slot-cell -Zmiri-strict-provenance '53 loom_tests:: stack::tests' '13 loom_tests::ivc' '10 --skip serialized::'
 # arc-swap makes pointers from integers on one of its paths. The flag only disables Miri's warning about it.
 # parking_lot, which holds the queue of the fair lock's waiters, does the same.
-cell '' -Zmiri-permissive-provenance 25 '20 fair_lock:: serialized:: context::' '19 serialized::'
+cell '' -Zmiri-permissive-provenance 25 '20 fair_lock:: serialized:: context::' '8 serialized::'
 torture slot-cell -Zmiri-strict-provenance 11 '' --skip serialized::
-# With few seeds only the slot cell runs all of torture.
-if [ "$seeds" -ge 8 ]; then
+if many; then
     torture '' -Zmiri-permissive-provenance 13 ''
 else
     torture '' -Zmiri-permissive-provenance 2 serialized::

@@ -11,7 +11,7 @@ source .ci/nightly-toolchain.sh
 target=x86_64-unknown-linux-gnu
 # A separate target folder: the flag would rebuild everything.
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/tsan" RUSTFLAGS=-Zsanitizer=thread
-export TSAN_OPTIONS=halt_on_error=1
+export TSAN_OPTIONS=halt_on_error=1 AXDEVICE_FEW_ROUNDS=1 BUSMAP_FEW_ROUNDS=1
 build=("+$nightly" rustc -p busmap -Zbuild-std --quiet --target "$target" --features slot-cell --lib --profile test)
 
 # The unit tests with mutants.
