@@ -39,8 +39,8 @@ const RESERVED: usize = 2;
 /// # Waiters that are missed
 ///
 /// A context that leaves first checks whether others wait, then stores that it has left. It misses a context that
-/// begins to wait in between, or while its processor keeps the check and the store in another order. Another context
-/// may then pass the missed one, once, and the bell does not ring for it. The missed context enters nevertheless,
+/// begins to wait in between, or whose processor checks the holder before other processors see that it waits. Another
+/// context may then pass the missed one, once, and the bell does not ring for it. The missed context enters nevertheless,
 /// because no waiter sleeps longer than the limit of [`Bell::wait_for`] before it checks again. To miss none would cost
 /// each access a second read-modify-write or a fence.
 pub(crate) struct FairLock<T> {

@@ -262,6 +262,7 @@ mod tests {
 
     #[test]
     fn a_flood_does_not_hide_a_frequent_address() {
+        // One in thirty: less than the guarantees need.
         let flood = (0..1_500).flat_map(|n| {
             if n % 15 == 0 {
                 [1_000_000, n]
@@ -271,7 +272,7 @@ mod tests {
         });
         let (missed, exact) = counted(&flood.collect::<Vec<_>>());
         check(&missed, &exact);
-        // It has one in thirty, which is less than is promised, but is seen all the same.
+        // One in fifteen is enough to be the first of the list.
         let (missed, _) = counted(
             &(0..15_000)
                 .map(|n| if n % 15 == 0 { 1_000_000 } else { n })
