@@ -91,9 +91,7 @@ fn storms(results: &Results) -> String {
     let clock = results.contestants[0].beside("clock");
     let step = results.storm(&clock, "step").map_or(0.0, |step| step.p50);
     let table = table(names, results.contestants.iter().filter_map(row));
-    format!(
-        "{table}\n(The resolution of the clock is {step} ns.)\n"
-    )
+    format!("{table}\n(The resolution of the clock is {step} ns.)\n")
 }
 
 fn instructions(ceilings: &str) -> String {
