@@ -8,7 +8,8 @@ use crate::{
     reserve::{reserve, reserved},
 };
 
-/// The least number of leaves, less a rounding to powers of two. For many spans there are two to eight for each.
+/// The least number of leaves of nine spans or more, less a rounding to powers of two: fewer of fewer, since a single span
+/// needs none. Of many spans each has two to eight.
 const FEWEST_LEAVES: usize = if cfg!(miri) { 32 } else { 2_048 };
 
 /// The first addresses of a bus's spans, sorted, and an index of them.
@@ -204,7 +205,8 @@ impl Index {
         // Room for spans that are added above.
         let length = top - base;
         let length = length.saturating_add(length / 8).min(u64::MAX - base);
-        let most = (4 * self.len).next_power_of_two().max(FEWEST_LEAVES) as u64;
+        let fewest = FEWEST_LEAVES.min(FEWEST_LEAVES / 8 * (self.len - 1));
+        let most = (4 * self.len).next_power_of_two().max(fewest) as u64;
         self.base = base;
         self.shift = 0;
         while length >> self.shift >= most {
