@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the unit tests and the models with real threads of both crates and busmap/tests under ThreadSanitizer on both
-# cells, and the test suite on arc-swap, and shows first that it finds a race: a mutant of busmap's stack
+# Runs the unit tests and the models with real threads of both crates under ThreadSanitizer on both cells, and busmap/tests
+# and the test suite on arc-swap, and shows first that it finds a race: a mutant of busmap's stack
 # must fail under it.
 #
 # ThreadSanitizer ignores fences: busmap/src/orderings.rs lists the consequences.
@@ -27,9 +27,9 @@ echo '-- finds the race of the mutant stack-push'
 for features in slot-cell ''; do
     echo "-- ${features:-arc-swap}"
     test=("+$nightly" test -Zbuild-std --quiet --target "$target" --features "$features")
-    cargo "${test[@]}" -p busmap --tests
-    programs=(--lib)
-    # On one cell: each of these programs takes a minute to build.
-    [ -n "$features" ] || programs+=(--test suite --test churn)
-    cargo "${test[@]}" -p "$(cargo pkgid)" "${programs[@]}" -- --skip oracle:: --skip channels_are_those_of
+    cargo "${test[@]}" -p busmap --lib
+    cargo "${test[@]}" -p "$(cargo pkgid)" --lib
 done
+# These on one cell, since they take minutes to build.
+cargo "${test[@]}" -p busmap --tests
+cargo "${test[@]}" -p "$(cargo pkgid)" --test suite --test churn -- --skip oracle:: --skip channels_are_those_of

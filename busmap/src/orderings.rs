@@ -64,7 +64,7 @@
 //! | loom | every model, exhaustive to the bound beside it | cannot see into it | on the slot cell |
 //! | the models with real threads | yes | | on the chosen cell |
 //! | Miri (`.ci/miri.sh`) | models and tests with threads; Stacked and Tree Borrows, strict provenance | the same, except strict provenance | models and tests with threads |
-//! | ThreadSanitizer (`.ci/tsan.sh`) | models, unit tests, `busmap/tests` | the same, and the test suite | the same |
+//! | ThreadSanitizer (`.ci/tsan.sh`) | models, unit tests | the same, `busmap/tests` and the test suite | the same |
 //! | the whole test suite | with `--features slot-cell` | by default | both |
 //!
 //! Miri's seeds are samples: each is one schedule, and one choice of the values that weak memory allows each load to
