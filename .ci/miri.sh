@@ -17,7 +17,7 @@ source .ci/at-least.sh
 trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
 
 seeds=${1:-16}
-# Whether both cells run the slower tests; otherwise only the slot cell does.
+# Whether both cells run all of the slower tests; otherwise the slot cell runs some of them.
 many() { [ "$seeds" -ge 8 ]; }
 # A fraction of the seeds for the slower tests, but at least one.
 fewer() { echo $((seeds / $1 < 1 ? 1 : seeds / $1)); }
@@ -61,9 +61,12 @@ cell() {
     sweep "$1" "$2" "$seeds" "$busmap --lib" "${busmap_lib[@]}" loom_tests::registry loom_tests::removal publish:: \
         --skip neighbouring_stacks --skip a_destructor_that_unwinds
     sweep "$1" "$2" "$seeds" "$axdevice --lib" "${axdevice_lib[@]}" lent:: iter:: registry
-    if many || [ -n "$1" ]; then
+    if many; then
         sweep "$1" "$2" "$(fewer 4)" "$busmap --test registry --test vcpu --test change --test listener --test removed --test withdraw" 6 ''
         suite+=(threads lifetimes:: leads_elsewhere)
+    elif [ -n "$1" ]; then
+        sweep "$1" "$2" 1 "$busmap --test registry --test vcpu --test removed" 6 ''
+        suite+=(lifetimes::)
     fi
     sweep "$1" "$2" "$(fewer 4)" "$axdevice --test suite" "${suite[@]}"
 }
@@ -73,7 +76,7 @@ torture() {
     sweep "$1" "$2 -Zmiri-disable-isolation" "$(fewer 8)" "$axdevice --test torture" "${@:3}"
 }
 
-cell slot-cell -Zmiri-strict-provenance '53 loom_tests:: stack::tests' '13 loom_tests::ivc' '10 --skip serialized::'
+cell slot-cell -Zmiri-strict-provenance '53 loom_tests:: stack::tests' '13 loom_tests::ivc' '3 --skip serialized::'
 # arc-swap makes pointers from integers on one of its paths. The flag only disables Miri's warning about it.
 # parking_lot, which holds the queue of the fair lock's waiters, does the same.
 cell '' -Zmiri-permissive-provenance 25 '20 fair_lock:: serialized:: context::' '8 serialized::'
