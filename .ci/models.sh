@@ -3,7 +3,7 @@
 
 # A separate target folder: the flag would rebuild everything.
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/loom" RUSTFLAGS='--cfg loom'
-export CARGO_PROFILE_BENCH_LTO=off CARGO_PROFILE_BENCH_OPT_LEVEL=1
+export CARGO_PROFILE_BENCH_LTO=off
 
 # The folders of the crates that have models.
 crates=(busmap .)
