@@ -52,6 +52,8 @@ lock_lowest Cargo.toml tests/rust-vmm/Cargo.toml
 cargo check --locked --quiet --workspace --all-targets
 cargo test --locked --quiet -p busmap --tests
 cargo test --locked --quiet -p "$(cargo pkgid)" --lib --test suite
+# The slot cell has other dependencies.
+cargo test --locked --quiet --features slot-cell -p busmap --lib
 
 cd fuzz
 lock_lowest Cargo.toml

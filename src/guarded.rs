@@ -27,7 +27,7 @@
 //!     fn handle_read(&self, addr: GuestPhysAddr, _: AccessWidth) -> AxResult<usize> {
 //!         match addr.as_usize() - BASE {
 //!             0 => Ok(1),
-//!             _ => todo!(),
+//!             offset => panic!("no register at {offset:#x}"),
 //!         }
 //!     }
 //!     fn handle_write(&self, _: GuestPhysAddr, _: AccessWidth, _: usize) -> AxResult {

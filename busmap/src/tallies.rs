@@ -17,10 +17,10 @@ const MORE: usize = 8;
 
 /// The number of accesses to other devices of which one makes its device the hot one. A power of two. It is large, so
 /// that a device that is not hot, and causes mispredicted branches, rarely becomes the hot one.
-const SELDOM: u64 = 64;
+const ROUND: u64 = 64;
 
-/// The step of [`Hot::round`] for an access, so that it overflows once in [`SELDOM`] accesses.
-const STEP: u8 = (256 / SELDOM) as u8;
+/// The step of [`Hot::round`] for an access, so that it overflows once in [`ROUND`] accesses.
+const STEP: u8 = (256 / ROUND) as u8;
 
 /// No device's index, and the place of no count.
 const NOWHERE: usize = usize::MAX;
@@ -87,7 +87,7 @@ struct Hot {
     accesses: Accesses,
     /// The part of `accesses` that is counted at the devices' indices.
     settled: Accesses,
-    /// The number of rounds that have begun, of [`SELDOM`] accesses on this bus to other devices.
+    /// The number of rounds that have begun, of [`ROUND`] accesses on this bus to other devices.
     rounds: u64,
     /// The progress of the round, in units of [`STEP`]. The first access of a round makes it zero.
     round: u8,
@@ -170,7 +170,7 @@ impl Tallies {
     pub(crate) fn counted_others<K: Bus>(&self) -> u64 {
         let hot = K::of(&self.hot);
         match hot.rounds.checked_sub(1) {
-            Some(whole) => whole * SELDOM + u64::from(hot.round / STEP) + 1,
+            Some(whole) => whole * ROUND + u64::from(hot.round / STEP) + 1,
             None => 0,
         }
     }
