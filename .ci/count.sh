@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# To be sourced: builds the program that .ci/instructions.sh and .ci/stores.sh look at.
+# To be sourced: builds and measures the program that .ci/instructions.sh, .ci/stores.sh and benches/listing.sh inspect.
 
 # `count_on CELL FILE`: the program `count` on a cell, `arc-swap` or `slots`, as the file. One script at a
 # time, because cargo gives it the same name on either cell.
@@ -12,4 +12,9 @@ count_on() {
         cargo build --quiet --profile bench -p benches --bin count --features "$features"
         cp "$folder/release/count" "$file"
     ) 9>"$folder/count.lock"
+}
+
+# Counts the instructions of the accesses alone. Arguments: further options of callgrind, the program and its arguments.
+callgrind() {
+    valgrind --tool=callgrind --collect-atstart=no --toggle-collect='count::counted*' "$@"
 }

@@ -15,8 +15,7 @@ trap 'rm -rf "$out"' EXIT
 # The instructions of this number of accesses, and of the start and end of the program.
 instructions() {
     local binary=$1 scenario=$2 accesses=$3 log=$out/callgrind.log
-    if ! valgrind --tool=callgrind --callgrind-out-file=/dev/null --collect-atstart=no \
-        --toggle-collect='count::counted*' "$binary" "$scenario" "$accesses" 2>"$log"; then
+    if ! callgrind --callgrind-out-file=/dev/null "$binary" "$scenario" "$accesses" 2>"$log"; then
         cat "$log" >&2
         return 1
     fi

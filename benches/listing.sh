@@ -11,8 +11,8 @@ out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 
 count_on arc-swap "$out/count"
-valgrind --tool=callgrind --callgrind-out-file="$out/executed" --dump-instr=yes --compress-pos=no \
-    --compress-strings=no --collect-atstart=no --toggle-collect='count::counted*' "$out/count" "$scenario" 10000 2>/dev/null
+callgrind --callgrind-out-file="$out/executed" --dump-instr=yes --compress-pos=no --compress-strings=no \
+    "$out/count" "$scenario" 10000 2>/dev/null
 objdump -d --no-show-raw-insn "$out/count" >"$out/listing"
 
 # The first file has a line `0xADDRESS LINE EXECUTIONS` for each instruction, after `calls=` one of the callee. The loop of
