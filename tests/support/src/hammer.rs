@@ -10,6 +10,17 @@ use ax_errno::AxResult;
 
 use crate::size::size;
 
+/// The accesses of one vCPU.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Accesses {
+    /// Their number.
+    pub all: usize,
+    /// Those during which other vCPUs completed accesses.
+    pub overtaken: usize,
+    /// Those of them during which other vCPUs completed more than two for each vCPU.
+    pub starved: usize,
+}
+
 /// The number of vCPUs: eight for each core, so most of them wait for a core.
 fn vcpus() -> usize {
     let cores = thread::available_parallelism().map_or(1, usize::from);
@@ -17,18 +28,20 @@ fn vcpus() -> usize {
 }
 
 /// Repeats `access` on each vCPU for `time`; under Miri, where the clock does not measure real time, five times.
-/// Returns the number of accesses that each vCPU made after all had started, because a vCPU that is alone is hundreds
-/// of times as fast.
+/// Returns the accesses that each vCPU made after all had started.
 ///
 /// # Panics
 ///
 /// If an access fails.
-pub fn hammer<T>(time: Duration, access: impl Fn() -> AxResult<T> + Sync) -> Vec<usize> {
+pub fn hammer<T>(time: Duration, access: impl Fn() -> AxResult<T> + Sync) -> Vec<Accesses> {
     let (vcpus, stop) = (vcpus(), AtomicBool::new(false));
-    let here = AtomicUsize::new(0);
+    let (here, completed) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    // Returns the number of accesses that other vCPUs completed during this one.
     let access = || {
+        let before = completed.load(Relaxed);
         let done = access();
         done.expect("no access fails because another vCPU is there");
+        completed.fetch_add(1, Relaxed) - before
     };
     let vcpu = || {
         access();
@@ -37,10 +50,12 @@ pub fn hammer<T>(time: Duration, access: impl Fn() -> AxResult<T> + Sync) -> Vec
         while here.load(Relaxed) < vcpus && !stop.load(Relaxed) {
             access();
         }
-        let mut accesses = 0;
-        while accesses < 5 || !cfg!(miri) && !stop.load(Relaxed) {
-            access();
-            accesses += 1;
+        let mut accesses = Accesses::default();
+        while accesses.all < 5 || !cfg!(miri) && !stop.load(Relaxed) {
+            let others = access();
+            accesses.all += 1;
+            accesses.overtaken += usize::from(others > 0);
+            accesses.starved += usize::from(others > 2 * vcpus);
         }
         accesses
     };
@@ -60,14 +75,20 @@ pub fn hammer<T>(time: Duration, access: impl Fn() -> AxResult<T> + Sync) -> Vec
     })
 }
 
-/// Checks that the slowest vCPU made at least half of its fair share of the accesses.
+/// Checks that of the accesses that others overtook, at most one in a hundred starved, and two of each vCPU. With a
+/// fair lock an access starves only if the vCPU loses its core after the access begins and before it waits: on idle
+/// cores one in ten thousand.
+///
+/// The numbers of accesses prove nothing: a vCPU that the scheduler stops makes none, and one that is alone makes
+/// hundreds of times as many as one that waits. Under Miri too few are made to judge.
 ///
 /// # Panics
 ///
-/// If it made fewer.
-pub fn assert_fair(accesses: &[usize]) {
-    let share = accesses.iter().sum::<usize>() / accesses.len();
-    let slowest = accesses.iter().min();
-    println!("{share} accesses a vCPU; each: {accesses:?}");
-    assert!(slowest >= Some(&(share / 2)), "one of {accesses:?} starves");
+/// If more starved.
+pub fn assert_fair(accesses: &[Accesses]) {
+    let sum = |count: fn(&Accesses) -> usize| accesses.iter().map(count).sum::<usize>();
+    let (all, overtaken, starved) = (sum(|a| a.all), sum(|a| a.overtaken), sum(|a| a.starved));
+    println!("{all} accesses: {overtaken} overtaken, {starved} of them starved");
+    let allowed = overtaken / 100 + 2 * accesses.len();
+    assert!(starved <= size(allowed, all), "{accesses:?}");
 }
