@@ -190,6 +190,10 @@ fn an_interrupt_is_routed_in_eight_bytes_or_in_halves() {
         assert_eq!(host::get(hosts, Qword), 0x0000_0004_0001_0203);
         assert_eq!(read(&devices, ours, Dword), 0x0001_0203);
         assert_eq!(read(&devices, ours + 4, Dword), 0x4);
+        write(&devices, ours + 4, Dword, 0x9);
+        assert_eq!(host::get(hosts, Qword), 0x0000_0009_0001_0203);
+        write(&devices, ours, Dword, 0x000a_0b0c);
+        assert_eq!(host::get(hosts, Qword), 0x0000_0009_000a_0b0c);
     }
     let (theirs, hosts) = (BASE + IROUTER + 8 * 42, machine::GICD + IROUTER + 8 * 42);
     host::set(hosts, Qword, assigned);
