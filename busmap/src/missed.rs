@@ -22,8 +22,8 @@ pub(crate) const LISTED: usize = 16;
 ///   different addresses all counts are exact, and `unlisted` is 0.
 ///
 /// This holds for the first 4,096 misses of a vCPU on a bus. Later misses are sampled at random distances of 1 to 128: a
-/// sampled miss counts for all misses since the one before. Then `count`, `error` and `unlisted` are estimates; `total`
-/// stays exact.
+/// sampled miss counts for all misses since the one before. Then `count`, `error` and `unlisted` are estimates, which a
+/// guest that computes the distances can falsify; `total` stays exact.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Missed {

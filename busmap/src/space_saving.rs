@@ -42,6 +42,14 @@ impl SpaceSaving {
         }
     }
 
+    /// Starts an empty list. The random distances go on: a guest does not see them again.
+    pub(crate) fn clear(&mut self) {
+        *self = Self {
+            random: self.random,
+            ..Self::new()
+        };
+    }
+
     /// The number of addresses that were counted.
     pub(crate) const fn total(&self) -> u64 {
         self.scheduled - self.left
@@ -161,6 +169,25 @@ mod tests {
         assert_eq!(most.address, 7);
         assert!(most.count.abs_diff(n / 4) < n / 16, "{most:?} of {n}");
         assert!(missed.addresses.is_sorted_by_key(|of| u64::MAX - of.count));
+    }
+
+    #[test]
+    fn a_cleared_list_is_empty_and_its_samples_differ() {
+        let sampled = |sketch: &mut SpaceSaving| -> Vec<u64> {
+            let is_sampled = |at: &u64| {
+                sketch.count(*at);
+                sketch.left == sketch.gap
+            };
+            (0..2 * EXACT).filter(is_sampled).collect()
+        };
+        let mut sketch = SpaceSaving::new();
+        let first = sampled(&mut sketch);
+        sketch.clear();
+        assert_eq!(sketch.list(), Missed::default());
+        let second = sampled(&mut sketch);
+        let exact = EXACT as usize;
+        assert_eq!(first[..exact], second[..exact]);
+        assert_ne!(first[exact..], second[exact..]);
     }
 
     /// Checks everything that [`Missed`] guarantees.

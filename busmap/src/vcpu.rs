@@ -174,7 +174,9 @@ impl<F: Handlers, V: Deref<Target = Registry<F>>> Vcpu<V> {
         self.taken_misses.mmio += self.missed.mmio.total();
         self.taken_misses.port += self.missed.port.total();
         self.taken_misses.sys_reg += self.missed.sys_reg.total();
-        *self.missed = nothing_missed();
+        self.missed.mmio.clear();
+        self.missed.port.clear();
+        self.missed.sys_reg.clear();
         make_room(&mut self.tallies, self.cache.tables());
         profile
     }

@@ -79,24 +79,24 @@ fn run_until(
     found.expect("one of the runs is as wanted")
 }
 
-/// Runs the demo until a run passes. One in which vCPUs starve is repeated.
+/// Runs the demo until a run passes. One in which it had too little CPU time is repeated.
 ///
 /// # Panics
 ///
-/// If a run fails, or vCPUs starve in all.
+/// If a run fails, or all had too little CPU time.
 fn passed(test: &str, options: &[&str]) -> (Output, String) {
-    run_until(test, EQUAL, options, |output, _| passes(output))
+    run_until(test, EQUAL, options, passes)
 }
 
-/// Whether the run passes. If not, its vCPUs were starved.
+/// Whether the run passes. If not, the demo had too little CPU time: vCPUs starved, or hot-adds were left out.
 ///
 /// # Panics
 ///
 /// If it fails.
-fn passes(output: &Output) -> bool {
+fn passes(output: &Output, text: &str) -> bool {
     let status = output.status.code();
     assert!(matches!(status, Some(0 | 3)), "{status:?}");
-    status == Some(0)
+    status == Some(0) && !text.contains("hot-adds left out")
 }
 
 /// The lines that count changes by kind.
@@ -196,7 +196,7 @@ fn devices_move_and_go_and_no_access_is_late() {
     for way in WAYS.iter() {
         let options = [&["--changes-per-second", "400"], *way].concat();
         let (_, text) = run_until("changes", LONGER, &options, |output, text| {
-            passes(output) && number(text, "removals with a vCPU inside") > 0
+            passes(output, text) && number(text, "removals with a vCPU inside") > 0
         });
         assert_nothing_wrong(&text);
         let changes = CHANGES.map(|kind| number(&text, kind));
@@ -213,23 +213,28 @@ fn devices_move_and_go_and_no_access_is_late() {
 }
 
 #[test]
-fn a_rate_that_cannot_be_kept_up_with_does_no_harm() {
+fn the_highest_rate_of_changes_does_no_harm() {
     for way in WAYS.iter() {
         let (_, text) = passed(
             "rate",
             &[&["--changes-per-second", "100000"], *way].concat(),
         );
-        assert!((1..100_000).contains(&number(&text, "changes/s")));
+        assert_nothing_wrong(&text);
+        assert!(number(&text, "changes") > 0);
     }
 }
 
-/// Runs the demo with a fault, in every way, until the fault is found, and returns the output of each way.
+/// Runs the demo with a fault, in every way, until the fault is found, and returns the output of each way. Only a run
+/// whose vCPUs starve may miss it, or one in which a vCPU is by chance not inside a device when it is poisoned.
 fn sabotaged(what: &'static str) -> impl Iterator<Item = String> {
     WAYS.iter().map(move |way| {
         let options = [&["--sabotage", what], *way].concat();
         let (_, text) = run_until(what, LONGER, &options, |output, text| {
-            let failed = verdict(text).starts_with("failed: ");
-            assert_eq!(failed, output.status.code() == Some(1));
+            let status = output.status.code();
+            let failed = status == Some(1);
+            let may_miss = status == Some(3) || status == Some(0) && what == "poison";
+            assert!(failed || may_miss, "{status:?}");
+            assert_eq!(failed, verdict(text).starts_with("failed: "));
             failed
         });
         text
@@ -240,9 +245,8 @@ fn sabotaged(what: &'static str) -> impl Iterator<Item = String> {
 fn a_wrong_value_is_found() {
     for text in sabotaged("slot") {
         assert!(number(&text, "wrong values") > 0);
-        assert!(rows(&text).iter().all(|row| row[6] > 0));
-        let first = value(&text, "first wrong value, vCPU 0");
-        assert!(first.starts_with("MMIO 0xd0000004 read as "));
+        assert!(rows(&text).iter().any(|row| row[6] > 0));
+        assert!(text.contains(": MMIO 0xd0000004 read as "));
     }
 }
 
@@ -313,7 +317,12 @@ fn a_hot_added_device_that_is_not_found_is_noticed() {
 fn a_table_that_is_never_dropped_is_noticed() {
     for text in sabotaged("hold") {
         assert!(number(&text, "removed devices still in use") > 0);
-        assert!(verdict(&text).contains("though every vCPU has done a whole round since"));
+        // A vCPU that has not done a whole round since may be inside one of them.
+        let reasons = [
+            "though every vCPU has done a whole round since",
+            " may be inside ",
+        ];
+        assert!(reasons.iter().any(|reason| verdict(&text).contains(reason)));
     }
 }
 
@@ -361,7 +370,7 @@ fn a_vcpu_with_too_little_cpu_time_is_starved_and_has_not_failed() {
 fn one_of_a_kind_is_singular() {
     for way in WAYS.iter() {
         let options = [&["--vcpus", "1", "--adds-per-second", "1"], *way].concat();
-        let (output, text) = run_until("one", ["1"; 5], &options, |output, _| passes(output));
+        let (output, text) = run_until("one", ["1"; 5], &options, passes);
         assert!(verdict(&text).starts_with("passed: 1 vCPU checked "));
         assert!(verdict(&text).contains(" beside 1 hot-added device and "));
         assert!(value(&text, "mode").starts_with("1 vCPU as a "));
@@ -419,22 +428,28 @@ fn the_report_is_there_though_the_plot_fails() {
 #[cfg(unix)]
 fn ctrl_c_ends_it_with_the_report_so_far() {
     for way in WAYS.iter() {
+        let _share = CPUS.read().unwrap_or_else(PoisonError::into_inner);
         let mut child = demo("ctrl-c", &[&["--seconds", "60"], *way].concat())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .expect("the demo runs");
         let started = Instant::now();
-        let errors = child.stderr.take().expect("a pipe");
-        let first = BufReader::new(errors).lines().next();
-        let first = first.expect("a line").expect("text");
-        assert!(first.ends_with("for 60 seconds; Ctrl-C ends it"));
+        let mut errors = BufReader::new(child.stderr.take().expect("a pipe"));
+        let mut first = String::new();
+        errors.read_line(&mut first).expect("a line");
+        assert!(
+            first.ends_with("for 60 seconds; Ctrl-C ends it\n"),
+            "{first}"
+        );
         thread::sleep(Duration::from_secs(1));
         let kill = Command::new("kill")
             .args(["-INT", &child.id().to_string()])
             .status();
         assert!(kill.expect("kill runs").success());
         let output = child.wait_with_output().expect("it ends");
+        let others = errors.lines().map_while(Result::ok);
+        others.for_each(|line| println!("{line}"));
         assert!(started.elapsed() < Duration::from_secs(50));
         assert_eq!(output.status.code(), Some(130));
         let text = String::from_utf8_lossy(&output.stdout);
@@ -447,7 +462,14 @@ fn ctrl_c_ends_it_with_the_report_so_far() {
 }
 
 /// The headings of the live view, a device that each guest uses all the time, and an address that each guest misses.
+#[cfg(target_os = "linux")]
 const SHOWN: [&str; 5] = ["devices", "missed", "map", "queue", "0xcfff0000"];
+
+/// The size of the terminal.
+#[cfg(target_os = "linux")]
+const ROWS: u16 = 40;
+#[cfg(target_os = "linux")]
+const COLUMNS: u16 = 150;
 
 /// Types `key` into the live view when it shows all of that. Returns the exit status and the whole output of the
 /// terminal; `None` if no terminal is available.
@@ -461,7 +483,7 @@ fn live_view(way: &[&str], key: u8) -> Option<(Option<i32>, String)> {
     let _share = CPUS.read().unwrap_or_else(PoisonError::into_inner);
     let plot = Path::new(env!("CARGO_TARGET_TMPDIR")).join("top.svg");
     let demo = format!(
-        "stty rows 40 cols 150; exec {} --top --vcpus 2 --plot {} {}",
+        "stty rows {ROWS} cols {COLUMNS}; exec {} --top --seconds 60 --vcpus 2 --plot {} {}",
         env!("CARGO_BIN_EXE_demo"),
         plot.display(),
         way.join(" ")
@@ -476,6 +498,7 @@ fn live_view(way: &[&str], key: u8) -> Option<(Option<i32>, String)> {
     let mut stdin = script.stdin.take().expect("a pipe");
     let mut stdout = script.stdout.take().expect("a pipe");
     let (mut all, mut some) = (Vec::new(), [0; 4096]);
+    let mut terminal = vt100::Parser::new(ROWS, COLUMNS, 0);
     let mut typed = false;
     loop {
         let length = stdout.read(&mut some).expect("what it shows");
@@ -483,12 +506,14 @@ fn live_view(way: &[&str], key: u8) -> Option<(Option<i32>, String)> {
             break;
         }
         all.extend_from_slice(&some[..length]);
-        let text = String::from_utf8_lossy(&all);
-        if !typed && SHOWN.iter().all(|part| text.contains(part)) {
+        terminal.process(&some[..length]);
+        let screen = terminal.screen().contents();
+        if !typed && SHOWN.iter().all(|part| screen.contains(part)) {
             stdin.write_all(&[key]).expect("a key");
             typed = true;
         }
     }
+    assert!(typed, "not all of {SHOWN:?} was shown");
     let status = script.wait().expect("it ends");
     let text = String::from_utf8_lossy(&all).replace("\r\n", "\n");
     Some((status.code(), text))
@@ -504,10 +529,7 @@ fn the_live_view_shows_devices_until_q() {
         assert_eq!(status, Some(0), "{text}");
         // The alternate screen, and back.
         let (_, shown) = text.split_once("\x1b[?1049h").expect("a screen");
-        let (shown, after) = shown.split_once("\x1b[?1049l").expect("no screen");
-        for part in SHOWN {
-            assert!(shown.contains(part), "{part}");
-        }
+        let (_, after) = shown.split_once("\x1b[?1049l").expect("no screen");
         assert!(after.contains("verdict: passed, and ended by q after "));
         assert_nothing_wrong(after);
     }
