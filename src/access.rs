@@ -11,6 +11,7 @@ use log::{Level, STATIC_MAX_LEVEL, trace};
 use crate::{
     bus::{BusRange, DeviceBound},
     limited_log::LimitedLog,
+    refusal::Refusal,
     unmapped::Unmapped,
 };
 
@@ -137,7 +138,7 @@ impl<R: BusRange> Access<R> {
     ) -> AxResult {
         match (number, miss) {
             (Some(n), Miss::Crosses(span)) => {
-                misses.error_nth(n, format_args!("{self} runs past {span}"));
+                misses.error_nth(n, format_args!("{self} runs past the end of {span}"));
             }
             (Some(n), _) => misses.error_nth(n, self),
             (None, _) => {}
@@ -150,12 +151,14 @@ impl<R: BusRange> Access<R> {
         }
     }
 
-    /// The error of an access while devices are withdrawn and there is no memory to put them back: it is unknown
-    /// whether one of them would answer the access.
+    /// The error of an access while devices are withdrawn and cannot be put back, because of `refusal`: it is unknown
+    /// whether one of them owns the address.
     #[cold]
-    pub(crate) fn undecided(self, misses: &LimitedLog) -> AxError {
-        misses.error(format_args!("no memory for the tables of {self}"));
-        AxError::NoMemory
+    pub(crate) fn undecided(self, refusal: Refusal, misses: &LimitedLog) -> AxError {
+        misses.error(format_args!(
+            "{self}, while devices are withdrawn: {refusal}"
+        ));
+        refusal.into()
     }
 }
 

@@ -343,7 +343,8 @@ impl<B: DeviceBound> VmDevices<B> {
 /// - [`ResourceBusy`](ax_errno::AxError::ResourceBusy) from a serialized device, if its own handler makes the access.
 /// - The error of the [`Unmapped`] policy, if no device answers.
 /// - [`NoMemory`](ax_errno::AxError::NoMemory), if this is the first use after `iter_mut_*` and there is no memory for
-///   the tables.
+///   the tables. [`ResourceBusy`](ax_errno::AxError::ResourceBusy), if the listener makes this access in `before`, while
+///   the devices are put back.
 ///
 /// # Panics
 ///
@@ -580,7 +581,10 @@ impl<B: DeviceBound> VmDevices<B> {
     /// Puts back withdrawn devices, because of which the access was a miss. The caller then makes the access again.
     pub(crate) fn restore_for<R: BusRange>(&self, access: Access<R>) -> AxResult {
         let restored = self.devices.restored();
-        restored.map_or_else(|_| Err(access.undecided(&self.misses)), |_| Ok(()))
+        restored.map_or_else(
+            |refusal| Err(access.undecided(refusal, &self.misses)),
+            |_| Ok(()),
+        )
     }
 
     /// Whether the miss is certain, and its only effect is that the access floats.

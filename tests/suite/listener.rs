@@ -9,7 +9,7 @@ use std::{
     thread,
 };
 
-use ax_errno::AxError;
+use ax_errno::{AxError, AxResult};
 use axaddrspace::device::{AccessWidth, PortRange};
 use axdevice::{
     AxVmDeviceConfig, AxVmDevices, ConfigFault, DeviceBound, DeviceId, Difference, Listener,
@@ -167,8 +167,8 @@ struct Meddler {
     met: Mutex<Vec<Met>>,
 }
 
-/// The result of a change, and whether there was a device at each of two addresses.
-type Met = (Result<(), Refusal>, Vec<bool>);
+/// The result of a change, whether there was a device at each of two addresses, and the result of a read of the first.
+type Met = (Result<(), Refusal>, [bool; 2], AxResult<usize>);
 
 impl Meddler {
     fn meddle<R: Bus>(&self) {
@@ -178,7 +178,8 @@ impl Meddler {
         let added = R::add(&devices, Recorder::silent(9, 0x90, 0x9f));
         let added = added.map(drop).map_err(|error| error.refusal());
         let found = [0x10, 0x20].map(|at| R::find(&devices, at).is_some());
-        self.met.lock().unwrap().push((added, found.to_vec()));
+        let read = R::read(&devices, 0x10, BYTE);
+        self.met.lock().unwrap().push((added, found, read));
     }
 }
 
@@ -206,9 +207,12 @@ fn a_listener_sees_the_registry_before_and_after_and_does_not_change_it<R: Bus>(
     let met = mem::take(&mut *meddler.met.lock().unwrap());
     assert_eq!(
         met,
-        [(refused, vec![true, false]), (refused, vec![false, true])]
+        [
+            (refused, [true, false], read_of::<R>(1, 0x10)),
+            (refused, [false, true], Err(AxError::NotFound))
+        ]
     );
-    // The devices that `iter_mut_*` has withdrawn: before they are put back, the listener finds none.
+    // The devices that `iter_mut_*` has withdrawn: before they are put back, the listener finds none and reads none.
     *meddler.devices.lock().unwrap() = Weak::new();
     let alone = Arc::get_mut(&mut devices).expect("the only reference");
     *R::all_mut(alone)[0] = Recorder::silent(2, 0x10, 0x1f);
@@ -217,7 +221,10 @@ fn a_listener_sees_the_registry_before_and_after_and_does_not_change_it<R: Bus>(
     let met = mem::take(&mut *meddler.met.lock().unwrap());
     assert_eq!(
         met,
-        [(refused, vec![false, false]), (refused, vec![true, false])]
+        [
+            (refused, [false, false], Err(AxError::ResourceBusy)),
+            (refused, [true, false], read_of::<R>(2, 0x10))
+        ]
     );
 }
 
