@@ -103,7 +103,7 @@ fn each_of_two_waiters_gets_in() {
 }
 
 #[test]
-fn a_context_that_is_inside_is_told_so_and_no_other() {
+fn only_a_reentry_is_refused_as_busy() {
     check("re-entry", 20, Unbounded, || {
         let lock = counter();
         let other = lock.clone();

@@ -122,14 +122,14 @@ impl<R: BusRange> Access<R> {
     ) -> AxResult {
         match (misses.count(), unmapped) {
             (None, Unmapped::Float) => Ok(()),
-            (number, _) => self.unanswered_loudly(miss, unmapped, misses, number),
+            (number, _) => self.unanswered_logged(miss, unmapped, misses, number),
         }
     }
 
     /// The same for an access that is an error, or that has a number and is logged.
     #[cold]
     #[inline(never)]
-    fn unanswered_loudly(
+    fn unanswered_logged(
         self,
         miss: Miss,
         unmapped: Unmapped,

@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_must_be_one() {
+    fn empty_and_wrapping_ranges_are_refused() {
         let empty = Err(Refusal::Empty { bus: MMIO, at: 8 }.into());
         assert_eq!(gicr(8, 0, &[1, FRAMES, 0]), empty);
         assert_eq!(

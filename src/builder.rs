@@ -332,7 +332,9 @@ impl<B: DeviceBound> Machine<B> {
         Self {
             platform: arch::Platform::new(trust_guest_its),
             registry: match listener {
-                Some(listener) => registry.with_listener_among(listener, context::identity),
+                Some(listener) => {
+                    registry.with_listener_and_context_id(listener, context::identity)
+                }
                 None => registry,
             },
             ivc: None,
@@ -477,7 +479,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_device_and_the_ivc_range_the_first_stays_where_one_is_left_out() {
+    fn of_an_overlapping_device_and_ivc_range_new_keeps_the_first() {
         let (low, high) = ("mmio     0x0..=0x17ff #", "mmio     0x2000..=0x3fff #");
         let (devices, map) = leniently(&[IVC, LOW, HIGH]);
         assert_eq!(map, "ivc      0x1000..=0x2fff shared\n");

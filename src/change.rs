@@ -262,9 +262,9 @@ impl<B: DeviceBound> VmDevices<B> {
     ///
     /// # Errors
     ///
-    /// As [`move_to`](Self::move_to), for a range that the device still returns afterwards; [`Refusal::Restless`] if it
-    /// returns a different range 100 times in succession. A device that returned several ranges stays at the last one
-    /// that it was moved to.
+    /// As [`move_to`](Self::move_to), for a range that the device still returns afterwards;
+    /// [`Refusal::UnstableRange`] if it returns a different range 100 times in succession. A device that returned
+    /// several ranges stays at the last one that it was moved to.
     pub fn reindex(&self, id: DeviceId) -> Result<(), Refusal> {
         let registry = self.devices.restored()?;
         let device = registry.view(|view| Some(view.device(id)?.device().tag().device.clone()));
@@ -285,7 +285,7 @@ impl<B: DeviceBound> VmDevices<B> {
             }
             range = now;
         }
-        Err(Refusal::Restless { id, bus: R::ID })
+        Err(Refusal::UnstableRange { id, bus: R::ID })
     }
 
     /// Makes all changes that `record` records, on all buses, at one instant. Makes none of them if `record` fails or

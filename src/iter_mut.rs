@@ -44,7 +44,7 @@ impl<B: DeviceBound> Replaceable<B> {
     pub(crate) fn with_listener(self, listener: Arc<dyn Listener>) -> Self {
         let registry = self.registry;
         Self {
-            registry: registry.with_listener_among(listener, context::identity),
+            registry: registry.with_listener_and_context_id(listener, context::identity),
             ..self
         }
     }
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn iter_mut_lets_go_of_what_iter_has_lent() {
+    fn iter_mut_drops_lent_devices() {
         let mut devices = devices();
         let device = echo(0x30, 0x31);
         devices.add_port_dev(device.clone()).unwrap();

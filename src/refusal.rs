@@ -74,7 +74,7 @@ pub enum Refusal {
         span: Option<Span>,
     },
     /// The device returned a different range at each call.
-    Restless {
+    UnstableRange {
         /// The device.
         id: DeviceId,
         /// The bus.
@@ -142,7 +142,7 @@ impl fmt::Display for Refusal {
                 bus,
                 span: None,
             } => write!(f, "device {id} owns no addresses on bus {bus}"),
-            Self::Restless { id, bus } => {
+            Self::UnstableRange { id, bus } => {
                 write!(f, "device {id} gives another range on bus {bus} each time")
             }
             Self::Vetoed(veto) => write!(f, "the registry's listener refuses the change: {veto}"),
@@ -189,7 +189,7 @@ impl fmt::Debug for Refusal {
                 .field("bus", bus)
                 .field("span", span)
                 .finish(),
-            Self::Restless { id, bus } => (f.debug_struct("Restless").field("id", id))
+            Self::UnstableRange { id, bus } => (f.debug_struct("UnstableRange").field("id", id))
                 .field("bus", bus)
                 .finish(),
             Self::Vetoed(veto) => f.debug_tuple("Vetoed").field(veto).finish(),
@@ -242,7 +242,7 @@ impl<F: busmap::Handlers> From<busmap::Refused<F>> for Refusal {
 
 impl From<Refusal> for AxError {
     /// `InvalidInput` for a bad range, `AlreadyExists` for an overlap with a device or the IVC range, `NotFound` for an
-    /// unknown id or a range that the device does not own, `ResourceBusy` for a restless device or a change by the
+    /// unknown id or a range that the device does not own, `ResourceBusy` for an unstable range or a change by the
     /// listener, `PermissionDenied` for a veto, `NoMemory`.
     fn from(refusal: Refusal) -> Self {
         match refusal {
@@ -251,7 +251,7 @@ impl From<Refusal> for AxError {
             }
             Refusal::Overlap { .. } | Refusal::Ivc { .. } => Self::AlreadyExists,
             Refusal::Unknown { .. } | Refusal::NotMapped { .. } => Self::NotFound,
-            Refusal::Restless { .. } | Refusal::Reentrant => Self::ResourceBusy,
+            Refusal::UnstableRange { .. } | Refusal::Reentrant => Self::ResourceBusy,
             Refusal::Vetoed(_) => Self::PermissionDenied,
             Refusal::NoMemory => Self::NoMemory,
         }
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn says_which_bus_which_addresses_and_who() {
+    fn names_the_bus_the_addresses_and_the_owner() {
         let (id, bus) = (first_id(), BUS);
         let wanted = span(0x10, 0x1f);
         let (start, end) = (0x20, 0x10);
@@ -382,7 +382,7 @@ mod tests {
             ),
             (not_mapped(None), "device #1 owns no addresses on bus port"),
             (
-                Refusal::Restless { id, bus },
+                Refusal::UnstableRange { id, bus },
                 "device #1 gives another range on bus port each time",
             ),
             (

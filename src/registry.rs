@@ -684,7 +684,7 @@ mod tests {
     }
 
     #[test]
-    fn crossing_is_told_from_missing() {
+    fn a_crossing_is_distinguished_from_a_miss() {
         let devices = devices().with_unmapped(Unmapped::Panic);
         let crossing = devices.write(Port(0x1f), AccessWidth::Word, 0);
         assert_eq!(crossing, Err(AxError::InvalidInput));

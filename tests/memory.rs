@@ -192,7 +192,7 @@ fn iterating_does_not_hold_a_device_more_often() {
 }
 
 #[test]
-fn replacing_again_and_again_does_not_add_up() {
+fn repeated_replacements_do_not_accumulate_memory() {
     warm_up();
     let replaced = |times: usize| {
         bytes(|| {
@@ -324,7 +324,7 @@ fn a_dispatch_neither_allocates_nor_frees() {
 }
 
 #[test]
-fn nor_does_it_while_the_tables_are_replaced() {
+fn a_dispatch_uses_no_heap_while_tables_are_replaced() {
     const HITS: usize = 4;
     let devices = on_every_bus(HITS);
     let done = AtomicBool::new(false);
@@ -352,7 +352,7 @@ fn nor_does_it_while_the_tables_are_replaced() {
 }
 
 #[test]
-fn nor_does_a_vcpus_handle_that_renews_its_tables() {
+fn a_handle_uses_no_heap_when_it_renews_its_tables() {
     const HITS: usize = 4;
     let devices = on_every_bus(HITS);
     let (started, done) = (Barrier::new(2), AtomicBool::new(false));
@@ -389,10 +389,10 @@ fn nor_does_a_vcpus_handle_that_renews_its_tables() {
     });
 }
 
-/// Not for its counts either: of more devices than it has room for, of devices that have reused the index of removed
-/// ones, and of more missed addresses than it lists.
+/// Counting uses no heap: of more devices than the handle has room for, of devices that have reused the index of
+/// removed ones, and of more missed addresses than it lists.
 #[test]
-fn nor_does_what_a_handle_counts() {
+fn a_handles_counts_use_no_heap() {
     warm_up();
     const ROUNDS: usize = 5;
     // More than a handle of a registry without devices has room for.
@@ -487,7 +487,7 @@ fn a_handle_holds_the_tables_until_it_is_refreshed_or_parked() {
 }
 
 #[test]
-fn nor_do_nested_dispatches() {
+fn nested_dispatches_use_no_heap() {
     warm_up();
     let devices = Arc::new(SharedVmDevices::default());
     let weak: Weak<SharedVmDevices> = Arc::downgrade(&devices);

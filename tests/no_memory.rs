@@ -263,11 +263,11 @@ impl Listener for Counts {
 }
 
 #[test]
-fn a_listener_is_not_told_of_what_finds_no_memory() {
+fn a_change_that_finds_no_memory_is_not_reported() {
     let (devices, ids, witness) = registry();
     let counts = Arc::new(Counts::default());
     let devices = devices.with_listener(counts.clone());
-    let told = || (counts.before.load(Relaxed), counts.after.load(Relaxed));
+    let reported = || (counts.before.load(Relaxed), counts.after.load(Relaxed));
     let update = || {
         let updated = devices.update(|batch| -> Result<(), Refusal> {
             let mut places = (0..DEVICES).map(|n| ports(first(DEVICES + n)));
@@ -279,11 +279,11 @@ fn a_listener_is_not_told_of_what_finds_no_memory() {
     let unchanged = unchanged(&devices, &witness);
     let failed = until_it_succeeds(update, || {
         unchanged();
-        assert_eq!(told(), (0, 0), "an unpublished change was reported");
+        assert_eq!(reported(), (0, 0), "an unpublished change was reported");
     });
     // The record and the tables, and both lists of the difference as they grow.
     assert!(failed > 8, "{failed}");
-    assert_eq!(told(), (1, 1));
+    assert_eq!(reported(), (1, 1));
 }
 
 /// A device of many ranges does not cause an abort either: the list of its ranges is not copied.

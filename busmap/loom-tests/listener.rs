@@ -16,7 +16,7 @@ struct Scribe {
     /// The number of changes between `before` and the end of `after`.
     inside: AtomicUsize,
     /// The ports of the calls of `before`. It is watched, because only turns order the accesses to it.
-    told: Watched,
+    reported: Watched,
     /// The ports whose addition is over. It is the model's own bookkeeping, which loom need not see.
     added: Mutex<Vec<u64>>,
 }
@@ -51,13 +51,13 @@ impl Listener for Scribe {
         assert_eq!(inside, 0, "another change is between `before` and `after`");
         self.check();
         let port = Self::port(difference);
-        self.told.write(self.told.read() | 1 << port);
+        self.reported.write(self.reported.read() | 1 << port);
         Ok(())
     }
 
     fn after(&self, difference: &Difference) {
         let port = Self::port(difference);
-        assert_ne!(self.told.read() & (1 << port), 0);
+        assert_ne!(self.reported.read() & (1 << port), 0);
         self.added.lock().unwrap().push(port);
         self.check();
         let inside = self.inside.fetch_sub(1, Relaxed);
@@ -69,7 +69,7 @@ fn listened() -> (Arc<Devices>, Arc<Scribe>) {
     let scribe = Arc::new(Scribe {
         devices: OnceLock::new(),
         inside: AtomicUsize::new(0),
-        told: Watched::new(0),
+        reported: Watched::new(0),
         added: Mutex::default(),
     });
     let devices = Arc::new(Devices::new().with_listener(scribe.clone()));
@@ -106,13 +106,13 @@ fn two_changes_are_made_one_at_a_time() {
 
 /// A dispatch that finds the device comes after all that the listener did in `before`.
 #[test]
-fn a_dispatch_that_finds_a_device_comes_after_what_was_told_before() {
+fn a_dispatch_finds_a_device_only_after_it_was_reported() {
     check("listener, add, dispatch", 100, Preemptions(3), || {
         let (devices, scribe) = listened();
         let other = devices.clone();
         let vcpu = thread::spawn(move || {
             if has(&other, PORTS[0]) {
-                assert_ne!(scribe.told.read(), 0, "`before` was not called first");
+                assert_ne!(scribe.reported.read(), 0, "`before` was not called first");
             }
         });
         add(&devices, PORTS[0]);

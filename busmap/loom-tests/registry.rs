@@ -91,7 +91,7 @@ fn a_dispatch_against_a_hot_add() {
         let vcpu = thread::spawn(move || {
             assert_eq!(read(&other, 1), Ok(1), "a device that is there was missed");
             let new = read(&other, 2);
-            assert!(matches!(new, Ok(2) | Err(Miss::Nobody)));
+            assert!(matches!(new, Ok(2) | Err(Miss::Unmapped)));
             if new.is_ok() {
                 assert_eq!(read(&other, 2), Ok(2), "a device that was there is gone");
             }
@@ -135,7 +135,7 @@ fn of_two_hot_adds_that_overlap_one_is_refused() {
 }
 
 #[test]
-fn whoever_learns_of_an_add_sees_it() {
+fn a_thread_that_learns_of_an_add_sees_it() {
     check("add, flag", 5, Unbounded, || {
         let devices = registry(&[]);
         let added = Arc::new(AtomicBool::new(false));
@@ -200,7 +200,7 @@ fn the_first_uses_after_a_withdrawal() {
         };
         let other = devices.clone();
         let vcpu = thread::spawn(move || assert_eq!(read_or_restore(&other, 2), Ok(2)));
-        assert_eq!(read_or_restore(&devices, 1), Err(Miss::Nobody));
+        assert_eq!(read_or_restore(&devices, 1), Err(Miss::Unmapped));
         assert_eq!(read(&devices.0, 2), Ok(2));
         assert_eq!(devices.0.find::<Port>(2).map(|(id, _)| id), Some(id));
         vcpu.join().expect("the vCPU panicked");
@@ -266,7 +266,11 @@ fn what_a_vcpu_has_seen_gone_its_handle_does_not_find() {
             vcpu.refresh();
             if read(&other, 1).is_err() {
                 let found = read_by(&mut vcpu, 1);
-                assert_eq!(found, Err(Miss::Nobody), "a device that was gone is found");
+                assert_eq!(
+                    found,
+                    Err(Miss::Unmapped),
+                    "a device that was gone is found"
+                );
             }
         });
         drop(devices.remove(id).unwrap());
@@ -299,7 +303,7 @@ fn a_vcpus_handle_against_a_hot_add() {
         let vcpu = thread::spawn(move || {
             assert_eq!(read_by(&mut vcpu, 1), Ok(1), "a device was missed");
             let new = read_by(&mut vcpu, 2);
-            assert!(matches!(new, Ok(2) | Err(Miss::Nobody)));
+            assert!(matches!(new, Ok(2) | Err(Miss::Unmapped)));
             if new.is_ok() {
                 assert_eq!(
                     read_by(&mut vcpu, 2),
@@ -344,7 +348,7 @@ fn a_handle_knows_what_it_learned_of() {
             if flag.load(Ordering::Acquire) {
                 assert_eq!(
                     read_by(&mut vcpu, 1),
-                    Err(Miss::Nobody),
+                    Err(Miss::Unmapped),
                     "a removed device is found"
                 );
             }

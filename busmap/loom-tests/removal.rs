@@ -112,7 +112,7 @@ fn poison_if_quiescent(device: &Host, removed: &Removed<Ports<dyn Handle>>) {
 
 /// The result of a dispatch to a device that is being removed.
 fn answered_or_missed(read: Result<usize, Miss>) {
-    assert!(matches!(read, Ok(1) | Err(Miss::Nobody)));
+    assert!(matches!(read, Ok(1) | Err(Miss::Unmapped)));
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn a_removal_against_a_dispatch() {
         let vcpu = thread::spawn(move || answered_or_missed(read(&other, 1)));
         let removed = devices.remove(id).unwrap();
         poison_if_quiescent(&device, &removed);
-        assert_eq!(read(&devices, 1), Err(Miss::Nobody));
+        assert_eq!(read(&devices, 1), Err(Miss::Unmapped));
         vcpu.join().expect("the vCPU panicked");
         drop(device);
         let Ok(device) = removed.wait(1) else {
@@ -156,13 +156,13 @@ fn a_removal_against_a_vcpus_handle() {
         // The handle may have refreshed before the removal, and then still holds the tables.
         vcpu.park();
         assert!(removed.is_quiescent());
-        assert_eq!(read_by(&mut vcpu, 1), Err(Miss::Nobody));
+        assert_eq!(read_by(&mut vcpu, 1), Err(Miss::Unmapped));
     });
 }
 
 /// If its `Removed` is dropped early, a device is dropped once, with the last table that lists it.
 #[test]
-fn a_removal_that_nobody_waits_for() {
+fn a_removal_that_no_thread_waits_for() {
     check("remove, drop, dispatch", 2_000, Unbounded, || {
         let devices = registry();
         let (device, drops) = Host::new(1);

@@ -101,7 +101,7 @@ mod tests {
         assert!(devices.aside::<Mmio>().eq([span(0x10, 0x1f), span(0, 0xf)]));
         assert!(devices.aside::<Port>().eq([span(0x10, 0x10)]));
         let missed = devices.dispatch::<Mmio, _>(0x10, 0, |_| ());
-        assert_eq!(missed, Err(Miss::Nobody));
+        assert_eq!(missed, Err(Miss::Unmapped));
         assert!(devices.find::<Mmio>(0x10).is_none());
         devices.for_each::<Mmio>(|_| panic!("nothing is there"));
     }
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn no_device_comes_where_it_would_lie_there() {
+    fn no_change_maps_addresses_that_are_set_aside() {
         let mut devices = Registry::<Named>::new();
         let aside = span(0x40, 0x4f);
         devices.set_aside::<Port>(aside).unwrap();
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn withdrawn_devices_do_not_come_back_there() {
+    fn withdrawn_devices_are_not_restored_at_addresses_that_are_set_aside() {
         let mut devices = Registry::<Named>::new();
         devices.add::<Port>(named("one"), span(0, 1)).unwrap();
         devices.set_aside::<Port>(span(0x40, 0x4f)).unwrap();

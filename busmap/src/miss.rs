@@ -9,7 +9,7 @@ use crate::{span::Span, table::Row};
 #[non_exhaustive]
 pub enum Miss {
     /// No device owns the first address of the access.
-    Nobody,
+    Unmapped,
     /// The access starts in this span and runs past its end.
     Crosses(Span),
     /// The devices are temporarily withdrawn by a front end that replaces them.
@@ -20,14 +20,14 @@ impl Miss {
     /// The miss of an access. `holder` is the row that holds its first address, if there is one.
     #[inline(always)]
     pub(crate) fn at<D: ?Sized>(holder: Option<&Row<D>>) -> Self {
-        holder.map_or(Self::Nobody, |row| Self::Crosses(row.span))
+        holder.map_or(Self::Unmapped, |row| Self::Crosses(row.span))
     }
 }
 
 impl fmt::Display for Miss {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Nobody => f.write_str("no device owns the address"),
+            Self::Unmapped => f.write_str("no device owns the address"),
             Self::Crosses(span) => write!(f, "the access runs past the end of {span}"),
             Self::Withdrawn => f.write_str("the devices are withdrawn"),
         }

@@ -32,7 +32,7 @@ macro_rules! compile {
 fn busmap_api() {
     compile!(Registry<Reads>: new, default, reclaim, remove, batch, vcpu);
     compile!(Registry<Reads>: withdraw, restore);
-    compile!(Registry<Reads>: with_listener, with_listener_among);
+    compile!(Registry<Reads>: with_listener, with_listener_and_context_id);
     compile!(Difference: unmapped, mapped, is_empty);
     compile!(Veto: new, with_code, reason, code);
     compile!(Batch<'_, Reads>: add, remove, publish);

@@ -406,7 +406,7 @@ port     4999999983  5000000000  0x80
     }
 
     #[test]
-    fn prints_nothing_of_which_there_is_nothing() {
+    fn an_empty_profile_prints_only_headings() {
         let head = "device   reads  writes   share\n";
         assert_eq!(Profile::default().to_string(), head);
     }

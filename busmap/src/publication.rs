@@ -26,7 +26,7 @@ impl<F: Handlers> Registry<F> {
     /// registry, not an [`Arc`](alloc::sync::Arc), as a handler does.
     #[must_use]
     pub fn with_listener(self, listener: Arc<dyn Listener>) -> Self {
-        self.with_listener_among(listener, || None)
+        self.with_listener_and_context_id(listener, || None)
     }
 
     /// As [`with_listener`](Self::with_listener), for a front end that can distinguish contexts on bare metal, so
@@ -34,7 +34,7 @@ impl<F: Handlers> Registry<F> {
     /// is not called.
     #[doc(hidden)]
     #[must_use]
-    pub fn with_listener_among(
+    pub fn with_listener_and_context_id(
         self,
         listener: Arc<dyn Listener>,
         context_id: fn() -> Option<NonZero<usize>>,

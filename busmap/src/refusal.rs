@@ -158,7 +158,7 @@ mod tests {
     };
 
     #[test]
-    fn says_which_bus_which_addresses_and_who() {
+    fn names_the_bus_the_addresses_and_the_owner() {
         let id = DeviceIds::new().next();
         let bus = BusId::Port;
         let span = |first, last| Span::new(first, last).unwrap();

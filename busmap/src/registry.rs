@@ -74,7 +74,7 @@ use crate::{
 ///     registry.dispatch::<Mmio, _>(at, 3, |hit| hit.handler()(hit.offset(at)))
 /// };
 /// assert_eq!(read(0x1010), Ok(0x11));
-/// assert_eq!(read(0x2000), Err(Miss::Nobody));
+/// assert_eq!(read(0x2000), Err(Miss::Unmapped));
 /// # Ok::<(), busmap::Refused<Reads>>(())
 /// ```
 pub struct Registry<F: Handlers> {
@@ -144,18 +144,18 @@ impl<F: Handlers> Registry<F> {
         Some((owner.id, owner.device.handler::<K>()?.clone()))
     }
 
-    /// Calls `see` for every span on bus `K`, in the order of addresses, all at one instant.
-    pub fn for_each<K: Bus>(&self, see: impl FnMut(Hit<'_, F, K>)) {
-        self.view(|view| view.spans().for_each(see));
+    /// Calls `visit` for every span on bus `K`, in the order of addresses, all at one instant.
+    pub fn for_each<K: Bus>(&self, visit: impl FnMut(Hit<'_, F, K>)) {
+        self.view(|view| view.spans().for_each(visit));
     }
 
-    /// Calls `see` with a view of all buses at one instant.
+    /// Calls `visit` with a view of all buses at one instant.
     ///
-    /// The devices in the view live until `see` returns, even if a change removes them from the registry. Changes do
+    /// The devices in the view live until `visit` returns, even if a change removes them from the registry. Changes do
     /// not wait.
-    pub fn view<T>(&self, see: impl FnOnce(View<'_, F>) -> T) -> T {
+    pub fn view<T>(&self, visit: impl FnOnce(View<'_, F>) -> T) -> T {
         let tables = self.tables.load();
-        see(View { tables: &tables })
+        visit(View { tables: &tables })
     }
 
     /// Frees, on this thread, the replaced tables that no vCPU holds any more, and the devices that only these tables
@@ -317,19 +317,19 @@ mod tests {
             |at, beyond| devices.dispatch::<Port, _>(at, beyond, |hit| hit.handler().to_owned());
         assert_eq!(name(0x10, 0xf), Ok("two".into()));
         assert_eq!(name(0x2f, 0), Ok("one".into()));
-        assert_eq!(name(0x30, 0), Err(Miss::Nobody));
+        assert_eq!(name(0x30, 0), Err(Miss::Unmapped));
         // Although another device owns the next addresses.
         assert_eq!(name(0xf, 1), Err(Miss::Crosses(span(0, 0xf))));
         assert_eq!(name(0x1f, 1), Err(Miss::Crosses(span(0x10, 0x1f))));
         assert_eq!(name(0x20, u64::MAX), Err(Miss::Crosses(span(0x20, 0x2f))));
-        assert_eq!(name(u64::MAX, u64::MAX), Err(Miss::Nobody));
+        assert_eq!(name(u64::MAX, u64::MAX), Err(Miss::Unmapped));
     }
 
     #[test]
-    fn a_miss_calls_nobody() {
+    fn a_miss_calls_no_handler() {
         let (devices, ..) = registry();
         let enter = |_: Hit<'_, Named, Port>| panic!("it was called");
-        assert_eq!(devices.dispatch(0x30, 0, enter), Err(Miss::Nobody));
+        assert_eq!(devices.dispatch(0x30, 0, enter), Err(Miss::Unmapped));
     }
 
     #[test]

@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_in_vain_gets_it_back_with_the_reason() {
+    fn a_wait_that_fails_returns_the_removal_and_the_reason() {
         let (devices, id) = with_one();
         let mut vcpu = devices.vcpu();
         vcpu.refresh();
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_that_nobody_waits_for_is_dropped_by_a_later_sweep() {
+    fn a_device_that_no_thread_waits_for_is_dropped_by_a_later_sweep() {
         let (devices, id) = with_one();
         let handler = devices.find::<Port>(1).unwrap().1;
         let mut vcpu = devices.vcpu();

@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_the_owner_at_both_ends_and_nobody_between() {
+    fn finds_the_owner_at_both_ends_and_none_between() {
         let table = table(&[(0x30, 0x3f), (0x10, 0x1f), (0x40, 0x40)]);
         let owners =
             [0xf, 0x10, 0x1f, 0x20, 0x2f, 0x30, 0x3f, 0x40, 0x41].map(|a| owner(&table, a));
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_goes_with_all_its_rows() {
+    fn removing_a_device_removes_all_its_rows() {
         let mut table = table(&[(0x10, 0x1f), (0x20, 0x2f)]);
         assert!(table.insert(row(0x30, 0x3f, 1)).unwrap().is_none());
         assert!(table.remove_all(1).unwrap() && !table.remove_all(1).unwrap());

@@ -535,7 +535,7 @@ mod tests {
     }
 
     #[test]
-    fn order_matters_for_what_one_device_is_told_to_do() {
+    fn changes_of_one_device_are_made_in_their_order() {
         let of = Three::new();
         let remap = |first, last| Edit::Remap(on::<Port>(of.one, first, last));
         let numbers = |tables: Tables<Named>| {

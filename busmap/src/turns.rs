@@ -127,7 +127,7 @@ mod tests {
 
     /// Each waiter starts to wait after the one before.
     #[test]
-    fn those_who_wait_come_in_the_order_in_which_they_asked() {
+    fn waiters_take_turns_in_the_order_of_their_requests() {
         const WAITERS: u64 = 8;
         let turns = Turns::new(unknown);
         let order = Mutex::new(Vec::new());

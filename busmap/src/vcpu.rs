@@ -350,14 +350,14 @@ mod tests {
         assert_eq!(vcpu.counters::<Port>(), counted(1, 1, 0, 1));
         assert_eq!(read(&mut vcpu, 0x18, 0), one());
         assert_eq!(vcpu.counters::<Port>(), counted(2, 1, 0, 1));
-        assert_eq!(read(&mut vcpu, 0x20, 0), Err(Miss::Nobody));
+        assert_eq!(read(&mut vcpu, 0x20, 0), Err(Miss::Unmapped));
         assert_eq!(vcpu.counters::<Port>(), counted(2, 1, 1, 1));
         devices.add::<Port>(named("two"), span(0x20, 0x20)).unwrap();
         assert_eq!(read(&mut vcpu, 0x10, 0), one());
         assert_eq!(vcpu.counters::<Port>(), counted(2, 2, 1, 2));
         assert_eq!(vcpu.counters::<Mmio>(), BusCounters::default());
         let missed = vcpu.dispatch::<SysReg, _>(Direction::Read, 0x10, 0, |_| ());
-        assert_eq!(missed, Err(Miss::Nobody));
+        assert_eq!(missed, Err(Miss::Unmapped));
         assert_eq!(vcpu.counters::<SysReg>(), counted(0, 0, 1, 0));
     }
 
@@ -371,7 +371,7 @@ mod tests {
         assert_eq!(read(&mut vcpu, 0x1f, 0), one());
         assert_eq!(read(&mut vcpu, 0x1f, 1), crosses);
         assert_eq!(read(&mut vcpu, 0x1f, u64::MAX), crosses);
-        assert_eq!(read(&mut vcpu, 0xf, 1), Err(Miss::Nobody));
+        assert_eq!(read(&mut vcpu, 0xf, 1), Err(Miss::Unmapped));
         assert_eq!(vcpu.counters::<Port>(), counted(0, 1, 4, 1));
     }
 
@@ -390,7 +390,7 @@ mod tests {
         assert!(vcpu.is_parked() && removed.is_quiescent());
         drop(removed);
         assert_eq!(Arc::strong_count(&handler), 1);
-        assert_eq!(read(&mut vcpu, 0x10, 0), Err(Miss::Nobody));
+        assert_eq!(read(&mut vcpu, 0x10, 0), Err(Miss::Unmapped));
         assert!(!vcpu.is_parked(), "also a miss is by the current tables");
         assert_eq!(vcpu.counters::<Port>(), counted(0, 1, 1, 2));
     }
@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refresh_lets_go_of_what_was_replaced() {
+    fn a_refresh_drops_replaced_tables() {
         let devices = registry();
         let id = devices.find::<Port>(0x10).unwrap().0;
         let mut vcpu = devices.vcpu();
@@ -424,17 +424,17 @@ mod tests {
     }
 
     #[test]
-    fn goes_by_the_tables_of_a_change_that_has_returned() {
+    fn an_access_sees_a_change_that_has_returned() {
         let devices = registry();
         let mut vcpu = devices.vcpu();
         assert_eq!(read(&mut vcpu, 0x10, 0), one());
         let id = devices.find::<Port>(0x10).unwrap().0;
         let (from, to) = (span(0x10, 0x1f), span(0x18, 0x27));
         devices.move_to::<Port>(id, from, to).unwrap();
-        assert_eq!(read(&mut vcpu, 0x10, 0), Err(Miss::Nobody));
+        assert_eq!(read(&mut vcpu, 0x10, 0), Err(Miss::Unmapped));
         assert_eq!(read(&mut vcpu, 0x27, 0), one());
         drop(devices.remove(id).unwrap());
-        assert_eq!(read(&mut vcpu, 0x27, 0), Err(Miss::Nobody));
+        assert_eq!(read(&mut vcpu, 0x27, 0), Err(Miss::Unmapped));
     }
 
     #[test]

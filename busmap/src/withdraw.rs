@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_answers_and_nothing_changes_meanwhile() {
+    fn without_its_devices_a_registry_refuses_accesses_and_changes() {
         let (mut devices, [one, ..]) = registry();
         let withdrawn = devices.withdraw();
         assert_eq!(read(&devices, 4), Err(Miss::Withdrawn));
@@ -268,13 +268,13 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_replaced_keeps_its_id() {
+    fn a_replaced_device_keeps_its_id() {
         let (mut devices, [one, two, three]) = registry();
         let mut withdrawn = devices.withdraw();
         let spans = vec![(BusId::Port, span(0x30, 0x3f))];
         withdrawn[0] = withdrawn[0].replaced(named("other"), spans);
         devices.restore(&withdrawn).unwrap();
-        assert_eq!(read(&devices, 4), Err(Miss::Nobody));
+        assert_eq!(read(&devices, 4), Err(Miss::Unmapped));
         assert_eq!(read(&devices, 0x30), Ok("other"));
         assert_eq!(devices.find::<Port>(0x30).map(|(id, _)| id), Some(one));
         assert!(devices.find::<Mmio>(0x10).is_none());
@@ -283,13 +283,13 @@ mod tests {
     }
 
     #[test]
-    fn they_are_restored_once() {
+    fn withdrawn_devices_are_restored_once() {
         let (mut devices, [one, ..]) = registry();
         let withdrawn = devices.withdraw();
         devices.restore(&withdrawn).unwrap();
         drop(devices.remove(one).unwrap());
         devices.restore(&withdrawn).unwrap();
-        assert_eq!(read(&devices, 4), Err(Miss::Nobody), "it came back");
+        assert_eq!(read(&devices, 4), Err(Miss::Unmapped), "it came back");
         // And no other devices are added beside the registered ones.
         let (mut other, _) = registry();
         let of_other = other.withdraw();

@@ -120,12 +120,12 @@ fn a_late_move_is_refused_and_a_remap_is_not() {
     );
     assert_eq!(
         (read(&devices, 5), read(&devices, 8)),
-        (Ok(1), Err(Miss::Nobody))
+        (Ok(1), Err(Miss::Unmapped))
     );
     devices.remap::<Port>(id, span(8, 11)).unwrap();
     assert_eq!(
         (read(&devices, 5), read(&devices, 8)),
-        (Err(Miss::Nobody), Ok(1))
+        (Err(Miss::Unmapped), Ok(1))
     );
     assert_eq!(devices.unmap::<Port>(id, span(8, 11)), Ok(()));
     let refused = devices.remap::<Port>(id, span(8, 11));
@@ -191,18 +191,18 @@ fn bar(devices: &Devices, offset: u64) -> Result<u64, Miss> {
 #[test]
 fn a_bar_that_is_switched_off_and_on_keeps_its_id() {
     let (devices, id) = with_a_function();
-    assert_eq!(bar(&devices, 0), Err(Miss::Nobody));
+    assert_eq!(bar(&devices, 0), Err(Miss::Unmapped));
     assert!(command(&devices, 1) && !command(&devices, 1), "twice on");
     assert_eq!(bar(&devices, 0xfff), Ok(0xfff));
     assert_eq!(devices.find::<Mmio>(BAR.0).map(|(id, _)| id), Some(id));
     assert!(command(&devices, 0) && !command(&devices, 0), "twice off");
-    assert_eq!(bar(&devices, 0), Err(Miss::Nobody));
+    assert_eq!(bar(&devices, 0), Err(Miss::Unmapped));
     // The addresses are free for others now.
     let other = devices
         .add::<Mmio>(reads_as(9), span(BAR.1, BAR.1 + 1))
         .unwrap();
     assert!(!command(&devices, 1), "it overlaps the other");
-    assert_eq!(bar(&devices, 0), Err(Miss::Nobody));
+    assert_eq!(bar(&devices, 0), Err(Miss::Unmapped));
     drop(devices.remove(other).unwrap());
     assert!(command(&devices, 1));
     assert_eq!(devices.find::<Mmio>(BAR.1).map(|(id, _)| id), Some(id));
@@ -218,7 +218,10 @@ fn a_bar_is_switched_while_vcpus_read_it() {
             assert_eq!(hit.id(), id);
             hit.handler()(at - hit.span().first())
         });
-        assert!(matches!(found, Ok(0x123) | Err(Miss::Nobody)), "{found:?}");
+        assert!(
+            matches!(found, Ok(0x123) | Err(Miss::Unmapped)),
+            "{found:?}"
+        );
         // Its configuration is always mapped.
         let port = vcpu.dispatch::<Port, _>(Direction::Read, 0, 0, |hit| hit.id());
         assert_eq!(port, Ok(id));
@@ -228,7 +231,7 @@ fn a_bar_is_switched_while_vcpus_read_it() {
             assert!(command(&devices, 1));
             assert_eq!(bar(&devices, 0xfff), Ok(0xfff));
             assert!(command(&devices, 0));
-            assert_eq!(bar(&devices, 0xfff), Err(Miss::Nobody));
+            assert_eq!(bar(&devices, 0xfff), Err(Miss::Unmapped));
         }
     });
 }
@@ -303,7 +306,7 @@ fn a_device_that_removes_itself() {
     let device = Device::new("ejected").on::<Port>(handler);
     devices.add::<Port>(device, span(0, 0)).unwrap();
     assert_eq!(read(&devices, 0), Ok(0));
-    assert_eq!(read(&devices, 0), Err(Miss::Nobody));
+    assert_eq!(read(&devices, 0), Err(Miss::Unmapped));
     assert_eq!(
         Arc::strong_count(&removals),
         2,
@@ -358,10 +361,10 @@ fn adders_movers_and_removers_at_once() {
             devices
                 .move_to::<Port>(id, span(at, at), span(to, to))
                 .unwrap();
-            assert_eq!(read(&devices, at), Err(Miss::Nobody));
+            assert_eq!(read(&devices, at), Err(Miss::Unmapped));
             assert_eq!(read(&devices, to), Ok(own));
             drop(devices.remove(id).unwrap());
-            assert_eq!(read(&devices, to), Err(Miss::Nobody));
+            assert_eq!(read(&devices, to), Err(Miss::Unmapped));
             assert!(devices.find::<Mmio>(at).is_none());
         }
     };
@@ -373,7 +376,7 @@ fn adders_movers_and_removers_at_once() {
         match (port, found) {
             (0..10, found) => assert_eq!(found, Ok(0), "one that stays was missed"),
             (_, Ok(owner)) => assert_eq!(owner, port / 100, "{port} is another's"),
-            (_, Err(miss)) => assert_eq!(miss, Miss::Nobody),
+            (_, Err(miss)) => assert_eq!(miss, Miss::Unmapped),
         }
     };
     while_changing(watch, || {

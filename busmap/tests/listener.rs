@@ -53,7 +53,7 @@ assert_not_impl_any!(Registry<Local>: Send, Sync);
 
 /// The argument of a call of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Told {
+enum Reported {
     Before(Difference),
     After(Difference),
 }
@@ -61,7 +61,7 @@ enum Told {
 /// Records its calls, and updates a list of all mappings from them.
 #[derive(Default)]
 struct Scribe {
-    told: Mutex<Vec<Told>>,
+    reported: Mutex<Vec<Reported>>,
     mappings: Mutex<BTreeSet<(DeviceId, u8, u64, u64)>>,
     vetoes: AtomicBool,
 }
@@ -73,10 +73,10 @@ impl Listener for Scribe {
         if self.vetoes.load(SeqCst) {
             return Err(VETO);
         }
-        self.told
+        self.reported
             .lock()
             .unwrap()
-            .push(Told::Before(difference.clone()));
+            .push(Reported::Before(difference.clone()));
         Ok(())
     }
 
@@ -88,26 +88,26 @@ impl Listener for Scribe {
         for new in difference.mapped() {
             assert!(mappings.insert(key(new)), "{new} is there already");
         }
-        self.told
+        self.reported
             .lock()
             .unwrap()
-            .push(Told::After(difference.clone()));
+            .push(Reported::After(difference.clone()));
     }
 }
 
 impl Scribe {
-    fn told(&self) -> Vec<Told> {
-        mem::take(&mut self.told.lock().unwrap())
+    fn reported(&self) -> Vec<Reported> {
+        mem::take(&mut self.reported.lock().unwrap())
     }
 
     /// The only difference since the last check, which `before` and `after` both got.
     fn difference(&self) -> (Vec<Mapping>, Vec<Mapping>) {
-        match &self.told()[..] {
-            [Told::Before(before), Told::After(after)] => {
+        match &self.reported()[..] {
+            [Reported::Before(before), Reported::After(after)] => {
                 assert_eq!(before, after);
                 (before.unmapped().to_vec(), before.mapped().to_vec())
             }
-            told => panic!("not one change: {told:?}"),
+            reported => panic!("not one change: {reported:?}"),
         }
     }
 
@@ -138,7 +138,7 @@ fn on<K: Bus>(id: DeviceId, first: u64, last: u64) -> Mapping {
     Mapping { id, bus, span }
 }
 
-fn told() -> (Devices, Arc<Scribe>) {
+fn reported() -> (Devices, Arc<Scribe>) {
     let scribe = Arc::<Scribe>::default();
     (Devices::new().with_listener(scribe.clone()), scribe)
 }
@@ -150,8 +150,8 @@ fn on_all(value: u64) -> Device<Fns> {
 }
 
 #[test]
-fn each_kind_of_change_is_told_exactly() {
-    let (devices, scribe) = told();
+fn each_kind_of_change_is_reported_exactly() {
+    let (devices, scribe) = reported();
     let id = devices.add::<Port>(on_all(1), span(0, 7)).unwrap();
     assert_eq!(scribe.difference(), (vec![], vec![on::<Port>(id, 0, 7)]));
     devices.map::<SysReg>(id, span(9, 9)).unwrap();
@@ -165,7 +165,7 @@ fn each_kind_of_change_is_told_exactly() {
     let moved = (vec![on::<Port>(id, 0, 7)], vec![on::<Port>(id, 4, 11)]);
     assert_eq!(scribe.difference(), moved);
     devices.map::<Port>(id, span(0x20, 0x2f)).unwrap();
-    scribe.told();
+    scribe.reported();
     // One of the two spans stays.
     devices.remap::<Port>(id, span(4, 11)).unwrap();
     assert_eq!(
@@ -187,11 +187,11 @@ fn each_kind_of_change_is_told_exactly() {
 
 #[test]
 fn a_batch_is_one_difference_of_its_result() {
-    let (devices, scribe) = told();
+    let (devices, scribe) = reported();
     let a = devices.add::<Port>(on_all(1), span(0, 7)).unwrap();
     let b = devices.add::<Port>(on_all(2), span(8, 15)).unwrap();
     let c = devices.add::<Mmio>(on_all(3), span(0, 0xff)).unwrap();
-    scribe.told();
+    scribe.reported();
     // Two devices swap, one is removed and one added, on two buses. A span is mapped and unmapped
     // in the batch.
     let (d, removed) = devices
@@ -220,10 +220,10 @@ fn a_batch_is_one_difference_of_its_result() {
 }
 
 #[test]
-fn what_changes_no_span_is_not_told() {
-    let (devices, scribe) = told();
+fn a_change_that_alters_no_span_is_not_reported() {
+    let (devices, scribe) = reported();
     let id = devices.add::<Port>(on_all(1), span(0, 7)).unwrap();
-    scribe.told();
+    scribe.reported();
     scribe.vetoes.store(true, SeqCst);
     devices.remap::<Port>(id, span(0, 7)).unwrap();
     devices.move_to::<Port>(id, span(0, 7), span(0, 7)).unwrap();
@@ -235,20 +235,20 @@ fn what_changes_no_span_is_not_told() {
         })
         .unwrap();
     drop(devices.remove(bare).unwrap());
-    assert_eq!(scribe.told(), []);
+    assert_eq!(scribe.reported(), []);
     // No call for a change that is refused for another reason.
     let overlap = devices.add::<Port>(on_all(2), span(7, 8)).unwrap_err();
     assert!(matches!(overlap.refusal, Refusal::Overlap { .. }));
     let unknown = devices.remove(bare).unwrap_err();
     assert!(matches!(unknown, Refusal::Unknown { .. }));
-    assert_eq!(scribe.told(), []);
+    assert_eq!(scribe.reported(), []);
 }
 
 #[test]
 fn a_veto_changes_nothing_and_gives_the_device_back() {
-    let (devices, scribe) = told();
+    let (devices, scribe) = reported();
     let id = devices.add::<Port>(on_all(1), span(0, 7)).unwrap();
-    scribe.told();
+    scribe.reported();
     scribe.vetoes.store(true, SeqCst);
     let vetoed = Some(Refusal::Vetoed(VETO));
     let handler: Arc<Handler> = Arc::new(|_| 2);
@@ -271,9 +271,9 @@ fn a_veto_changes_nothing_and_gives_the_device_back() {
     assert_eq!(updated.err(), vetoed);
     assert_eq!(
         (read(&devices, 0), read(&devices, 8)),
-        (Ok(1), Err(Miss::Nobody))
+        (Ok(1), Err(Miss::Unmapped))
     );
-    assert_eq!(scribe.told(), []);
+    assert_eq!(scribe.reported(), []);
     // The listener permits changes again.
     scribe.vetoes.store(false, SeqCst);
     let device = refused_again(&devices, &handler);
@@ -343,7 +343,7 @@ fn before_sees_the_registry_without_the_change_and_after_with_it() {
                 let (old, new) = at(difference);
                 assert_eq!(
                     (read(devices, old), read(devices, new)),
-                    (Ok(1), Err(Miss::Nobody))
+                    (Ok(1), Err(Miss::Unmapped))
                 );
             }
             Ok(())
@@ -353,7 +353,7 @@ fn before_sees_the_registry_without_the_change_and_after_with_it() {
                 let (old, new) = at(difference);
                 assert_eq!(
                     (read(devices, old), read(devices, new)),
-                    (Err(Miss::Nobody), Ok(1))
+                    (Err(Miss::Unmapped), Ok(1))
                 );
                 let mut vcpu = devices.vcpu();
                 assert!(
@@ -409,7 +409,7 @@ fn a_change_from_inside_the_listener_is_refused() {
     devices.add::<Port>(device, span(0x50, 0x50)).unwrap();
     // In `before` the device is not there yet.
     assert_eq!(*refusals.lock().unwrap(), [Refusal::Reentrant; 3]);
-    assert_eq!(read(&devices, 0x90), Err(Miss::Nobody));
+    assert_eq!(read(&devices, 0x90), Err(Miss::Unmapped));
     devices.add::<Port>(reads_as(1), span(0, 0)).unwrap();
     assert_eq!(*refusals.lock().unwrap(), [Refusal::Reentrant; 7]);
     // Outside the listener the handler may make a change.
@@ -470,7 +470,7 @@ fn readers_do_not_wait_for_a_listener_and_a_handler_that_moves_its_device_does()
             }
         });
         has_entered.recv().unwrap();
-        assert_eq!(read(&devices, 1), Err(Miss::Nobody));
+        assert_eq!(read(&devices, 1), Err(Miss::Unmapped));
         assert!(devices.find::<Port>(0x20).is_none(), "it has not waited");
         go_on.send(()).unwrap();
         assert_eq!(mover.join().unwrap(), Ok(1));
@@ -497,7 +497,7 @@ fn a_listener_that_panics_leaves_the_registry_usable() {
         catch_unwind(AssertUnwindSafe(add)).is_err()
     };
     assert!(unwinds(1));
-    assert_eq!(read(&devices, 1), Err(Miss::Nobody), "it was published");
+    assert_eq!(read(&devices, 1), Err(Miss::Unmapped), "it was published");
     assert!(unwinds(2));
     assert_eq!(read(&devices, 2), Ok(2), "it was not published");
     assert!(!unwinds(3));
@@ -510,9 +510,9 @@ fn a_listener_that_panics_leaves_the_registry_usable() {
 }
 
 #[test]
-fn changes_of_many_threads_are_told_one_at_a_time() {
+fn changes_of_many_threads_are_reported_one_at_a_time() {
     const THREADS: u64 = 4;
-    let (devices, scribe) = told();
+    let (devices, scribe) = reported();
     let change = |mine: u64| {
         let (here, there) = (
             span(0x10 * mine, 0x10 * mine + 3),
@@ -537,10 +537,10 @@ fn changes_of_many_threads_are_told_one_at_a_time() {
         });
     });
     scribe.agrees_with(&devices);
-    let told = scribe.told();
-    assert!(told.len() as u64 >= 2 * 3 * THREADS * rounds(500));
-    for pair in told.chunks(2) {
-        let same = matches!(pair, [Told::Before(b), Told::After(a)] if a == b);
+    let reported = scribe.reported();
+    assert!(reported.len() as u64 >= 2 * 3 * THREADS * rounds(500));
+    for pair in reported.chunks(2) {
+        let same = matches!(pair, [Reported::Before(b), Reported::After(a)] if a == b);
         assert!(same, "not a pair: {pair:?}");
     }
 }
@@ -591,11 +591,11 @@ impl Random {
 }
 
 #[test]
-fn a_list_that_is_kept_by_what_is_told_is_always_right() {
+fn a_list_kept_from_the_reported_differences_is_always_right() {
     let seed = RandomState::new().hash_one(0) | 1;
     println!("seed: {seed:#x}");
     let mut random = Random(seed);
-    let (devices, scribe) = told();
+    let (devices, scribe) = reported();
     let mut ids = vec![devices.add::<Port>(on_all(0), span(0, 0)).unwrap()];
     let mut made = 0;
     for round in 0..rounds(5_000) {
@@ -610,8 +610,8 @@ fn a_list_that_is_kept_by_what_is_told_is_always_right() {
         }
         scribe.agrees_with(&devices);
     }
-    for told in scribe.told() {
-        let (Told::Before(difference) | Told::After(difference)) = told;
+    for reported in scribe.reported() {
+        let (Reported::Before(difference) | Reported::After(difference)) = reported;
         assert!(!difference.is_empty());
         let kept = |old: &Mapping| difference.mapped().contains(old);
         assert!(!difference.unmapped().iter().any(kept));
@@ -620,18 +620,18 @@ fn a_list_that_is_kept_by_what_is_told_is_always_right() {
 }
 
 #[test]
-fn of_devices_that_are_withdrawn_and_put_back_the_difference_is_told() {
-    let (mut devices, scribe) = told();
+fn the_difference_between_withdrawn_and_restored_devices_is_reported() {
+    let (mut devices, scribe) = reported();
     let one = devices.add::<Port>(on_all(1), span(0, 7)).unwrap();
     let two = devices.add::<Port>(on_all(2), span(8, 15)).unwrap();
-    scribe.told();
+    scribe.reported();
     // Restored unchanged: no call.
     let withdrawn = devices.withdraw();
     assert_eq!(devices.restore(&withdrawn), Ok(()));
-    assert_eq!(scribe.told(), []);
+    assert_eq!(scribe.reported(), []);
     // One is restored at another place, one is not restored.
     let withdrawn = devices.withdraw();
-    assert_eq!(scribe.told(), []);
+    assert_eq!(scribe.reported(), []);
     let moved = withdrawn[0].replaced(on_all(3), vec![(BusId::Mmio, span(0, 7))]);
     scribe.vetoes.store(true, SeqCst);
     let vetoed = devices.restore(std::slice::from_ref(&moved));
@@ -644,22 +644,22 @@ fn of_devices_that_are_withdrawn_and_put_back_the_difference_is_told() {
     scribe.agrees_with(&devices);
     // The second call restores nothing, and reports nothing.
     devices.restore(&withdrawn).unwrap();
-    assert_eq!(scribe.told(), []);
+    assert_eq!(scribe.reported(), []);
 }
 
 #[test]
-fn a_later_listener_is_in_the_place_of_an_earlier_one() {
-    let (devices, first) = told();
+fn a_later_listener_replaces_an_earlier_one() {
+    let (devices, first) = reported();
     let id = devices.add::<Port>(on_all(1), span(0, 7)).unwrap();
-    first.told();
+    first.reported();
     let second = Arc::<Scribe>::default();
     let devices = devices.with_listener(second.clone());
     devices.map::<Mmio>(id, span(0, 7)).unwrap();
-    assert_eq!(first.told(), []);
+    assert_eq!(first.reported(), []);
     assert_eq!(Arc::strong_count(&first), 1);
     assert_eq!(second.difference(), (vec![], vec![on::<Mmio>(id, 0, 7)]));
     drop(devices);
-    assert_eq!(second.told(), []);
+    assert_eq!(second.reported(), []);
     assert_eq!(Arc::strong_count(&second), 1);
 }
 

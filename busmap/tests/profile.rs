@@ -74,14 +74,14 @@ fn counts_misses_and_crossings_by_their_first_address() {
     let device = add(&devices, 7);
     let mut vcpu = devices.vcpu();
     for _ in 0..3 {
-        assert_eq!(access(&mut vcpu, READ, 8), Err(Miss::Nobody));
+        assert_eq!(access(&mut vcpu, READ, 8), Err(Miss::Unmapped));
     }
     assert_eq!(access(&mut vcpu, READ, 7), Ok(7));
     let crosses = vcpu.dispatch::<Port, _>(WRITE, 7, 1, |_| ());
     assert_eq!(crosses, Err(Miss::Crosses(span(7, 7))));
     assert_eq!(
         vcpu.dispatch::<SysReg, _>(READ, 8, 0, |_| ()),
-        Err(Miss::Nobody)
+        Err(Miss::Unmapped)
     );
     let profile = vcpu.profile();
     let missed = |bus| {
@@ -97,7 +97,7 @@ fn counts_misses_and_crossings_by_their_first_address() {
 
 /// A device that gets the index of another one, whose tables the handle may still hold.
 #[test]
-fn a_device_at_a_removed_ones_index_has_counts_of_its_own() {
+fn a_device_at_a_removed_ones_index_has_separate_counts() {
     let devices = Devices::new();
     let index = |port| {
         devices

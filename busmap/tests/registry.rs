@@ -28,7 +28,7 @@ fn the_ends_of_a_bus_are_addresses_like_others() {
     assert_eq!(beyond(1, u64::MAX), Err(Miss::Crosses(span(0, u64::MAX))));
     let last = span(u64::MAX, u64::MAX);
     devices.remap::<Port>(whole, last).unwrap();
-    assert_eq!(beyond(u64::MAX - 1, 0), Err(Miss::Nobody));
+    assert_eq!(beyond(u64::MAX - 1, 0), Err(Miss::Unmapped));
     assert_eq!(beyond(u64::MAX, 0), Ok(()));
     assert_eq!(beyond(u64::MAX, 1), Err(Miss::Crosses(last)));
 }
@@ -45,10 +45,10 @@ fn one_handler_serves_several_buses_and_others_have_none() {
     );
     let offset = |hit: Hit<'_, Fns, Mmio>| hit.handler()(0);
     assert_eq!(devices.dispatch(0xff, 0, offset), Ok(1));
-    assert_eq!(devices.dispatch(0, 3, offset), Err(Miss::Nobody));
+    assert_eq!(devices.dispatch(0, 3, offset), Err(Miss::Unmapped));
     assert_eq!(
         devices.dispatch::<SysReg, _>(0, 0, |_| ()),
-        Err(Miss::Nobody)
+        Err(Miss::Unmapped)
     );
 }
 
@@ -162,7 +162,7 @@ fn a_devices_index_is_its_own() {
 
 /// Also a device whose handler has a `Weak` to the registry.
 #[test]
-fn devices_go_with_the_registry() {
+fn dropping_the_registry_drops_its_devices() {
     let devices = Arc::new(Devices::new());
     let own = Arc::new(OnceLock::<Weak<Devices>>::new());
     let inside = own.clone();

@@ -40,7 +40,7 @@ fn a_vcpu_inside_keeps_a_device_from_being_quiescent() {
         let vcpu = scope.spawn(|| read(&devices, 0));
         has_entered.recv().unwrap();
         let removed = devices.remove(id).unwrap();
-        assert_eq!(read(&devices, 0), Err(Miss::Nobody));
+        assert_eq!(read(&devices, 0), Err(Miss::Unmapped));
         assert!(!removed.is_quiescent());
         let removed = removed.wait(100).expect_err("a vCPU is inside");
         let timeout = Duration::from_millis(5);
@@ -71,7 +71,7 @@ fn a_device_leaves_all_buses_at_once_and_can_be_added_again() {
     assert!(devices.find::<Mmio>(9).is_none());
     assert_eq!(
         (read(&devices, 0), read(&devices, 5)),
-        (Err(Miss::Nobody), Err(Miss::Nobody))
+        (Err(Miss::Unmapped), Err(Miss::Unmapped))
     );
     assert!(devices.remove(id).is_err(), "twice");
     let device = removed.wait(0).unwrap();
@@ -79,13 +79,13 @@ fn a_device_leaves_all_buses_at_once_and_can_be_added_again() {
     assert_ne!(again, id);
     assert_eq!(
         (read(&devices, 0), read(&devices, 5)),
-        (Ok(1), Err(Miss::Nobody))
+        (Ok(1), Err(Miss::Unmapped))
     );
 }
 
 /// Only tables that list the device delay quiescence.
 #[test]
-fn who_holds_newer_or_older_tables_keeps_nobody_waiting() {
+fn holders_of_newer_or_older_tables_do_not_delay_quiescence() {
     let devices = Devices::new();
     let mut older = devices.vcpu();
     older.refresh();
@@ -154,13 +154,13 @@ impl Guarded {
 /// Hot-unplug while vCPUs run, with and without handles: no vCPU is inside a quiescent device, and each device is
 /// dropped once.
 #[test]
-fn nobody_is_inside_a_quiescent_device() {
+fn no_vcpu_is_inside_a_quiescent_device() {
     let devices = Devices::new();
     let drops = Arc::new(AtomicU64::new(0));
     let rounds = rounds(1_000);
     let mut vcpu = devices.vcpu();
     let watch = || {
-        let answered = |found| assert!(matches!(found, Ok(1) | Err(Miss::Nobody)), "{found:?}");
+        let answered = |found| assert!(matches!(found, Ok(1) | Err(Miss::Unmapped)), "{found:?}");
         answered(vcpu.dispatch::<Port, _>(Direction::Read, 0, 0, |hit| hit.handler()(0)));
         answered(read(&devices, 0));
     };

@@ -132,16 +132,16 @@ fn an_access_that_is_not_made_says_why_and_leaves_the_buffer() {
     }
     let mut vcpu = io.vcpu();
     let crosses = |first, last| Err(AccessError::Miss(Miss::Crosses(span(first, last))));
-    let nobody = Err(AccessError::Miss(Miss::Nobody));
+    let unmapped = Err(AccessError::Miss(Miss::Unmapped));
     let mmio = [
         (0x1000, 0, Err(AccessError::Empty)),
         (0x2000, 0, Err(AccessError::Empty)),
         (0x100f, 2, crosses(0x1000, 0x100f)),
         (0x1000, 0x11, crosses(0x1000, 0x100f)),
-        (0xfff, 2, nobody),
-        (0x1010, 1, nobody),
+        (0xfff, 2, unmapped),
+        (0x1010, 1, unmapped),
         (u64::MAX, 2, crosses(u64::MAX - 0xf, u64::MAX)),
-        (u64::MAX - 0x10, 0x20, nobody),
+        (u64::MAX - 0x10, 0x20, unmapped),
     ];
     for (addr, length, why) in mmio {
         let (addr, mut data) = (MmioAddress(addr), vec![0xa5; length]);
@@ -152,10 +152,10 @@ fn an_access_that_is_not_made_says_why_and_leaves_the_buffer() {
     let ports = [
         (0x1000, 0, Err(AccessError::Empty)),
         (0x100f, 2, crosses(0x1000, 0x100f)),
-        (0xfff, 2, nobody),
+        (0xfff, 2, unmapped),
         (0xffff, 2, crosses(0xfff0, 0xffff)),
         (0xfff0, 0x1_0001, crosses(0xfff0, 0xffff)),
-        (0xffef, 0x1_0000, nobody),
+        (0xffef, 0x1_0000, unmapped),
     ];
     for (addr, length, why) in ports {
         let (addr, mut data) = (PioAddress(addr), vec![0xa5; length]);
@@ -253,9 +253,9 @@ fn a_device_on_both_buses_is_deregistered_from_both() {
     vcpu.mmio_write(MmioAddress(0x1000), &[1]).unwrap();
     let removed = io.deregister_mmio(MmioAddress(0x1234)).unwrap().unwrap();
     assert_eq!((removed.id(), removed.is_quiescent()), (id, false));
-    let nobody = Err(AccessError::Miss(Miss::Nobody));
-    assert_eq!(vcpu.pio_write(PioAddress(0x10), &[1]), nobody);
-    assert_eq!(vcpu.mmio_write(MmioAddress(0x1000), &[1]), nobody);
+    let unmapped = Err(AccessError::Miss(Miss::Unmapped));
+    assert_eq!(vcpu.pio_write(PioAddress(0x10), &[1]), unmapped);
+    assert_eq!(vcpu.mmio_write(MmioAddress(0x1000), &[1]), unmapped);
     assert!(removed.wait(0).is_ok());
     assert_eq!(Arc::strong_count(&device), 1);
     assert!(io.deregister_mmio(MmioAddress(0x1234)).unwrap().is_none());

@@ -39,7 +39,7 @@ fn an_address_is_remembered_for_its_bus_only() {
         );
         assert_eq!(
             vcpu.dispatch::<SysReg, _>(Direction::Read, 5, 0, |_| ()),
-            Err(Miss::Nobody)
+            Err(Miss::Unmapped)
         );
     }
     assert_eq!(
@@ -51,7 +51,7 @@ fn an_address_is_remembered_for_its_bus_only() {
 
 /// Two devices in the same block of addresses, each of which becomes the hint.
 #[test]
-fn neighbours_in_one_grain_are_told_apart() {
+fn neighbours_in_one_grain_are_distinguished() {
     let devices = Devices::new();
     devices
         .add::<Mmio>(reads_as(1), span(0x1000, 0x100f))
@@ -68,7 +68,7 @@ fn neighbours_in_one_grain_are_told_apart() {
         assert_eq!(read(0x100c, 7), Err(Miss::Crosses(span(0x1000, 0x100f))));
         assert_eq!(
             (read(0x1020, 0), read(0xfff, 0)),
-            (Err(Miss::Nobody), Err(Miss::Nobody))
+            (Err(Miss::Unmapped), Err(Miss::Unmapped))
         );
     }
 }
@@ -104,12 +104,12 @@ fn holds_what_was_removed_until_it_looks_again() {
     let ways: [LetGo; 5] = [
         Vcpu::refresh,
         Vcpu::park,
-        |vcpu| assert_eq!(read_by(vcpu, 0), Err(Miss::Nobody)),
+        |vcpu| assert_eq!(read_by(vcpu, 0), Err(Miss::Unmapped)),
         |vcpu| assert_eq!(read_by(vcpu, 1), Ok(2)),
         |vcpu| {
             assert_eq!(
                 vcpu.dispatch::<Mmio, _>(Direction::Read, 0, 0, |_| ()),
-                Err(Miss::Nobody)
+                Err(Miss::Unmapped)
             )
         },
     ];
@@ -193,28 +193,28 @@ fn a_handle_finds_what_the_registry_finds() {
 
 /// A vCPU that learns of a change by any synchronisation sees it through its handle.
 #[test]
-fn a_handle_knows_of_the_changes_that_it_was_told_of() {
+fn a_handle_sees_every_change_that_its_vcpu_has_learned_of() {
     let devices = Arc::new(Devices::new());
     let id = devices.add::<Port>(reads_as(1), span(0, 0)).unwrap();
     // The number of completed moves: each move `n` goes to port `n`.
     let moves = AtomicU64::new(0);
     let mut vcpu = Vcpu::new(devices.clone());
     let watch = || {
-        let told = moves.load(Acquire);
-        let found = read_by(&mut vcpu, told);
+        let known = moves.load(Acquire);
+        let found = read_by(&mut vcpu, known);
         let now = moves.load(Acquire);
         match found {
             Ok(value) => assert_eq!(value, 1),
             // The next move may be made before the vCPU learns of it.
             Err(_) => assert!(
-                now > told || read(&devices, told).is_err(),
+                now > known || read(&devices, known).is_err(),
                 "the device is missed at its new place"
             ),
         }
-        if let Some(before) = told.checked_sub(1) {
+        if let Some(before) = known.checked_sub(1) {
             assert_eq!(
                 read_by(&mut vcpu, before),
-                Err(Miss::Nobody),
+                Err(Miss::Unmapped),
                 "an old place"
             );
         }

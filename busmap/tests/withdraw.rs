@@ -45,7 +45,7 @@ fn the_first_to_miss_them_restores_them() {
     assert_eq!(read(&devices, 0), Err(Miss::Withdrawn));
     assert_eq!(read_or_restore(&devices, &replaced, 3), Ok(13));
     assert_eq!(read(&devices, 0), Ok(10));
-    assert_eq!(read_or_restore(&devices, &replaced, 4), Err(Miss::Nobody));
+    assert_eq!(read_or_restore(&devices, &replaced, 4), Err(Miss::Unmapped));
     let ids = devices.view(|view| {
         view.devices()
             .map(|of| of.id().number())
@@ -73,7 +73,7 @@ fn many_threads_miss_them_at_once() {
         for own in 0..3 {
             assert_eq!(read(devices, 100 + own), Ok(own), "an addition was undone");
             assert_eq!(read(devices, 200 + own), Ok(10 + own), "a move was undone");
-            assert_eq!(read(devices, own), Err(Miss::Nobody));
+            assert_eq!(read(devices, own), Err(Miss::Unmapped));
         }
         assert_eq!(devices.view(|view| view.devices().count()), 7);
     }
@@ -125,7 +125,7 @@ fn handles_hold_the_tables_that_stand_in() {
 }
 
 #[test]
-fn a_device_lives_with_who_withdrew_it() {
+fn a_withdrawn_copy_keeps_the_device_alive() {
     let handler: Arc<Handler> = Arc::new(|_| 1);
     let mut devices = Devices::new();
     let device = Device::new("kept").on::<Port>(handler.clone());
@@ -154,7 +154,7 @@ fn what_does_not_fit_together_is_refused_before_and_after() {
     replaced[0] = replaced[0].replaced(reads_as(20), spans);
     assert_eq!(read_or_restore(&devices, &replaced, 4), Ok(20));
     let mmio = devices.dispatch::<Mmio, _>(9, 0, |hit| hit.handler()(9));
-    assert_eq!((mmio, read(&devices, 0)), (Ok(20), Err(Miss::Nobody)));
+    assert_eq!((mmio, read(&devices, 0)), (Ok(20), Err(Miss::Unmapped)));
     assert_eq!(
         devices.find::<Mmio>(0).map(|(id, _)| id),
         Some(replaced[0].id())

@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn help_tells_the_limits() {
+    fn help_states_the_limits() {
         let help = Options::command().render_help().to_string();
         // Ignores line breaks.
         let help = help.split_whitespace().collect::<Vec<_>>().join(" ");

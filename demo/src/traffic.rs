@@ -98,7 +98,7 @@ mod tests {
     use axdevice::{AccessWidth, GuestPhysAddr, Port};
 
     use super::*;
-    use crate::contract::{Belt, MMIO_LATCH, MMIO_NOBODY, UART_LSR};
+    use crate::contract::{Belt, MMIO_LATCH, MMIO_UNMAPPED, UART_LSR};
 
     #[test]
     fn devices_have_names_and_removed_ones_are_one() {
@@ -113,7 +113,7 @@ mod tests {
             }
         };
         read(MMIO_LATCH, 5);
-        read(MMIO_NOBODY, 4);
+        read(MMIO_UNMAPPED, 4);
         for number in 1..=2 {
             let card = vm.card(Belt::Loose, number, false);
             let id = vm.devices.add_mmio_dev(card).unwrap();
@@ -138,7 +138,7 @@ mod tests {
         assert_eq!(rows, expected);
         let missing = Missing {
             bus: BusId::Mmio,
-            address: MMIO_NOBODY.into(),
+            address: MMIO_UNMAPPED.into(),
             count: 4,
         };
         assert_eq!(traffic.missed, [missing]);

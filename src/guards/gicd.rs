@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_device_does_not_know_is_reserved() {
+    fn accesses_that_the_device_does_not_support_are_reserved() {
         // GICD_STATUSR, GICD_SETSPI_NSR, GICD_NSACR, GICD_SGIR, GICD_IROUTER0, beyond the frame.
         for offset in [
             0x10, 0x30, 0x40, 0x7c, 0xd80, 0xe00, 0xf00, 0x6000, 0x60f8, 0x7fe0, 0x8000, 0xffcc,

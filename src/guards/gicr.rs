@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_trusted_guest_has_the_hardware_write_memory() {
+    fn only_a_trusted_guest_makes_the_hardware_write_memory() {
         for (offset, width, trusted) in [
             (0x0, Dword, Pass(Shared)),
             (0x78, Qword, Pass(Alone)),
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_device_does_not_know_is_reserved() {
+    fn accesses_that_the_device_does_not_support_are_reserved() {
         for offset in [0x20, 0xa0, 0xc0, 0x100, 0x1_0000, 0x1_0e00, 0x2_0000] {
             for width in [Byte, AccessWidth::Word, Dword, Qword] {
                 assert_eq!(gicr(true).read(offset, width), Nothing, "{offset:#x}");

@@ -477,7 +477,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_device_does_not_stand_is_reserved() {
+    fn accesses_that_the_device_cannot_handle_are_reserved() {
         let machine = Machine::new();
         machine.host.value.replace(usize::MAX);
         // GITS_STATUSR, GITS_BASER2, GITS_TRANSLATER, and sizes that a register does not support.

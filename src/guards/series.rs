@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_is_what_no_other_follows() {
+    fn a_redistributor_that_no_other_follows_is_the_last() {
         let mut series = Series::default();
         let ends = [0x10, 0x20, 0x30, 0x80];
         let all = ends.map(|end| series.join(end).unwrap());

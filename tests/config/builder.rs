@@ -113,7 +113,7 @@ fn new_leaves_out_what_0_4_10_would_have_taken() {
 }
 
 #[test]
-fn an_entry_that_nobody_builds_is_refused_unless_it_may_be_skipped() {
+fn an_entry_without_a_factory_is_refused_unless_it_may_be_skipped() {
     let entries = config(&[entry(VirtioBlk, 0, 0x200, &[])]);
     let error = AxVmDevices::try_new(entries.clone()).unwrap_err();
     assert_eq!(error.fault, ConfigFault::Unbuilt);

@@ -226,7 +226,7 @@ fn an_interrupt_is_targeted_in_one_byte() {
 }
 
 #[test]
-fn what_it_is_can_be_read_and_not_be_written() {
+fn identification_registers_can_be_read_and_not_be_written() {
     let _machine = machine::exclusive();
     let devices = guest();
     for offset in READ_ONLY {

@@ -105,7 +105,7 @@ fn each_vcpu_reaches_its_cpu_s_and_no_other() {
 }
 
 #[test]
-fn what_it_is_can_be_read() {
+fn identification_registers_can_be_read() {
     let _machine = machine::exclusive();
     let devices = guest();
     // GICR_IIDR; GICR_PIDR2 and GICR_CIDR3.
@@ -131,7 +131,7 @@ fn what_it_is_can_be_read() {
 }
 
 #[test]
-fn the_table_of_properties_is_the_guest_s_own_idea() {
+fn the_table_of_properties_is_stored_for_the_guest_only() {
     let _machine = machine::exclusive();
     let devices = guest();
     for vcpu in 0..VCPUS {
@@ -182,7 +182,7 @@ fn set_types() {
 }
 
 #[test]
-fn of_contiguous_ones_the_last_is_the_last() {
+fn only_the_last_of_contiguous_redistributors_is_marked_as_last() {
     let _machine = machine::exclusive();
     set_types();
     let length = machine::GICR_LENGTH;
@@ -243,7 +243,7 @@ fn only_a_redistributor_that_is_there_comes_after_another() {
 }
 
 #[test]
-fn how_far_the_next_one_is_follows_from_the_length() {
+fn the_distance_to_the_next_redistributor_follows_from_the_length() {
     let _machine = machine::exclusive();
     // GICR_TYPER of a GICv4.1: VLPIS, Dirty, RVPEID and VSGI, in addition to PLPIS.
     let (virtual_lpis, others) = (1 << 1 | 1 << 2 | 1 << 7 | 1 << 26, 1);

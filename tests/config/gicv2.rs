@@ -24,7 +24,7 @@ fn config_entry() -> axdevice::AxVmDeviceConfig {
 }
 
 #[test]
-fn what_it_is_is_the_host_s_at_every_width() {
+fn identification_registers_are_the_hosts_at_every_width() {
     let devices = AxVmDevices::try_new(config_entry()).unwrap();
     let registers = [
         (TYPER, machine::GICD_TYPER as usize),

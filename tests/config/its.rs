@@ -112,7 +112,7 @@ fn properties(lpi: usize) -> usize {
 }
 
 #[test]
-fn what_it_is_is_the_host_s() {
+fn identification_registers_are_the_hosts() {
     let _machine = machine::exclusive();
     let devices = guest();
     let cases: [(usize, AccessWidth, usize); 4] = [
@@ -129,7 +129,7 @@ fn what_it_is_is_the_host_s() {
 }
 
 #[test]
-fn the_guest_turns_it_on() {
+fn the_guest_enables_the_its() {
     let _machine = machine::exclusive();
     let devices = guest();
     host::set(machine::ITS + CTLR, Dword, 0);
@@ -140,7 +140,7 @@ fn the_guest_turns_it_on() {
 }
 
 #[test]
-fn the_tables_and_the_queue_are_the_guest_s_own_idea() {
+fn the_tables_and_the_queue_are_stored_for_the_guest_only() {
     let _machine = machine::exclusive();
     let devices = guest();
     for (i, offset) in BASERS.into_iter().enumerate() {

@@ -33,7 +33,7 @@ fn guest() -> SharedVmDevices {
 }
 
 #[test]
-fn there_is_none_unless_asked_for() {
+fn the_virtual_timer_is_added_on_request_only() {
     let without = AxVmDevices::builder().build().unwrap();
     assert!(without.find_sys_reg_dev(CNTPCT_EL0).is_none());
     assert_eq!(AxVmDevices::new(config(&[])).iter_sys_reg_dev().count(), 0);

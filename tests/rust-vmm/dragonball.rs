@@ -144,13 +144,13 @@ fn the_serial_device_answers_on_both_buses() {
 
     let (here, there) = (span(SERIAL, 0x1000), span(SERIAL + 0x800, 0x1000));
     io.move_to::<Mmio>(id, here, there).unwrap();
-    let nobody = Err(AccessError::Miss(Miss::Nobody));
-    assert_eq!(vcpu.mmio_read(MmioAddress(SERIAL + 5), &mut data), nobody);
+    let unmapped = Err(AccessError::Miss(Miss::Unmapped));
+    assert_eq!(vcpu.mmio_read(MmioAddress(SERIAL + 5), &mut data), unmapped);
     vcpu.mmio_read(MmioAddress(SERIAL + 0x805), &mut data)
         .unwrap();
     assert_eq!(data, [0x60], "it is ready to transmit");
     io.unmap::<Port>(id, span(COM1.into(), 8)).unwrap();
-    assert_eq!(vcpu.pio_write(PioAddress(COM1), b"p"), nobody);
+    assert_eq!(vcpu.pio_write(PioAddress(COM1), b"p"), unmapped);
 }
 
 /// Dragonball has this device only on x86.

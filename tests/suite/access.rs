@@ -100,7 +100,7 @@ fn a_device_of_one_address_takes_bytes_only<R: Bus>() {
     }
 }
 
-fn many_devices_are_told_apart_at_both_ends<R: Bus>() {
+fn many_devices_are_distinguished_at_both_ends<R: Bus>() {
     // Added in neither ascending nor descending order: 37 and 64 are coprime.
     let spans: Vec<_> = (0..64)
         .map(|n| (n * 37 % 64) * 0x20)
@@ -120,7 +120,7 @@ on_every_bus!(
     an_access_at_the_end_of_the_bus_does_not_wrap,
     an_access_must_lie_wholly_in_a_device,
     a_device_of_one_address_takes_bytes_only,
-    many_devices_are_told_apart_at_both_ends,
+    many_devices_are_distinguished_at_both_ends,
 );
 
 #[test]

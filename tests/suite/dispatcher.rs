@@ -143,7 +143,7 @@ fn follows_the_policy<R: Bus>() {
 
 /// The result does not depend on the thread that makes a change, or on the pointer to the registry.
 #[test]
-fn whoever_learns_of_a_device_finds_it() {
+fn a_thread_that_learns_of_a_device_finds_it() {
     const DEVICES: usize = size(1_500, 24);
     let devices = Arc::new(shared_registry());
     let added = AtomicUsize::new(0);
@@ -233,7 +233,7 @@ fn a_handler_that_unwinds_leaves_the_handle_usable() {
 
 /// More devices than a handle remembers, and one that takes many of the handle's places.
 #[test]
-fn remembers_wrongly_without_harm() {
+fn more_devices_than_a_handle_remembers_are_found() {
     const DEVICES: usize = size(5_000, 100);
     let devices = shared_registry();
     let place = |n: usize| n * 0x1000;

@@ -112,7 +112,7 @@ fn what_does_not_fit_puts_everything_back<R: Bus>() {
     }
 }
 
-fn whatever_comes_first_afterwards_sees_the_new_devices<R: Bus>() {
+fn the_first_use_after_iter_mut_sees_the_new_devices<R: Bus>() {
     type First<'a> = (&'a str, fn(&AxVmDevices) -> bool);
     fn adds<R: Bus>(devices: &AxVmDevices, at: usize) -> bool {
         R::add(devices, Recorder::silent(3, at, at)).is_ok()
@@ -169,7 +169,7 @@ fn what_was_lent_before_is_lent_anew<R: Bus>() {
     }
 }
 
-fn a_replaced_device_is_let_go_of_by_the_next_replacement<R: Bus>() {
+fn the_next_replacement_drops_a_replaced_device<R: Bus>() {
     let mut devices = registry();
     let old = Recorder::<R>::silent(0, 0x10, 0x1f);
     R::add(&devices, old.clone()).unwrap();
@@ -241,10 +241,10 @@ on_every_bus!(
     a_device_is_replaced_by_one_with_another_range,
     devices_can_swap_their_ranges,
     what_does_not_fit_puts_everything_back,
-    whatever_comes_first_afterwards_sees_the_new_devices,
+    the_first_use_after_iter_mut_sees_the_new_devices,
     an_iterator_that_is_not_used_changes_nothing,
     what_was_lent_before_is_lent_anew,
-    a_replaced_device_is_let_go_of_by_the_next_replacement,
+    the_next_replacement_drops_a_replaced_device,
 );
 
 #[test]

@@ -31,7 +31,7 @@ const VETO: Veto = Veto::new("no doorbell is left").with_code(28);
 #[derive(Default)]
 struct Scribe {
     announced: Mutex<Option<Difference>>,
-    told: Mutex<Vec<Difference>>,
+    reported: Mutex<Vec<Difference>>,
     vetoes: AtomicBool,
 }
 
@@ -48,23 +48,23 @@ impl Listener for Scribe {
     fn after(&self, difference: &Difference) {
         let announced = self.announced.lock().unwrap().take();
         assert_eq!(announced.as_ref(), Some(difference));
-        self.told.lock().unwrap().push(difference.clone());
+        self.reported.lock().unwrap().push(difference.clone());
     }
 }
 
 /// The spans that one difference unmaps and maps.
-type Told = (Vec<Mapping>, Vec<Mapping>);
+type Reported = (Vec<Mapping>, Vec<Mapping>);
 
 impl Scribe {
-    fn told(&self) -> Vec<Told> {
+    fn reported(&self) -> Vec<Reported> {
         assert!(self.announced.lock().unwrap().is_none());
-        let told = mem::take(&mut *self.told.lock().unwrap());
+        let reported = mem::take(&mut *self.reported.lock().unwrap());
         let lists = |of: &Difference| (of.unmapped().to_vec(), of.mapped().to_vec());
-        told.iter().map(lists).collect()
+        reported.iter().map(lists).collect()
     }
 }
 
-fn told<B: DeviceBound>(devices: VmDevices<B>) -> (VmDevices<B>, Arc<Scribe>) {
+fn reported<B: DeviceBound>(devices: VmDevices<B>) -> (VmDevices<B>, Arc<Scribe>) {
     let scribe = Arc::<Scribe>::default();
     (devices.with_listener(scribe.clone()), scribe)
 }
@@ -75,25 +75,25 @@ fn on<R: Bus>(id: DeviceId, first: u64, last: u64) -> Mapping {
     Mapping { id, bus, span }
 }
 
-fn every_change_is_told<R: Bus>() {
-    let (devices, scribe) = told(shared_registry());
+fn every_change_is_reported<R: Bus>() {
+    let (devices, scribe) = reported(shared_registry());
     let device = Recorder::new(1, R::covering(0x10, 0x1f), &Default::default());
     let id = R::add(&devices, device.clone()).unwrap();
-    assert_eq!(scribe.told(), [(vec![], vec![on::<R>(id, 0x10, 0x1f)])]);
+    assert_eq!(scribe.reported(), [(vec![], vec![on::<R>(id, 0x10, 0x1f)])]);
     devices.map(id, R::covering(0x40, 0x4f)).unwrap();
-    assert_eq!(scribe.told(), [(vec![], vec![on::<R>(id, 0x40, 0x4f)])]);
+    assert_eq!(scribe.reported(), [(vec![], vec![on::<R>(id, 0x40, 0x4f)])]);
     devices.unmap(id, R::covering(0x10, 0x1f)).unwrap();
-    assert_eq!(scribe.told(), [(vec![on::<R>(id, 0x10, 0x1f)], vec![])]);
+    assert_eq!(scribe.reported(), [(vec![on::<R>(id, 0x10, 0x1f)], vec![])]);
     devices.move_to(id, R::covering(0x50, 0x5f)).unwrap();
     let moved = (vec![on::<R>(id, 0x40, 0x4f)], vec![on::<R>(id, 0x50, 0x5f)]);
-    assert_eq!(scribe.told(), [moved]);
+    assert_eq!(scribe.reported(), [moved]);
     device.set_range(R::covering(0x60, 0x6f));
     devices.reindex(id).unwrap();
     let moved = (vec![on::<R>(id, 0x50, 0x5f)], vec![on::<R>(id, 0x60, 0x6f)]);
-    assert_eq!(scribe.told(), [moved]);
+    assert_eq!(scribe.reported(), [moved]);
     // The device is already at the range that it returns.
     devices.reindex(id).unwrap();
-    assert_eq!(scribe.told(), []);
+    assert_eq!(scribe.reported(), []);
     let (heir, _) = devices
         .update(|batch| {
             batch.remove(id)?;
@@ -104,15 +104,18 @@ fn every_change_is_told<R: Bus>() {
         vec![on::<R>(id, 0x60, 0x6f)],
         vec![on::<R>(heir, 0x60, 0x6f)],
     );
-    assert_eq!(scribe.told(), [inherited]);
+    assert_eq!(scribe.reported(), [inherited]);
     drop(devices.remove(heir).unwrap());
-    assert_eq!(scribe.told(), [(vec![on::<R>(heir, 0x60, 0x6f)], vec![])]);
+    assert_eq!(
+        scribe.reported(),
+        [(vec![on::<R>(heir, 0x60, 0x6f)], vec![])]
+    );
 }
 
 fn a_veto_changes_nothing<R: Bus>() {
-    let (devices, scribe) = told(shared_registry());
+    let (devices, scribe) = reported(shared_registry());
     let id = R::add(&devices, Recorder::silent(1, 0x10, 0x1f)).unwrap();
-    scribe.told();
+    scribe.reported();
     scribe.vetoes.store(true, SeqCst);
     let vetoed = Refusal::Vetoed(VETO);
     let device = Recorder::<R>::silent(2, 0x20, 0x2f);
@@ -132,32 +135,35 @@ fn a_veto_changes_nothing<R: Bus>() {
     assert_eq!(devices.update(|batch| batch.remove(id)).err(), Some(vetoed));
     assert_eq!(R::read(&devices, 0x10, BYTE), read_of::<R>(1, 0x10));
     assert_eq!(R::read(&devices, 0x20, BYTE), Err(AxError::NotFound));
-    assert_eq!(scribe.told(), []);
+    assert_eq!(scribe.reported(), []);
 }
 
-fn iter_mut_is_told_at_the_first_use<R: Bus>() {
-    let (mut devices, scribe) = told(registry());
+fn iter_mut_is_reported_at_the_first_use<R: Bus>() {
+    let (mut devices, scribe) = reported(registry());
     let id = R::add(&devices, Recorder::silent(1, 0x10, 0x1f)).unwrap();
     let other = R::add(&devices, Recorder::silent(2, 0x20, 0x2f)).unwrap();
-    scribe.told();
+    scribe.reported();
     // Another device in the same range: that device answers there.
     *R::all_mut(&mut devices)[1] = Recorder::silent(3, 0x20, 0x2f);
     assert_eq!(R::read(&devices, 0x20, BYTE), read_of::<R>(3, 0x20));
-    assert_eq!(scribe.told(), []);
+    assert_eq!(scribe.reported(), []);
     *R::all_mut(&mut devices)[0] = Recorder::silent(4, 0x40, 0x4f);
-    assert_eq!(scribe.told(), [], "it was not used since");
+    assert_eq!(scribe.reported(), [], "it was not used since");
     assert_eq!(R::read(&devices, 0x40, BYTE), read_of::<R>(4, 0x40));
     let moved = (vec![on::<R>(id, 0x10, 0x1f)], vec![on::<R>(id, 0x40, 0x4f)]);
-    assert_eq!(scribe.told(), [moved]);
+    assert_eq!(scribe.reported(), [moved]);
     // Refused: nothing has changed.
     scribe.vetoes.store(true, SeqCst);
     *R::all_mut(&mut devices)[1] = Recorder::silent(5, 0x50, 0x5f);
     assert_eq!(R::read(&devices, 0x50, BYTE), Err(AxError::NotFound));
     assert_eq!(R::read(&devices, 0x20, BYTE), read_of::<R>(3, 0x20));
-    assert_eq!(scribe.told(), []);
+    assert_eq!(scribe.reported(), []);
     scribe.vetoes.store(false, SeqCst);
     drop(devices.remove(other).unwrap());
-    assert_eq!(scribe.told(), [(vec![on::<R>(other, 0x20, 0x2f)], vec![])]);
+    assert_eq!(
+        scribe.reported(),
+        [(vec![on::<R>(other, 0x20, 0x2f)], vec![])]
+    );
 }
 
 /// In each call, looks up devices in its registry and tries to change it.
@@ -232,7 +238,7 @@ fn a_listener_sees_the_registry_before_and_after_and_does_not_change_it<R: Bus>(
 fn devices_that_move_themselves_on_many_threads_take_turns<R: Bus>() {
     const THREADS: usize = 4;
     const MOVES: usize = size(200, 3);
-    let (devices, scribe) = told(shared_registry());
+    let (devices, scribe) = reported(shared_registry());
     let devices = Arc::new(devices);
     let ids: Arc<[OnceLock<DeviceId>; THREADS]> = Arc::default();
     for n in 0..THREADS {
@@ -249,7 +255,7 @@ fn devices_that_move_themselves_on_many_threads_take_turns<R: Bus>() {
         let id = R::add(&devices, device(first, first, moves)).unwrap();
         ids[n].set(id).unwrap();
     }
-    scribe.told();
+    scribe.reported();
     thread::scope(|scope| {
         for n in 0..THREADS {
             let devices = &devices;
@@ -266,13 +272,13 @@ fn devices_that_move_themselves_on_many_threads_take_turns<R: Bus>() {
             });
         }
     });
-    assert_eq!(scribe.told().len(), THREADS * MOVES);
+    assert_eq!(scribe.reported().len(), THREADS * MOVES);
 }
 
 on_every_bus! {
-    every_change_is_told,
+    every_change_is_reported,
     a_veto_changes_nothing,
-    iter_mut_is_told_at_the_first_use,
+    iter_mut_is_reported_at_the_first_use,
     a_listener_sees_the_registry_before_and_after_and_does_not_change_it,
     devices_that_move_themselves_on_many_threads_take_turns,
 }
@@ -288,7 +294,7 @@ fn entry(name: &str, first: usize) -> EmulatedDeviceConfig {
 }
 
 #[test]
-fn a_builders_listener_is_told_of_the_entries_and_can_refuse_one() {
+fn entries_are_reported_to_a_builders_listener_which_can_refuse_one() {
     let scribe = Arc::<Scribe>::default();
     let build = || {
         SharedVmDevices::builder()
@@ -308,7 +314,7 @@ fn a_builders_listener_is_told_of_the_entries_and_can_refuse_one() {
     let devices = build().unwrap();
     let ids: Vec<_> = devices.snapshot().port().map(|row| row.0).collect();
     assert_eq!(
-        scribe.told(),
+        scribe.reported(),
         [
             (vec![], vec![on::<PortRange>(ids[1], 0x3f8, 0x3ff)]),
             (vec![], vec![on::<PortRange>(ids[0], 0x2f8, 0x2ff)]),
@@ -316,7 +322,7 @@ fn a_builders_listener_is_told_of_the_entries_and_can_refuse_one() {
     );
     drop(devices.remove(ids[0]).unwrap());
     let gone = (vec![on::<PortRange>(ids[0], 0x2f8, 0x2ff)], vec![]);
-    assert_eq!(scribe.told(), [gone]);
+    assert_eq!(scribe.reported(), [gone]);
     scribe.vetoes.store(true, SeqCst);
     let error = build().unwrap_err();
     assert_eq!(error.fault, ConfigFault::Refused(Refusal::Vetoed(VETO)));

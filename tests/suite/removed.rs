@@ -37,7 +37,7 @@ fn a_handle_holds_what_was_removed_until_it_looks_again<R: Bus>() {
         }),
         ("drop", |vcpu| *vcpu = vcpu.registry().dispatcher()),
     ];
-    for (name, lets_go) in ways {
+    for (name, release) in ways {
         let devices = shared_registry();
         let device = Recorder::<R>::silent(0, 0x10, 0x1f);
         R::add(&devices, Recorder::silent(1, 0x40, 0x40)).unwrap();
@@ -54,7 +54,7 @@ fn a_handle_holds_what_was_removed_until_it_looks_again<R: Bus>() {
         R::add(&devices, Recorder::silent(2, 0x80, 0x80)).unwrap();
         assert!(R::read(&devices, 0x80, BYTE).is_ok());
         let removed = removed.wait(3).expect_err("the handle holds it");
-        lets_go(&mut vcpu);
+        release(&mut vcpu);
         assert!(removed.is_quiescent(), "{name}");
         assert_eq!(removed.holders(), 0, "{name}");
         let given = device_of::<R, _>(removed);

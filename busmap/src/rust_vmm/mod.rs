@@ -61,7 +61,7 @@
 //!
 //!     let removed = io.deregister_pio(base)?.ok_or("no device is there")?;
 //!     removed.wait_timeout(Duration::from_secs(1))?;
-//!     assert_eq!(io.pio_write(base, b"hi"), Err(AccessError::Miss(Miss::Nobody)));
+//!     assert_eq!(io.pio_write(base, b"hi"), Err(AccessError::Miss(Miss::Unmapped)));
 //!     Ok(())
 //! }
 //! ```

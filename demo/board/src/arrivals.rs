@@ -31,7 +31,7 @@ impl Arrivals {
 
 #[cfg(test)]
 mod tests {
-    use guest::contract::{MMIO_NOBODY, SLOT_BANK, SLOT_SCRATCH, SLOT_STRIDE, SLOTS};
+    use guest::contract::{MMIO_UNMAPPED, SLOT_BANK, SLOT_SCRATCH, SLOT_STRIDE, SLOTS};
 
     use super::*;
 
@@ -47,7 +47,7 @@ mod tests {
             (SLOTS + SLOT_SCRATCH, 4),
             (SLOTS + SLOT_STRIDE, 4),
             (SLOTS - SLOT_STRIDE, 4),
-            (MMIO_NOBODY, 4),
+            (MMIO_UNMAPPED, 4),
         ] {
             assert!(!arrivals.must_find(address, length), "{address:#x}");
         }

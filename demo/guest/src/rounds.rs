@@ -26,8 +26,8 @@ impl<M: Machine> Guest<M> {
             self.poll();
             self.revisit();
             self.poll();
-            self.miss(At::Mmio(MMIO_NOBODY));
-            self.miss(At::Port(PORT_NOBODY));
+            self.miss(At::Mmio(MMIO_UNMAPPED));
+            self.miss(At::Port(PORT_UNMAPPED));
             self.poll();
             self.walk();
             self.ring();

@@ -111,14 +111,14 @@ mod tests {
     use axdevice::{AccessWidth, GuestPhysAddr};
 
     use super::*;
-    use crate::contract::{MMIO_LATCH, MMIO_NOBODY};
+    use crate::contract::{MMIO_LATCH, MMIO_UNMAPPED};
 
     #[test]
     fn each_screen_shows_what_came_since_the_last() {
         let vm = Vm::new(1, None).unwrap();
         let mut handle = vm.devices.dispatcher();
         let mut watch = Watch::new(&vm, "1 vCPU as a test");
-        for address in [MMIO_LATCH, MMIO_NOBODY] {
+        for address in [MMIO_LATCH, MMIO_UNMAPPED] {
             let address = GuestPhysAddr::from_usize(address as usize);
             handle
                 .handle_mmio_write(address, AccessWidth::Dword, 1)

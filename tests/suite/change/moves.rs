@@ -116,7 +116,7 @@ fn a_refused_move_names_the_owner_and_leaves_the_old_mapping<R: Bus>() {
     }
 }
 
-fn a_range_that_is_none_is_refused<R: Bus>() {
+fn empty_and_backwards_ranges_are_refused<R: Bus>() {
     let devices = registry();
     let id = R::add(&devices, Recorder::silent(0, 0x10, 0x1f)).unwrap();
     for range in [R::raw(9, 8), R::raw(9, 7), R::raw(1, 0)] {
@@ -155,7 +155,7 @@ on_every_bus!(
     a_moved_device_answers_in_its_new_range_alone,
     a_device_moves_over_itself,
     a_refused_move_names_the_owner_and_leaves_the_old_mapping,
-    a_range_that_is_none_is_refused,
+    empty_and_backwards_ranges_are_refused,
     a_serialized_device_moves_itself_from_its_own_handler,
 );
 

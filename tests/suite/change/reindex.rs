@@ -147,7 +147,7 @@ fn threads_that_reprogram_a_device_leave_it_where_it_says<R: Bus>() {
     let program = |thread: usize, step: usize| {
         *range.lock().unwrap() = sixteen(0x10 + thread * 8 + step % 3 * 0x40);
         // Repeats, regardless of how often the others move it.
-        while devices.reindex(id) == Err(Refusal::Restless { id, bus: R::BUS }) {}
+        while devices.reindex(id) == Err(Refusal::UnstableRange { id, bus: R::BUS }) {}
     };
     thread::scope(|scope| {
         let stops = Sets(&done);
@@ -173,14 +173,14 @@ fn threads_that_reprogram_a_device_leave_it_where_it_says<R: Bus>() {
     });
 }
 
-fn a_device_that_is_elsewhere_each_time_is_restless<R: Bus>() {
+fn a_range_that_differs_at_each_call_is_unstable<R: Bus>() {
     let devices = registry();
     let asked = Arc::new(AtomicUsize::new(0));
     let asks = asked.clone();
-    let restless = ranged(move || sixteen::<R>(0x10 + asks.fetch_add(1, Relaxed) % 2 * 0x20));
-    let id = R::add(&devices, restless).unwrap();
+    let unstable = ranged(move || sixteen::<R>(0x10 + asks.fetch_add(1, Relaxed) % 2 * 0x20));
+    let id = R::add(&devices, unstable).unwrap();
     let bus = R::BUS;
-    let refusal = Refusal::Restless { id, bus };
+    let refusal = Refusal::UnstableRange { id, bus };
     assert_eq!(devices.reindex(id), Err(refusal));
     // Once when it was added, and once more than it was moved.
     assert_eq!(asked.load(Relaxed), 1 + 101);
@@ -199,7 +199,7 @@ fn a_device_that_is_elsewhere_each_time_is_restless<R: Bus>() {
 }
 
 /// Ranges that it returned earlier, and cannot have, do not matter.
-fn a_device_that_comes_to_rest_is_followed<R: Bus>() {
+fn reindexing_ends_when_the_range_becomes_stable<R: Bus>() {
     for (rest, stays) in [(7, false), (5, true)] {
         let devices = registry();
         let asked = Arc::new(AtomicUsize::new(0));
@@ -225,8 +225,8 @@ fn a_device_that_comes_to_rest_is_followed<R: Bus>() {
 on_every_bus!(
     the_last_reindex_wins,
     threads_that_reprogram_a_device_leave_it_where_it_says,
-    a_device_that_is_elsewhere_each_time_is_restless,
-    a_device_that_comes_to_rest_is_followed,
+    a_range_that_differs_at_each_call_is_unstable,
+    reindexing_ends_when_the_range_becomes_stable,
     reindexing_asks_the_device,
     reindexing_a_busy_serialized_device_leaves_it_where_it_was,
     a_device_without_a_lock_may_be_reindexed_in_its_own_handler,

@@ -43,7 +43,7 @@ fn reached(devices: &SharedVmDevices, n: usize) {
 }
 
 #[test]
-fn whoever_learns_of_a_device_finds_it() {
+fn a_thread_that_learns_of_a_device_finds_it() {
     const READERS: usize = size(3, 2);
     let devices = shared_registry();
     let (added, done) = (AtomicUsize::new(0), AtomicBool::new(false));

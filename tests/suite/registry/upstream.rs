@@ -265,7 +265,7 @@ fn ivc_channels_are_allocated_and_released() {
 }
 
 #[test]
-fn entries_that_nobody_builds_are_left_out() {
+fn entries_without_a_factory_are_left_out() {
     let console = EmulatedDeviceConfig {
         name: "console".into(),
         base_gpa: 0x1000,

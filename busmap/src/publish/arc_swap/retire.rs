@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn frees_what_nobody_holds_and_keeps_the_rest() {
+    fn frees_snapshots_without_holders_and_keeps_the_rest() {
         let list = ArcRetireList::new();
         let snapshots: Vec<_> = (0..4).map(Arc::new).collect();
         let address = Arc::as_ptr(&snapshots[1]);

@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tag_tells_the_number_and_the_belt() {
+    fn a_tag_contains_the_number_and_the_belt() {
         for number in (1..100_000).chain(MAX_CARDS - 10..MAX_CARDS) {
             let tags = BELTS.map(|belt| tag(belt, number));
             assert!(tags.iter().all(|tag| tag >> TAG_BITS == number));

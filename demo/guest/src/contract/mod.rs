@@ -16,7 +16,7 @@ pub const MAX_SLOTS: u32 = 16 * 1024;
 /// Guest physical address of the registers in the MMIO latch, one for each vCPU, 4 bytes apart.
 pub const MMIO_LATCH: u32 = 0xc000_0000;
 /// A guest physical address that never has an owner.
-pub const MMIO_NOBODY: u32 = 0xcfff_0000;
+pub const MMIO_UNMAPPED: u32 = 0xcfff_0000;
 /// Guest physical address of slot 0.
 pub const SLOTS: u32 = 0xd000_0000;
 /// The distance from one slot to the next, as a shift.
@@ -43,7 +43,7 @@ pub const MAILBOX: u16 = 0x2000;
 /// The distance from one vCPU's mailbox to the next.
 pub const MAILBOX_BANK: u16 = 0x20;
 /// The first of some ports that never have an owner.
-pub const PORT_NOBODY: u16 = 0xf000;
+pub const PORT_UNMAPPED: u16 = 0xf000;
 
 /// In a mailbox (all registers are written with four bytes): values checked since the last report.
 pub const CHECKS: u16 = 0x00;
