@@ -52,8 +52,8 @@ use crate::{
 ///
 /// let devices = Arc::new(SharedVmDevices::default().with_unmapped(Unmapped::Float));
 /// let mut vcpu = Vcpu { devices: Dispatcher::new(devices.clone()) };
-/// let nobody = GuestPhysAddr::from(0x1000);
-/// assert_eq!(vcpu.devices.handle_mmio_read(nobody, AccessWidth::Byte), Ok(0xff));
+/// let unowned = GuestPhysAddr::from(0x1000);
+/// assert_eq!(vcpu.devices.handle_mmio_read(unowned, AccessWidth::Byte), Ok(0xff));
 /// assert_eq!(vcpu.devices.counters().mmio.misses, 1);
 /// ```
 ///

@@ -15,9 +15,9 @@ use crate::size::size;
 pub struct Accesses {
     /// Their number.
     pub all: usize,
-    /// Those during which other vCPUs completed accesses.
+    /// The number of accesses during which other vCPUs completed at least one.
     pub overtaken: usize,
-    /// Those of them during which other vCPUs completed more than two for each vCPU.
+    /// The number of accesses during which other vCPUs completed more than twice as many as there are vCPUs.
     pub starved: usize,
 }
 
@@ -75,9 +75,9 @@ pub fn hammer<T>(time: Duration, access: impl Fn() -> AxResult<T> + Sync) -> Vec
     })
 }
 
-/// Checks that of the accesses that others overtook, at most one in a hundred starved, and two of each vCPU. With a
-/// fair lock an access starves only if the vCPU loses its core after the access begins and before it waits: on idle
-/// cores one in ten thousand.
+/// Checks that the number of starved accesses is at most a hundredth of the overtaken ones, plus two for each vCPU.
+/// With a fair lock an access starves only if the vCPU loses its core after the access begins and before it waits: on
+/// idle cores one in ten thousand.
 ///
 /// The numbers of accesses prove nothing: a vCPU that the scheduler stops makes none, and one that is alone makes
 /// hundreds of times as many as one that waits. Under Miri too few are made to judge.
