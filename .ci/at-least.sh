@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# To be sourced: filters of test names must match, or a run without tests would pass.
+# For `source`. Without a minimum, a run whose test-name filter matches nothing would pass.
 
 # `at_least N`: passes on the output of test programs, and fails if one of them ran fewer than N tests.
 at_least() {

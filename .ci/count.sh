@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# To be sourced: builds and measures the program that .ci/instructions.sh, .ci/stores.sh and benches/listing.sh inspect.
+# For `source`: builds and measures the program that .ci/instructions.sh, .ci/stores.sh and benches/listing.sh inspect.
 
 # `count_on CELL FILE`: the program `count` on a cell, `arc-swap` or `slots`, as the file. One script at a
 # time, because cargo gives it the same name on either cell.

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# To be sourced: makes cargo link and run programs for the architectures whose interrupt controllers this
+# For `source`: makes cargo link and run programs for the architectures whose interrupt controllers this
 # crate builds, under qemu's user mode emulation.
 #
 # The runners are set here, not in .cargo/config.toml, where Miri would use them too.

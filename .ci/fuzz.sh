@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Fuzzes the registry and configurations, starting from the committed seeds; the registry also on the slot cell if that takes
-# more than ten seconds. New inputs go to the corpus in the target folder, a failing input to fuzz/artifacts.
+# Fuzzes the registry and configurations, starting from the committed seeds. If SECONDS is more than 10, fuzzes the registry
+# on the slot cell too. New inputs go to the corpus in the target folder, a failing input to fuzz/artifacts.
 #
 # usage: .ci/fuzz.sh [SECONDS]   seconds for each target (5)
 set -euo pipefail

@@ -2,7 +2,7 @@
 # Shows that the lowest versions of the direct dependencies that the manifests allow are sufficient: checks
 # the workspace and the fuzz targets with them, and tests the crates.
 #
-# Indirect dependencies have their newest versions: the lowest ones are for the direct dependencies to test.
+# Indirect dependencies have their newest versions: their lowest versions concern only the direct dependencies.
 # It works on a copy in the target folder, and does not change the committed lock files.
 set -euo pipefail
 cd "$(dirname "$0")/.."

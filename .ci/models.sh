@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2034
-# To be sourced: builds the programs that .ci/loom.sh and .ci/mutants.sh run, the unit tests under loom.
+# For `source`: builds the programs that .ci/loom.sh and .ci/mutants.sh run, the unit tests under loom.
 
 # A separate target folder: the flag would rebuild everything.
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/loom" RUSTFLAGS='--cfg loom'

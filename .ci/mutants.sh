@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Shows that every mutant of busmap/loom-tests/mutants.md and of loom-tests/mutants.md is caught by the
-# model named there, unless the table has an argument instead. With names as arguments, tries these
-# mutants only. .ci/loom.sh shows that the same models pass without a mutant.
+# model named there, unless the table refers to a written proof instead. With names of mutants on the
+# command line, tries only these. .ci/loom.sh shows that the same models pass without a mutant.
 set -euo pipefail
 shopt -s inherit_errexit
 cd "$(dirname "$0")/.."

@@ -87,7 +87,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             }
         });
         let hot_plug = || -> Result<(), Box<dyn Error>> {
-            println!("no device is there: {:#x}", changed(&last, 0));
+            println!("no device: {:#x}", changed(&last, 0));
             let rtc = Device::<Functions>::new("rtc").on::<Port>(Arc::new(|offset| 0x80 + offset));
             let id = registry.add::<Port>(rtc, Span::new(0x70, 0x71).ok_or("no span")?)?;
             println!("{id} was added: {:#x}", changed(&last, 0xff));
@@ -105,7 +105,7 @@ END
 cargo +stable run --quiet --bin readme
 said=$(cargo +stable run --quiet --bin hot_plug)
 echo "$said"
-[ "$said" = $'no device is there: 0xff\n#1 was added: 0x81\nrtc was removed: 0xff' ] || {
+[ "$said" = $'no device: 0xff\n#1 was added: 0x81\nrtc was removed: 0xff' ] || {
     echo 'error: unexpected output' >&2
     exit 1
 }

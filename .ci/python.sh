@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# To be sourced: makes the Python environment of .ci/links.sh and .ci/words.sh, if it is missing.
+# For `source`: makes the Python environment of .ci/links.sh and .ci/words.sh, if it is missing.
 
 # The name contains the versions, so other versions make another environment.
 python=$(realpath -m "${CARGO_TARGET_DIR:-target}/python-lychee-0.24.2-pygments-2.21.0")

@@ -173,7 +173,7 @@ impl<'f, B: DeviceBound> VmDevicesBuilder<'f, B> {
     ///
     /// The factory adds the entry's devices to the batch, on one or several buses. If the factory fails, or one of the
     /// devices cannot be added, the whole entry fails. The factory may return a refusal of the batch with `?`. The
-    /// [`ConfigError`] then contains the [`Refusal`], not only the `AxError` that it became.
+    /// [`ConfigError`] then contains the [`Refusal`] itself, not only the `AxError` to which `?` converts it.
     pub fn factory(
         mut self,
         emu_type: EmulatedDeviceType,

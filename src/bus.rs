@@ -71,10 +71,11 @@ pub trait DeviceBound: sealed::Bound + Sized + 'static {
 }
 
 /// Devices as in 0.4.10, `dyn BaseDeviceOps<R>`: neither `Send` nor `Sync`. Their registry,
-/// [`AxVmDevices`](crate::AxVmDevices), is neither as well.
+/// [`AxVmDevices`](crate::AxVmDevices), is neither `Send` nor `Sync` either.
 ///
-/// `find_*` and `iter_*` return a built-in device bare, for downcasts. Its [guard](crate::guards), and its lock if it
-/// needs one, belong to the table entry; only a dispatch passes through them.
+/// `find_*` and `iter_*` return a built-in device without its [guard](crate::guards) and lock, so that callers can
+/// downcast it. The guard, and the lock if the device needs one, belong to the table entry; only a dispatch passes
+/// through them.
 ///
 /// An embedder that shares the registry between threads guarantees that its use of the devices does not race. For
 /// built-in devices, `handle_*` and a [`Dispatcher`](crate::Dispatcher) prevent races. An access takes the device's

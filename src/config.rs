@@ -186,10 +186,14 @@ impl fmt::Display for ConfigFault {
                 write!(f, "argument {position} of cfg_list, {name}, is missing")
             }
             Self::DoesNotFit { what } => {
-                write!(f, "{what} leads past the end of the address space")
+                write!(f, "{what} is too large for the address space")
             }
             Self::NoSuchCpu { pcpu_id } => {
-                write!(f, "the host cannot have a physical CPU {pcpu_id}")
+                write!(
+                    f,
+                    "the redistributor of physical CPU {pcpu_id} would be past the end of the \
+                     host's address space"
+                )
             }
             Self::TooManyRedistributors { cpu_num, at_most } => {
                 write!(

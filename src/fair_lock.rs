@@ -25,8 +25,8 @@ const RESERVED: usize = 2;
 /// before it. On hosted targets a waiter sleeps. A context that is already inside gets an error immediately, if
 /// [`context`] distinguishes contexts.
 ///
-/// Entering and leaving cost one read-modify-write while no context waits. Waiters form a queue,
-/// and only the first of them watches the lock.
+/// While no context waits, entering and leaving together cost one read-modify-write. Waiters form a
+/// queue, and only the first of them watches the lock.
 ///
 /// # Invariants
 ///
@@ -41,8 +41,8 @@ const RESERVED: usize = 2;
 /// A context that leaves first checks whether others wait, then stores that it has left. It misses a context that
 /// begins to wait in between, or whose processor checks the holder before other processors see that it waits. Another
 /// context may then pass the missed one, once, and the bell does not ring for it. The missed context enters nevertheless,
-/// because no waiter sleeps longer than the limit of [`Bell::wait_for`] before it checks again. To miss none would cost
-/// each access a second read-modify-write or a fence.
+/// because no waiter sleeps longer than the limit of [`Bell::wait_for`] before it checks again. To miss none, each
+/// access would need a second read-modify-write or a fence.
 pub(crate) struct FairLock<T> {
     holder: AtomicUsize,
     waiting: AtomicUsize,

@@ -259,7 +259,7 @@ mod tests {
         let device = echo(0x30, 0x31);
         devices.add_port_dev(device.clone()).unwrap();
         assert_eq!(devices.iter_port_dev().count(), 3);
-        // The last item of `iter_mut` is replaced, and put back into the tables by `current`.
+        // The last item of `iter_mut` is replaced; the first use, `iter_port_dev`, publishes it.
         *devices.iter_mut_port_dev().last().unwrap() = echo(0x40, 0x41);
         assert_eq!(devices.iter_port_dev().count(), 3);
         // Once more, so that nothing remembers the first device.

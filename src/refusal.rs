@@ -1,4 +1,4 @@
-//! Why a change of the registry was refused.
+//! [`Refusal`]: the reason why a change of the registry was refused.
 
 use core::{error::Error, fmt};
 
@@ -7,7 +7,7 @@ use busmap::{BusId, DeviceId, Span, Veto};
 
 use crate::sync::Arc;
 
-/// Why a change of the registry was refused.
+/// The reason why a change of the registry was refused.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Refusal {
@@ -85,7 +85,7 @@ pub enum Refusal {
     /// The registry's [`Listener`](crate::Listener) makes a change while the same thread or context calls it for
     /// another one. A listener must not make changes.
     Reentrant,
-    /// There was no memory for the new table.
+    /// There was no memory for the new tables.
     NoMemory,
 }
 
@@ -143,13 +143,17 @@ impl fmt::Display for Refusal {
                 span: None,
             } => write!(f, "device {id} owns no addresses on bus {bus}"),
             Self::UnstableRange { id, bus } => {
-                write!(f, "device {id} gives another range on bus {bus} each time")
+                write!(
+                    f,
+                    "device {id} returns a different range on bus {bus} at each call"
+                )
             }
             Self::Vetoed(veto) => write!(f, "the registry's listener refuses the change: {veto}"),
-            Self::Reentrant => {
-                f.write_str("the registry's listener makes a change while it is called for another")
-            }
-            Self::NoMemory => f.write_str("no memory for the new table"),
+            Self::Reentrant => f.write_str(
+                "the registry's listener makes a change while the registry calls it for another \
+                 change",
+            ),
+            Self::NoMemory => f.write_str("no memory for the new tables"),
         }
     }
 }
@@ -383,7 +387,7 @@ mod tests {
             (not_mapped(None), "device #1 owns no addresses on bus port"),
             (
                 Refusal::UnstableRange { id, bus },
-                "device #1 gives another range on bus port each time",
+                "device #1 returns a different range on bus port at each call",
             ),
             (
                 Refusal::Vetoed(Veto::new("no doorbell").with_code(17)),
@@ -391,7 +395,8 @@ mod tests {
             ),
             (
                 Refusal::Reentrant,
-                "the registry's listener makes a change while it is called for another",
+                "the registry's listener makes a change while the registry calls it for \
+                 another change",
             ),
         ] {
             assert_eq!(refusal.to_string(), text);

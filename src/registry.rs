@@ -35,7 +35,7 @@ pub type SharedVmDevices = VmDevices<ThreadSafe>;
 /// Any number of vCPUs dispatch at once (`handle_*`), without a lock and without waiting for each
 /// other or for a change. A change copies the tables, edits the copy and publishes it.
 ///
-/// # Which accesses a device gets
+/// # Accesses that a device gets
 ///
 /// A device gets the accesses that lie *wholly* in one of its ranges: all `width` bytes from the address on. If no
 /// device owns the address, or an access starts in a device and runs past its end, the [`Unmapped`] policy applies.
@@ -48,27 +48,28 @@ pub type SharedVmDevices = VmDevices<ThreadSafe>;
 /// # Handlers
 ///
 /// A handler may use the registry: look up devices, add devices, dispatch, nested to any depth. Its device must hold a
-/// [`Weak`](alloc::sync::Weak) to the registry, because with an [`Arc`](alloc::sync::Arc) neither is ever freed. The
-/// devices must bound the recursion between them. A handler that unwinds leaves the registry unchanged.
+/// [`Weak`](alloc::sync::Weak) to the registry: an [`Arc`](alloc::sync::Arc) would make a reference cycle, and neither
+/// would ever be freed. The devices must bound the recursion between them. A handler that unwinds leaves the registry
+/// unchanged.
 ///
 /// The six `handle_*` methods never allocate, free or run a destructor themselves, with two exceptions. The first
 /// dispatch of a thread may allocate a small node, which later threads reuse. The first miss after `iter_mut_*` makes
 /// new tables.
 ///
 /// A device without other owners is dropped by the thread that changes the registry, or by [`reclaim`](Self::reclaim).
-/// If its destructor unwinds, the call unwinds too; the change stays made.
+/// If its destructor unwinds, the call unwinds too; the change remains published.
 ///
 /// # Memory ordering
 ///
 /// Everything that happens before a change happens before every dispatch that sees the change. After a method that
 /// changes the registry has returned, every vCPU that synchronises with the caller sees the change.
 ///
-/// # Without memory
+/// # Allocation failures
 ///
 /// A change needs memory in proportion to the number of devices: for the tables, the record of an
-/// [`update`](Self::update) and the list of removed devices. Without this memory it returns
-/// [`Refusal::NoMemory`](crate::Refusal::NoMemory) and leaves everything unchanged. The other allocations abort, or do
-/// what the global allocator's error handler does:
+/// [`update`](Self::update) and the list of removed devices. If one of these allocations fails, it returns
+/// [`Refusal::NoMemory`](crate::Refusal::NoMemory) and leaves everything unchanged. If one of the following fails, the
+/// program aborts, or the global allocator's error handler runs:
 ///
 /// - objects of fixed size, 600 bytes at most: two for each added device, two for each publication, and one for each
 ///   group of 32 devices in which something changes;
@@ -295,16 +296,16 @@ impl<B: DeviceBound> VmDevices<B> {
 ///
 /// The items outlive the iterator, so the registry cannot detect when the last item was changed. It therefore publishes
 /// empty tables. The first use afterwards (a lookup, a change, or a dispatch, which misses in these tables) reads the
-/// range of each new device and publishes tables of the result. If the ranges conflict, the devices are again those
-/// before the first `iter_mut_*` since the last use, and the reason is logged at `error!`. A new device must not use
-/// this registry in its `address_range`, because that would start the same procedure again.
+/// range of each new device and publishes tables of the result. If the ranges conflict, it publishes the devices that
+/// were registered before the first `iter_mut_*` since the last use, and logs the reason at `error!`. A new device must
+/// not use this registry in its `address_range`, because that would start the same procedure again.
 ///
-/// For this the registry holds the old and the new devices until the next such round, or until it is dropped.
-/// [`Arc::get_mut`] on an item therefore returns `None`: replace the item.
+/// The registry therefore holds the old and the new devices until the next `iter_mut_*` after that use, or until it is
+/// dropped. [`Arc::get_mut`] on an item returns `None`: replace the item.
 ///
 /// With a [listener](Self::with_listener), the first use is a change: the listener gets the difference and may refuse
 /// it, which also restores the earlier devices. If no range has changed, the listener is not called, even if devices
-/// were replaced. During a call of the listener, no device is found and none answers.
+/// were replaced. In `before`, the listener's own lookups find no device, and its own accesses reach none.
 ///
 /// An item keeps its [`DeviceId`], and its ranges too if its device stays. A new device in an item gets the one range
 /// that it returns. If the item had no range, the new device's range is not read, and it gets none. A device that moves

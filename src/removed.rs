@@ -1,4 +1,4 @@
-//! [`Removed`]: a removed device that vCPUs may still be inside of.
+//! [`Removed`]: a removed device, which may still have vCPUs inside.
 
 use core::fmt;
 
@@ -9,7 +9,7 @@ use crate::{
     sync::Arc,
 };
 
-/// A device that is no longer registered, but that vCPUs may still be inside of.
+/// A device that is no longer registered. vCPUs may still be inside it.
 ///
 /// The current tables do not list the device, but older ones may. Older tables are held by vCPUs that are dispatching,
 /// and by [`Dispatcher`](crate::Dispatcher)s, each until its next dispatch, `refresh` or `park`. When no table lists
@@ -21,8 +21,7 @@ use crate::{
 ///
 /// References that [`find_*`](crate::VmDevices::find_mmio_dev) and [`snapshot`](crate::VmDevices::snapshot) have
 /// returned do not count. References that the registry keeps because [`iter_*`](crate::VmDevices::iter_mmio_dev) has
-/// lent the device do not count either. So after the wait the caller is the only owner only if there are no such
-/// references.
+/// lent the device do not count either. So after the wait the caller is the only owner, unless such references exist.
 ///
 /// A `Removed` may be dropped at any time. The device is then dropped with the last table that lists it, by a thread
 /// that changes the registry, or with the registry. A device must not own its own `Removed`.

@@ -11,13 +11,13 @@ use crate::{bus::BusRange, fair_lock::FairLock};
 
 /// Wraps a device that is `Send` but not `Sync` in its own lock. Any vCPU may then call it.
 ///
-/// The lock is held only while the device handles an access; it is released also when the device
+/// The lock is held only while the device handles an access; it is also released when the device
 /// returns an error or unwinds.
 ///
 /// # Waiting
 ///
-/// While one vCPU is inside the device, accesses of others wait without a time limit, and enter
-/// in order of arrival. On hosted targets they sleep; on bare metal they spin.
+/// While one vCPU is inside the device, the accesses of other vCPUs wait, without a time limit, and enter in order of
+/// arrival. On hosted targets waiting vCPUs sleep; on bare metal they spin.
 ///
 /// Two serialized devices whose handlers access each other can deadlock when a vCPU is inside each of them, as with any
 /// two locks. Access such devices in a fixed order.
@@ -88,8 +88,8 @@ impl<D> Serialized<D> {
         }
     }
 
-    /// Calls `work` with the device while no vCPU is in it: for an embedder that sets up a device from
-    /// [`find_mmio_dev`](crate::VmDevices::find_mmio_dev).
+    /// Calls `work` with the device while no other vCPU is in it, for example to set up a device that
+    /// [`find_mmio_dev`](crate::VmDevices::find_mmio_dev) has returned.
     ///
     /// # Errors
     ///

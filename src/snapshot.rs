@@ -32,9 +32,9 @@ impl<B: DeviceBound> VmDevices<B> {
 
 /// The devices of all three buses at one instant.
 ///
-/// A copy: later changes do not affect it, and it delays only the drop of its devices. `Display` prints a memory map by
-/// bus and address. It has one line for each range of a device, with the name from the configuration if there is one,
-/// and one line for the IVC range:
+/// A copy: later changes do not affect it. It keeps its devices alive, but does not prevent a removed one from becoming
+/// quiescent. `Display` prints a memory map by bus and address. It has one line for each range of a device, with the
+/// name from the configuration if there is one, and one line for the IVC range:
 ///
 /// ```text
 /// mmio     0x8000000..=0x800ffff #1 gicd

@@ -4,8 +4,8 @@
 /// device in which it starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Unmapped {
-    /// Panics with "emu_device not found", as 0.4.10 did, and with the bus, the address and the width. So a guest can
-    /// crash the host. An access past a device's end, for which 0.4.10 did not panic, returns
+    /// Panics with "emu_device not found", as 0.4.10 does, followed by the bus, the address and the width. A guest can
+    /// therefore crash the host. An access past a device's end, for which 0.4.10 does not panic, returns
     /// [`InvalidInput`](ax_errno::AxError::InvalidInput).
     Panic,
     /// Returns [`NotFound`](ax_errno::AxError::NotFound).

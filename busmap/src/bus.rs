@@ -43,8 +43,8 @@ impl fmt::Display for BusId {
     }
 }
 
-/// The types that an embedder registers. An implementation names four types; the type that
-/// implements this needs no values.
+/// The types that an embedder registers. An implementation names four types; the implementing type
+/// needs no values, so an empty enum suffices.
 ///
 /// A registry is `Send + Sync` if all four are. A handler is usually a trait object, such as
 /// `dyn Device + Send + Sync`. It may be the same on all buses.
@@ -61,10 +61,10 @@ pub trait Handlers: 'static {
 
 /// The handler of accesses on bus `K`, one of the handlers `F`.
 ///
-/// Code that is generic over the bus bounds it: `where On<F, K>: MyDevice`.
+/// Code that is generic over the bus puts a bound on this type: `where On<F, K>: MyDevice`.
 pub type On<F, K> = <K as sealed::Bus>::Handler<F>;
 
-/// A kind of thing of which each bus has one, such as a table: `Of<K>` is the one of bus `K`.
+/// A family of types with one member for each bus, such as its table: `Of<K>` is the member of bus `K`.
 pub trait Family {
     /// The member of bus `K`.
     type Of<K: Bus>;

@@ -113,8 +113,8 @@ impl<F: Handlers> Cache<F> {
         Some(unsafe { hint.row.as_ref() })
     }
 
-    /// The row of the held tables that owns all of `at ..= at + beyond`. Counts the access; now and then the row
-    /// becomes the hint.
+    /// The row of the held tables that owns all of `at ..= at + beyond`. Counts the access. If the device becomes the
+    /// hot one, the row becomes the hint.
     ///
     /// # Errors
     ///

@@ -24,7 +24,7 @@ impl<F: Handlers> Family for HandlerOf<F> {
 }
 
 impl<F: Handlers> Device<F> {
-    /// A device without a handler. The handlers' types must be named: `Device::<F>::new(tag)`.
+    /// A device without handlers. The compiler cannot infer `F`: write `Device::<F>::new(tag)`.
     pub fn new(tag: F::Tag) -> Self {
         let handlers = PerBus {
             mmio: None,
@@ -86,7 +86,7 @@ impl<F: Handlers> fmt::Debug for Device<F> {
     }
 }
 
-/// Identifies one registration of a device. It is never used again, and no other registry of the program knows it.
+/// Identifies one registration of a device. It is never reused, and every other registry of the program refuses it.
 ///
 /// Ids of one registry grow in the order in which they are assigned. An id that was assigned for a refused change is
 /// skipped.

@@ -8,8 +8,8 @@ use crate::{
     reserve::{reserve, reserved},
 };
 
-/// The least number of leaves of nine spans or more, less a rounding to powers of two: fewer of fewer, since a single span
-/// needs none. Of many spans each has two to eight.
+/// The minimum number of leaves for nine or more spans, before a rounding that at most halves it. For fewer spans the
+/// minimum is an eighth of this for each span after the first. With many spans there are two to eight leaves for each.
 const FEWEST_LEAVES: usize = if cfg!(miri) { 32 } else { 2_048 };
 
 /// The first addresses of a bus's spans, sorted, and an index of them.
@@ -20,7 +20,7 @@ const FEWEST_LEAVES: usize = if cfg!(miri) { 32 } else { 2_048 };
 /// branch: one step, if at most one span starts in each leaf.
 ///
 /// An insertion or removal updates the counts of all leaves above it. The index is rebuilt when a leaf gets more spans than
-/// a search covers, when a span ends above all leaves or starts below, and after as many changes as half of the spans.
+/// a search covers, when a span starts below or ends above all leaves, and after about half as many changes as spans.
 ///
 /// Pure data.
 ///
@@ -134,7 +134,7 @@ impl Index {
     ///
     /// # Errors
     ///
-    /// [`Refusal::NoMemory`]. The index is of no more use then.
+    /// [`Refusal::NoMemory`]. The index must not be used afterwards.
     pub(crate) fn insert(&mut self, at: usize, first: u64, top: u64) -> Result<(), Refusal> {
         reserve(&mut self.firsts, 1)?;
         // INVARIANT (Sorted): `at` is its position. (Counted): see below.
@@ -181,7 +181,7 @@ impl Index {
         };
     }
 
-    /// Whether one more of the first `len`, which its leaf does not count yet, can be counted in a leaf.
+    /// Whether a leaf can count the first address that was just inserted, which no leaf counts yet.
     fn has_room(&self, leaf: usize) -> bool {
         let counted = self.len - 1;
         let end = self.below.get(leaf + 1).map_or(counted, |&n| n.into());

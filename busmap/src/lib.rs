@@ -1,5 +1,5 @@
-//! A lock-free registry of emulated devices: the device that owns an address on a guest's bus, and the
-//! handler that an access calls.
+//! A lock-free registry of emulated devices: it looks up the device that owns an address on a guest's bus,
+//! and calls the device's handler.
 //!
 //! Tables of all buses are one immutable snapshot. A dispatch takes no lock and looks the address up in an
 //! indexed table; a change copies the tables, edits the copy and publishes it.
@@ -31,7 +31,7 @@
 //!
 //! # Examples
 //!
-//! [`Registry`] has one that dispatches, [`Listener`] one that follows changes.
+//! See [`Registry`] for an example that dispatches, and [`Listener`] for one that follows changes.
 #![cfg_attr(not(any(test, loom)), no_std)]
 // Not tests, whose threads are std's.
 #![cfg_attr(not(test), warn(clippy::disallowed_types, clippy::disallowed_methods))]

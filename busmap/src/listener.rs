@@ -19,12 +19,12 @@ use crate::{
 ///
 /// # Guarantees
 ///
-/// - Changes are made one at a time, in fair order: no change is made between the `before` and the end of the `after`
-///   of another. So the listener gets differences in the order of their publication. If it applies each to a list, the
-///   list always has all mappings.
+/// - Changes are made one at a time, in the order of their requests: no other change is made between a call of `before`
+///   and the return of `after`. So the listener gets differences in the order of their publication. A list to which it
+///   applies each difference always contains all mappings.
 /// - When `before` has succeeded, the change is published and `after` is called: nothing can refuse it any more. (Two
-///   objects of fixed size are allocated in between; without memory that aborts: see
-///   [`Registry`](crate::Registry#without-memory).)
+///   objects of fixed size are allocated in between; if such an allocation fails, the program aborts: see
+///   [`Registry`](crate::Registry#allocation-failures).)
 /// - A method that makes a change returns after `after` has returned.
 /// - Dispatches and lookups do not wait: they run as without a listener.
 ///
@@ -44,7 +44,7 @@ use crate::{
 /// In `after` the device need not be quiescent: vCPUs may still be inside it through older tables. See
 /// [`Removed`](crate::Removed).
 ///
-/// # What a listener must not do
+/// # Restrictions
 ///
 /// - Change the registry: that is refused with [`Refusal::Reentrant`], also from inside the handler of a device to
 ///   which the listener dispatches. (On bare metal only a front end can distinguish contexts; without one such a change

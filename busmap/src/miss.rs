@@ -4,7 +4,7 @@ use core::fmt;
 
 use crate::{span::Span, table::Row};
 
-/// The reason why no device answers an access. The caller knows its bus and address.
+/// The reason why no device answers an access. The caller knows the bus and the address of the access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Miss {

@@ -10,9 +10,9 @@ pub(crate) const LISTED: usize = 16;
 /// A missed access counts at its first address, even if it starts in a device and runs past its end.
 ///
 /// At most 16 addresses are listed, by the algorithm Space-Saving (A. Metwally, D. Agrawal, A. El Abbadi: Efficient
-/// computation of frequent and top-k elements in data streams, ICDT 2005). A merged list keeps its guarantees, because
-/// merging loses no more than one list of all accesses would (P. K. Agarwal and others: Mergeable summaries, PODS
-/// 2012):
+/// computation of frequent and top-k elements in data streams, ICDT 2005). A merged list has the same guarantees,
+/// because merging adds no more error than a single list of all accesses would have (P. K. Agarwal and others:
+/// Mergeable summaries, PODS 2012):
 ///
 /// - A listed address was missed at most [`count`](MissedAddress::count) times, and at least
 ///   `count - error` times.
@@ -31,7 +31,7 @@ pub struct Missed {
     pub total: u64,
     /// The most frequent addresses, by descending count.
     pub addresses: Vec<MissedAddress>,
-    /// An upper bound of the misses at an address that is not listed.
+    /// An upper bound on the number of misses at an address that is not listed.
     pub unlisted: u64,
 }
 
@@ -41,14 +41,14 @@ pub struct Missed {
 pub struct MissedAddress {
     /// The first address of each access.
     pub address: u64,
-    /// An upper bound of the misses at the address.
+    /// An upper bound on the number of misses at the address.
     pub count: u64,
-    /// The maximum by which `count` is too high.
+    /// `count` is too high by at most this number.
     pub error: u64,
 }
 
 impl MissedAddress {
-    /// A lower bound of the misses at the address.
+    /// A lower bound on the number of misses at the address.
     pub const fn at_least(&self) -> u64 {
         self.count.saturating_sub(self.error)
     }

@@ -69,11 +69,11 @@
 //!
 //! Miri's seeds are samples: each is one schedule, and one choice of the values that weak memory allows each load to
 //! return. Both code with `unsafe` and code with threads is sampled. The slot cell has 8 slots there, so the fallback
-//! is sampled too. Leaks are errors: the models keep the nodes that they never free reachable from a static. arc-swap
-//! makes pointers from integers where a load loses a race with a writer, which strict provenance forbids. There, under
-//! either model of borrows, Miri allows such a pointer all accesses that any pointer that was cast to an integer may
-//! make. So it could miss an access by the wrong pointer. Neither run includes the property tests against 0.4.10, which
-//! have no threads.
+//! is sampled too. Leaks are errors: the models keep the nodes that they never free reachable from a static. If a load
+//! loses a race with a writer, arc-swap makes a pointer from an integer, which strict provenance forbids. Under either
+//! borrow model, Miri permits such a pointer every access that some pointer that was cast to an integer permits. So it
+//! could miss an access by the wrong pointer. Neither run includes the property tests against 0.4.10, which have no
+//! threads.
 //!
 //! ThreadSanitizer observes real threads on this machine's memory, and does not model fences. So it does not check the
 //! two store-buffering pairs, whose accesses are atomic and never a data race by themselves; loom and Miri do. It would
@@ -88,8 +88,8 @@
 //! weak memory; no test has run on AArch64 hardware.
 //!
 //! loom treats `SeqCst` *accesses* as `AcqRel`. The cell has two, in a load; under loom a fence between them replaces
-//! them, which loom models. Miri checks the two accesses as they ship. loom does not show load buffering; the cell has
-//! no place where a value out of thin air could matter, since each `Relaxed` load is confirmed, only compared, or a
+//! them, which loom models. Miri checks the two accesses as they ship. loom does not model load buffering. An
+//! out-of-thin-air value would do no harm in the cell, because each `Relaxed` load is confirmed, only compared, or a
 //! hint. Freed addresses are used again in loom only because the models use two nodes repeatedly. Miri uses addresses
 //! again at once, so it detects a pointer to a freed object even if another object has the address. Interrupts occur
 //! only at `step()`.

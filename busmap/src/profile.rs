@@ -119,8 +119,8 @@ impl Profile {
 
     /// Adds another profile, such as that of another vCPU.
     ///
-    /// A removed device may be listed in one profile and counted as [`removed`](Self::removed) in the other. The sum
-    /// then has both.
+    /// A removed device may be listed in one profile and counted as [`removed`](Self::removed) in the other. The merged
+    /// profile then contains both entries.
     pub fn merge(&mut self, other: &Self) {
         self.devices.extend_from_slice(&other.devices);
         self.tidy();
@@ -161,7 +161,7 @@ impl Profile {
         }
     }
 
-    /// The profile, which prints the name that `name` returns for each device.
+    /// The profile as text, with the name that `name` returns for each device.
     pub fn named<N: fmt::Display>(&self, name: impl Fn(DeviceId) -> N) -> impl fmt::Display {
         fmt::from_fn(move |f| {
             self.write_devices(f, &name)?;

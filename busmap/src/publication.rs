@@ -15,12 +15,12 @@ use crate::{
 
 /// Listening to changes.
 impl<F: Handlers> Registry<F> {
-    /// The same registry with a listener, which is called for each change from now on. It replaces an earlier
-    /// listener. See [`Listener`] for its calls and guarantees.
+    /// Sets the listener, in place of an earlier one. From now on the registry calls it for each change: see
+    /// [`Listener`].
     ///
-    /// It is not called for devices that are already registered, or when the registry is dropped. Changes are made one
-    /// at a time then, and each compares the tables before it with those after it. Dispatches and lookups run as
-    /// without a listener.
+    /// The registry does not call it for devices that are already registered, or when the registry is dropped. With a
+    /// listener, changes are made one at a time, and each compares the tables before it with those after it. Dispatches
+    /// and lookups run as without a listener.
     ///
     /// The registry holds an `Arc` of the listener. So the listener must hold a [`Weak`](alloc::sync::Weak) to the
     /// registry, not an [`Arc`](alloc::sync::Arc), as a handler does.

@@ -9,7 +9,7 @@ use crate::{
     veto::Veto,
 };
 
-/// Why a change was refused. Nothing was changed.
+/// The reason why a change was refused. Nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Refusal {
@@ -102,9 +102,10 @@ impl fmt::Display for Refusal {
             } => write!(f, "device {id} owns no addresses on bus {bus}"),
             Self::NoHandler { id, bus } => write!(f, "device {id} has no handler for bus {bus}"),
             Self::Vetoed(veto) => write!(f, "the registry's listener refuses the change: {veto}"),
-            Self::Reentrant => {
-                f.write_str("the listener makes a change while it is called for another")
-            }
+            Self::Reentrant => f.write_str(
+                "the registry's listener makes a change while the registry calls it for another \
+                 change",
+            ),
             Self::Withdrawn => f.write_str("the devices are withdrawn"),
             Self::NoMemory => f.write_str("no memory for the new tables"),
         }
@@ -203,7 +204,8 @@ mod tests {
             ),
             (
                 Refusal::Reentrant,
-                "the listener makes a change while it is called for another",
+                "the registry's listener makes a change while the registry calls it for \
+                 another change",
             ),
         ] {
             assert_eq!(refusal.to_string(), text);

@@ -39,13 +39,13 @@ use crate::{
 /// Everything that happens before a change happens before every dispatch that sees the change. After a method that
 /// changes the registry has returned, every vCPU that synchronises with the caller sees the change.
 ///
-/// # Without memory
+/// # Allocation failures
 ///
 /// A change that finds no memory for data that grows with the number of devices returns
-/// [`Refusal::NoMemory`](crate::Refusal::NoMemory) and changes nothing. If another allocation fails, the program
-/// aborts, or the global allocator's error handler runs. These are objects of fixed size, at most about 1 KiB, for each
-/// added device, each publication and each change of a group of 32 devices; and the creation of a registry or a
-/// [`Vcpu`](crate::Vcpu).
+/// [`Refusal::NoMemory`](crate::Refusal::NoMemory) and changes nothing. The other allocations create a registry or a
+/// [`Vcpu`](crate::Vcpu), or are objects of fixed size, at most about 1 KiB, for each added device, each publication
+/// and each change of a group of 32 devices. If one of these fails, the program aborts, or the global allocator's error
+/// handler runs.
 ///
 /// # Examples
 ///

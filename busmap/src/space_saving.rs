@@ -2,7 +2,7 @@
 
 use crate::missed::{LISTED, Missed, MissedAddress};
 
-/// The number of first addresses that are all entered in the list.
+/// The number of addresses, from the first, that are all entered in the list.
 const EXACT: u64 = 4_096;
 
 /// The longest distance between two entered addresses beyond [`EXACT`]. The distance is random, from 1 to this, and the
@@ -19,9 +19,9 @@ const GAPS: u64 = 128;
 /// - *Sorted*: the first `len` entries are in use, by descending count, each with a different address.
 /// - *Whole*: the sum of their counts is the sum of the weights of all entered addresses.
 pub(crate) struct SpaceSaving {
-    /// The number of addresses up to the next that is entered, including it.
+    /// The ordinal number of the next address to be entered.
     scheduled: u64,
-    /// The number of them that are still to come; `gap` is this number just after the last entry.
+    /// The number of addresses still to come, up to and including that one; `gap` is this number just after an entry.
     left: u64,
     gap: u64,
     /// The last pseudo-random number.

@@ -98,7 +98,7 @@ impl<D: ?Sized> Table<D> {
     ///
     /// # Errors
     ///
-    /// [`Refusal::NoMemory`]: the table is of no more use then.
+    /// [`Refusal::NoMemory`]. The table must not be used afterwards.
     ///
     /// An overlap is no error: returns the lowest row that the new one would overlap, and leaves the table unchanged.
     pub(crate) fn insert(&mut self, row: Row<D>) -> Result<Option<&Row<D>>, Refusal> {
@@ -120,7 +120,7 @@ impl<D: ?Sized> Table<D> {
     ///
     /// # Errors
     ///
-    /// [`Refusal::NoMemory`]: the table is of no more use then.
+    /// [`Refusal::NoMemory`]. The table must not be used afterwards.
     pub(crate) fn remove(&mut self, index: usize, span: Span) -> Result<bool, Refusal> {
         let at = self.index.nearest(span.first());
         let found = (self.rows.get(at)).is_some_and(|row| row.index == index && row.span == span);
@@ -134,7 +134,7 @@ impl<D: ?Sized> Table<D> {
     ///
     /// # Errors
     ///
-    /// [`Refusal::NoMemory`]: the table is of no more use then.
+    /// [`Refusal::NoMemory`]. The table must not be used afterwards.
     pub(crate) fn remove_all(&mut self, index: usize) -> Result<bool, Refusal> {
         let before = self.rows.len();
         let mut at = 0;

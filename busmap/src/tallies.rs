@@ -15,14 +15,14 @@ use crate::{
 /// The number of further devices for which there is room.
 const MORE: usize = 8;
 
-/// The number of accesses to other devices of which one makes its device the hot one. A power of two. It is large, so
-/// that a device that is not hot, and causes mispredicted branches, rarely becomes the hot one.
+/// One in this number of accesses to devices that are not hot makes its device the hot one. A power of two. It is
+/// large, so that a device that is not hot, and causes mispredicted branches, rarely becomes the hot one.
 const ROUND: u64 = 64;
 
 /// The step of [`Hot::round`] for an access, so that it overflows once in [`ROUND`] accesses.
 const STEP: u8 = (256 / ROUND) as u8;
 
-/// No device's index, and the place of no count.
+/// An index that no device has, and a place at which there is no count.
 const NOWHERE: usize = usize::MAX;
 
 /// The place of the count of a device's accesses in one direction.

@@ -30,11 +30,10 @@ use crate::{
 ///   [`refresh`](Self::refresh), or at [`park`](Self::park). Until then the devices in them live, even those that the
 ///   registry no longer lists.
 ///
-/// A vCPU that leaves its run loop, or sleeps for long, parks its handle. A vCPU that should release a removed device is
-/// kicked out of its guest, and refreshes or parks.
+/// A vCPU that leaves its run loop, or sleeps for a long time, should park its handle. To make a vCPU release a removed
+/// device, kick it out of its guest, and let it refresh or park.
 ///
-/// `V` always dereferences to the same registry. It is a reference, or an `Arc`, with which a vCPU's struct can own the
-/// handle.
+/// `V` always dereferences to the same registry. It is a reference, or an `Arc` for a handle in a vCPU's struct.
 ///
 /// # Memory ordering
 ///
@@ -111,7 +110,7 @@ fn nothing_missed() -> PerBus<MissedOf> {
 }
 
 impl<F: Handlers> Registry<F> {
-    /// A vCPU's own handle of this registry. [`Vcpu::new`] makes one beside an `Arc`.
+    /// A vCPU's own handle of this registry. [`Vcpu::new`] makes one from an `Arc`.
     pub fn vcpu(&self) -> Vcpu<&Self> {
         Vcpu::new(self)
     }

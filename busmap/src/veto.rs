@@ -1,8 +1,8 @@
-//! [`Veto`]: why a listener refuses a change.
+//! [`Veto`]: the reason why a listener refuses a change.
 
 use core::{error::Error, fmt};
 
-/// Why a [`Listener`](crate::Listener) refuses a change: a reason for people, and a number for programs.
+/// The reason why a [`Listener`](crate::Listener) refuses a change: a text for people, and a number for programs.
 ///
 /// # Examples
 ///

@@ -95,7 +95,9 @@ impl Doorbells {
     ) -> Result<()> {
         for vcpu in 0..devices.len() as u32 {
             let registered = bells.register(vcpu, (first_place(vcpu) + BAR_DOORBELL).into());
-            registered.map_err(|code| anyhow!("no doorbell for vCPU {vcpu} (error {code})"))?;
+            registered.map_err(|code| {
+                anyhow!("cannot register the doorbell of vCPU {vcpu} (error {code})")
+            })?;
         }
         let bells = Box::new(bells);
         let connected = self.connected.set(Connected { devices, bells });

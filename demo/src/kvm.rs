@@ -37,7 +37,7 @@ pub(crate) fn start(vm: &Arc<Vm>, machine: VmFd) -> Result<Vcpus> {
 
 /// Starts the vCPUs of `vm` with `program` to run.
 fn start_with(vm: &Arc<Vm>, machine: VmFd, program: &[u8]) -> Result<Vcpus> {
-    register_signal_handler(SIGRTMIN(), on_kick).context("no signal handler")?;
+    register_signal_handler(SIGRTMIN(), on_kick).context("cannot install the signal handler")?;
     machine.set_tss_address(TSS).context("KVM_SET_TSS_ADDR")?;
     let machine = Arc::new(machine);
     vm.connect_doorbells(Ioeventfds::new(machine.clone(), vm.vcpus)?)?;

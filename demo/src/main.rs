@@ -68,7 +68,7 @@ fn run(options: &Options) -> Result<u8> {
     }
     let plot = options.plot_file()?;
     // Before the run, so an error loses no results.
-    File::create(&plot).with_context(|| format!("the plot, {}", plot.display()))?;
+    File::create(&plot).with_context(|| format!("cannot write the plot {}", plot.display()))?;
     let stop = Stop::on_ctrl_c()?;
 
     let vm = Arc::new(Vm::new(options.vcpus, options.sabotage)?);
@@ -88,7 +88,8 @@ fn run(options: &Options) -> Result<u8> {
         "{mode}, on one registry, under {}/s",
         counted(report::changes_per_second(&record), "change"),
     );
-    plot::write(&plot, &title, &record).with_context(|| format!("the plot, {}", plot.display()))?;
+    plot::write(&plot, &title, &record)
+        .with_context(|| format!("cannot write the plot {}", plot.display()))?;
     writeln!(stdout(), "plot: {}", plot.display())?;
     Ok(verdict.status())
 }

@@ -26,11 +26,11 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = value_parser!(u32).range(1..=i64::from(MAX_VCPUS)))]
     pub(crate) vcpus: u32,
 
-    /// Devices to hot-add in a second, 0 to 16384, and no more in the whole run; 0 for none
+    /// Devices to hot-add per second, 0 to 16384, and at most 16384 in the whole run; 0 for none
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = value_parser!(u32).range(0..=i64::from(MAX_SLOTS)))]
     pub(crate) adds_per_second: u32,
 
-    /// Other changes in a second, 0 to 100000, and fewer than 4194303 in the whole run: moves, removals,
+    /// Other changes per second, 0 to 100000, and fewer than 4194303 in the whole run: moves, removals,
     /// additions, and several at once; 0 for none
     #[arg(long, value_name = "N", default_value_t = 300, value_parser = value_parser!(u32).range(0..=100_000))]
     pub(crate) changes_per_second: u32,
@@ -47,7 +47,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FILE")]
     pub(crate) plot: Option<PathBuf>,
 
-    /// Make a fault, to show that a check detects it
+    /// Inject a fault, to show that a check detects it
     #[arg(long, value_name = "WHAT", hide = true, value_parser = Sabotage::named)]
     pub(crate) sabotage: Option<Sabotage>,
 }
@@ -91,7 +91,7 @@ impl Options {
         let changes = self.seconds.saturating_mul(self.changes_per_second);
         ensure!(
             changes < MAX_CARDS,
-            "{} a second for {} are {changes}; there are numbers for fewer than {MAX_CARDS}",
+            "{} a second for {} are {changes}; a run makes fewer than {MAX_CARDS}",
             counted(self.changes_per_second.into(), "change"),
             counted(self.seconds.into(), "second"),
         );
@@ -133,7 +133,7 @@ mod tests {
         for limits in [
             "1 to 3600 seconds [default: 5; with --top 300]".into(),
             format!("1 to {MAX_VCPUS} [default: 4]"),
-            format!("0 to {MAX_SLOTS}, and no more in the whole run"),
+            format!("0 to {MAX_SLOTS}, and at most {MAX_SLOTS} in the whole run"),
             format!("0 to 100000, and fewer than {MAX_CARDS} in the whole run"),
         ] {
             assert!(help.contains(&limits), "{limits}");

@@ -44,12 +44,15 @@ pub(crate) fn text(vm: &Vm, record: &Record) -> Result<String> {
     writeln!(out, "hot-adds: {}", record.added.len())?;
     if record.left_out > 0 {
         let left_out = record.left_out;
-        writeln!(out, "hot-adds left out, for want of time: {left_out}")?;
+        writeln!(out, "hot-adds skipped for lack of time: {left_out}")?;
     }
     let calls = quantiles(calls(record))?;
-    writeln!(out, "call that hot-adds: {calls}")?;
+    writeln!(out, "duration of a hot-add call: {calls}")?;
     let sights = quantiles(sights(vm, record))?;
-    writeln!(out, "from the call to a vCPU's first sight: {sights}")?;
+    writeln!(
+        out,
+        "from a hot-add call until a vCPU sees the device: {sights}"
+    )?;
     let overlooked = overlooked(vm);
     writeln!(out, "reads that missed a hot-added device: {overlooked}")?;
     write_changes(&mut out, vm, record)?;
@@ -92,7 +95,7 @@ fn write_changes(out: &mut String, vm: &Vm, record: &Record) -> Result<()> {
     }
     writeln!(out, "changes/s: {}", changes_per_second(record))?;
     let calls = changes.calls.iter().copied();
-    writeln!(out, "call that changes: {}", quantiles(calls)?)?;
+    writeln!(out, "duration of a change call: {}", quantiles(calls)?)?;
     let quiescent = changes.quiescent.iter().copied();
     writeln!(out, "from removal to quiescence: {}", quantiles(quiescent)?)?;
     let pending = changes.pending.len();

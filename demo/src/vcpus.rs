@@ -57,10 +57,10 @@ impl Vcpus {
                 let _ = sender.send(Task::current());
                 run()
             })
-            .with_context(|| format!("no thread for vCPU {vcpu}"))?;
+            .with_context(|| format!("cannot start the thread of vCPU {vcpu}"))?;
         self.threads.push(thread);
         self.tasks
-            .push(task.recv().context("a thread that ended at once")?);
+            .push(task.recv().context("the vCPU's thread ended at once")?);
         Ok(())
     }
 

@@ -136,14 +136,11 @@ fn counts(vm: &Vm) -> Vec<String> {
         ),
         (
             late(vm),
-            format!("a vCPU was in a device out of use {}", times(late(vm))),
+            format!("a vCPU was inside a quiescent device {}", times(late(vm))),
         ),
         (
             astray(vm),
-            format!(
-                "an access came to a device that it was not for {}",
-                times(astray(vm))
-            ),
+            format!("an access reached the wrong device {}", times(astray(vm))),
         ),
         (
             overlooked(vm),

@@ -280,7 +280,7 @@ fn a_doorbell_that_does_not_follow_its_device_is_found() {
 fn an_access_to_a_card_that_was_never_there_is_counted() {
     for text in sabotaged("stray") {
         assert!(number(&text, "accesses astray") > 0);
-        assert!(verdict(&text).contains("an access came to a device that it was not for "));
+        assert!(verdict(&text).contains("an access reached the wrong device "));
     }
 }
 
@@ -297,7 +297,7 @@ fn a_late_access_is_counted() {
     for text in sabotaged("poison") {
         assert!(number(&text, "late accesses") > 0);
         assert_eq!(number(&text, "wrong values"), 0);
-        assert!(verdict(&text).contains("a vCPU was in a device out of use "));
+        assert!(verdict(&text).contains("a vCPU was inside a quiescent device "));
     }
 }
 
@@ -396,7 +396,10 @@ fn a_quiet_baseline_checks_all_that_is_there() {
             assert!(rows(&text).iter().all(|row| row[5] > 0));
             let no_adds = quiet.contains(&"--adds-per-second");
             assert_eq!(number(&text, "hot-adds") == 0, no_adds);
-            assert_eq!(value(&text, "call that hot-adds") == "none", no_adds);
+            assert_eq!(
+                value(&text, "duration of a hot-add call") == "none",
+                no_adds
+            );
             let no_changes = quiet.contains(&"--changes-per-second");
             assert_eq!(number(&text, "changes") == 0, no_changes);
             assert_eq!(
@@ -421,7 +424,7 @@ fn the_report_is_there_though_the_plot_fails() {
     assert_eq!(rows(&text).len(), 4);
     assert!(text.contains("Memory map:"));
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(errors.contains("error: the plot, /dev/full: "));
+    assert!(errors.contains("error: cannot write the plot /dev/full: "));
 }
 
 #[test]
@@ -581,7 +584,7 @@ fn bad_options_are_refused() {
                 "--changes-per-second",
                 "2000",
             ],
-            "there are numbers for fewer than 4194303",
+            "a run makes fewer than 4194303",
         ),
         (&["--sabotage", "all"], "--sabotage"),
         (&["--frobnicate"], "--frobnicate"),

@@ -2,7 +2,7 @@
 
 use crate::{changer::Changer, console::line, cpu::Cpu, vm::Vm};
 
-/// Of this number of changes, some are interrupted.
+/// In a run with at least this number of changes, an interrupt must arrive during one of them.
 const MANY: u64 = 3000;
 
 /// Prints the table and the figures.
@@ -112,11 +112,11 @@ fn verdict(vm: &Vm, changer: &Changer) -> Result<(), &'static str> {
         (wrong(vm) == 0, "wrong values were read"),
         (
             vm.noticed.late() == 0,
-            "vCPUs were inside devices that should have been out of use",
+            "vCPUs were inside quiescent devices",
         ),
         (
             vm.noticed.astray() == 0,
-            "accesses came to devices that they were not for",
+            "accesses reached the wrong device",
         ),
         (changer.pending() == 0, "removed devices are still in use"),
         (

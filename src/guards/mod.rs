@@ -86,8 +86,8 @@
 //! a region for each of these.) An entry that [`AxVmDevices::new`](crate::AxVmDevices::new) leaves out
 //! does not count. The registry determines the last ones when it is built, and does not change them:
 //! guests read the register once, so removing or moving a redistributor later changes no other
-//! redistributor's register. If the end of a series is removed, accesses of a guest that walks the series
-//! get there what [`Unmapped`](crate::Unmapped) defines.
+//! redistributor's register. If the last redistributor of a series is removed, a guest that walks the
+//! series still accesses the addresses where it was, and [`Unmapped`](crate::Unmapped) applies.
 //!
 //! # GICv2 distributor: `arm_vgic::Vgic`
 //!
@@ -192,7 +192,7 @@
 //! | claim and complete of other contexts | an assertion panics | reserved |
 //! | all others | `unimplemented!` panics | reserved |
 //!
-//! # What the bare devices do
+//! # Behaviour of the bare devices
 //!
 //! Each access was made in a separate process, on the bare device: in a build with debug assertions and
 //! overflow checks, and in a release build. *Aborts* is a panic that does not unwind, because the device
@@ -248,7 +248,7 @@
 //!
 //! The commands MAPI and MAPTI come from a trusted guest, and have no guard.
 //!
-//! # What a guard costs
+//! # Cost of a guard
 //!
 //! A guard is part of the function that the table's entry calls. It compares the offset with a few
 //! ranges, is inlined into the handler, and makes no further virtual call. Devices without a guard are
@@ -256,7 +256,7 @@
 //! that does nothing; `.ci/instructions.sh` checks its instructions. `--bench together` measures the rate of
 //! two vCPUs on a distributor, as a multiple of one vCPU's rate.
 //!
-//! # What guards do not do
+//! # Limits of the guards
 //!
 //! By design, these devices share the host's hardware with the guest. A guard does not know the owner
 //! of an interrupt if the device does not know it. A guest with a redistributor can mask and prioritise

@@ -1,8 +1,8 @@
 //! The devices of axdevice 0.8 on [`busmap`]: [`Devices`] handles an access as axdevice 0.8.5's `DeviceRuntime` does,
 //! and registers and removes devices while vCPUs run.
 //!
-//! A [`Device`] is registered unchanged, with several resources on several buses. The other
-//! parts of a `DeviceRuntime`, such as services, pollers and interrupt controllers, are not on the path of an access and stay there.
+//! A [`Device`] is registered unchanged, with several resources on several buses. The other parts of a
+//! `DeviceRuntime`, such as services, pollers and interrupt controllers, take no part in an access, and stay there.
 
 #![no_std]
 #![forbid(unsafe_code)]

@@ -15,8 +15,8 @@ use crate::{
 ///
 /// `V` always dereferences to the same devices: a reference, or an `Arc`.
 ///
-/// The handle holds the tables of its last access, and with them removed devices. A vCPU that leaves its run loop, or
-/// waits for long, [parks](Self::park) its handle.
+/// The handle holds the tables of its last access, and so keeps removed devices alive. A vCPU that leaves its run loop,
+/// or waits for a long time, should [park](Self::park) its handle.
 pub struct VcpuDevices<V: Deref<Target = Devices> + Clone> {
     vcpu: Vcpu<Core<V>>,
     devices: V,
@@ -47,7 +47,7 @@ impl<V: Deref<Target = Devices> + Clone> VcpuDevices<V> {
     ///
     /// # Errors
     ///
-    /// As there.
+    /// As [`Devices::try_read`].
     #[inline]
     pub fn try_read(&mut self, access: &DeviceAccess) -> DeviceResult<Option<u64>> {
         access::read(&self.devices, &mut ByHandle(&mut self.vcpu), access)
@@ -57,7 +57,7 @@ impl<V: Deref<Target = Devices> + Clone> VcpuDevices<V> {
     ///
     /// # Errors
     ///
-    /// As there.
+    /// As [`Devices::try_write`].
     #[inline]
     pub fn try_write(
         &mut self,

@@ -13,7 +13,7 @@ use crate::{
     vcpu::Vcpu,
 };
 
-/// Why an access was not made.
+/// The reason why an access was not made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AccessError {
@@ -90,9 +90,9 @@ impl Registry<RustVmm> {
     }
 }
 
-/// The accesses of an [`IoManager`], by a vCPU's own handle.
+/// Accesses to rust-vmm's devices, through a vCPU's own handle.
 impl<V: Deref<Target = IoManager>> Vcpu<V> {
-    /// As the method of [`IoManager`].
+    /// As [`IoManager::mmio_read`].
     ///
     /// # Errors
     ///
@@ -105,7 +105,7 @@ impl<V: Deref<Target = IoManager>> Vcpu<V> {
         })?)
     }
 
-    /// As the method of [`IoManager`].
+    /// As [`IoManager::mmio_write`].
     ///
     /// # Errors
     ///
@@ -118,7 +118,7 @@ impl<V: Deref<Target = IoManager>> Vcpu<V> {
         })?)
     }
 
-    /// As the method of [`IoManager`].
+    /// As [`IoManager::pio_read`].
     ///
     /// # Errors
     ///
@@ -133,7 +133,7 @@ impl<V: Deref<Target = IoManager>> Vcpu<V> {
         )
     }
 
-    /// As the method of [`IoManager`].
+    /// As [`IoManager::pio_write`].
     ///
     /// # Errors
     ///

@@ -35,7 +35,7 @@ pub type IoManager = Registry<RustVmm>;
 impl Registry<RustVmm> {
     /// Registers a device that owns a range of guest physical addresses.
     ///
-    /// A device of several ranges, or on both buses, is registered by a [batch](Self::batch).
+    /// To register a device with several ranges, or on both buses, use a [batch](Self::batch).
     ///
     /// # Errors
     ///

@@ -6,8 +6,8 @@
 //!
 //! [`IoManager`] is used as `vm_device::device_manager::IoManager` is, with these differences:
 //!
-//! - Its methods take `&self`. Devices are registered and removed at any time, from any thread, while
-//!   vCPUs access others, also from inside a device.
+//! - Its methods take `&self`. Any thread may register and remove devices at any time, even from inside
+//!   a device's handler, while vCPUs access other devices.
 //! - A registered device has a [`DeviceId`](crate::DeviceId), with which the methods of [`Registry`](crate::Registry)
 //!   move it or map more ranges to it.
 //! - A removal returns a [`Removed`](crate::Removed), which reports when the last vCPU has left the

@@ -11,7 +11,7 @@ use crate::{
     removals::Removals,
 };
 
-/// After each such number of changes, a guest is ordered to move its own device.
+/// Once in this number of changes, a guest is ordered to move its own device.
 const CHANGES_PER_ORDER: u64 = 4;
 
 /// Changes the devices of a board.

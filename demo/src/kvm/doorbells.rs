@@ -23,7 +23,7 @@ impl Ioeventfds {
     pub(crate) fn new(machine: Arc<VmFd>, vcpus: u32) -> Result<Self> {
         let events = (0..vcpus).map(|_| EventFd::new(EFD_NONBLOCK));
         let events = events.collect::<Result<_, _>>();
-        let events = events.context("no event for a doorbell")?;
+        let events = events.context("cannot create the eventfd of a doorbell")?;
         Ok(Self { machine, events })
     }
 }

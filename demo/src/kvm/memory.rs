@@ -27,7 +27,7 @@ impl Memory {
     pub(crate) fn new(program: &[u8]) -> Result<Self> {
         let start = GuestAddress(GUEST_MEMORY.into());
         let memory = GuestMemoryMmap::from_ranges(&[(start, GUEST_MEMORY_SIZE as usize)])
-            .context("no memory for the guests")?;
+            .context("cannot map the guests' memory")?;
         ensure!(
             program.len() <= GUEST_PROGRAM_SIZE as usize,
             "the guests' program is too long"

@@ -186,7 +186,7 @@ fn a_range_that_differs_at_each_call_is_unstable<R: Bus>() {
     assert_eq!(asked.load(Relaxed), 1 + 101);
     assert_eq!(
         refusal.to_string(),
-        format!("device {id} gives another range on bus {bus} each time")
+        format!("device {id} returns a different range on bus {bus} at each call")
     );
     assert_eq!(AxError::from(refusal), AxError::ResourceBusy);
     // It has one of the two ranges, and can be moved and removed.

@@ -21,9 +21,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Accesses {
     /// Their number.
     pub all: usize,
-    /// The accesses during which other vCPUs completed at least one.
+    /// The number of accesses during which other vCPUs completed at least one.
     pub overtaken: usize,
-    /// The accesses during which other vCPUs completed more than twice as many as there are vCPUs.
+    /// The number of accesses during which other vCPUs completed more than twice as many as there are vCPUs.
     pub starved: usize,
 }
 
@@ -85,9 +85,9 @@ pub fn hammer<T>(time: Duration, access: impl Fn() -> AxResult<T> + Sync) -> Vec
     })
 }
 
-/// Checks that the number of starved accesses is at most a hundredth of the overtaken ones, plus two for each vCPU. With
-/// a fair lock an access starves only if the vCPU loses its core after the access begins and before it waits: on idle
-/// cores one in ten thousand.
+/// Checks that the number of starved accesses is at most a hundredth of the overtaken ones, plus two for each vCPU.
+/// With a fair lock an access starves only if the vCPU loses its core after the access begins and before it waits: on
+/// idle cores one in ten thousand.
 ///
 /// The numbers of accesses prove nothing: a vCPU that the scheduler stops makes none, and one that is alone makes
 /// hundreds of times as many as one that waits. Under Miri too few are made to judge.
