@@ -88,7 +88,7 @@ fn passed(test: &str, options: &[&str]) -> (Output, String) {
     run_until(test, EQUAL, options, passes)
 }
 
-/// Whether the run passes. If not, the demo had too little CPU time: vCPUs starved, or hot-adds were left out.
+/// Whether the run passes. If not, the demo had too little CPU time: vCPUs starved, or hot-adds were skipped.
 ///
 /// # Panics
 ///
@@ -96,7 +96,7 @@ fn passed(test: &str, options: &[&str]) -> (Output, String) {
 fn passes(output: &Output, text: &str) -> bool {
     let status = output.status.code();
     assert!(matches!(status, Some(0 | 3)), "{status:?}");
-    status == Some(0) && !text.contains("hot-adds left out")
+    status == Some(0) && !text.contains("hot-adds skipped")
 }
 
 /// The lines that count changes by kind.
