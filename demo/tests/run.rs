@@ -605,7 +605,7 @@ fn a_plot_that_cannot_be_written_is_refused_at_once() {
     let mut demo = Command::new(env!("CARGO_BIN_EXE_demo"));
     let (output, text) = output(demo.arg("--plot").arg(nowhere));
     assert!(!output.status.success() && text.is_empty());
-    assert!(String::from_utf8_lossy(&output.stderr).starts_with("error: the plot"));
+    assert!(String::from_utf8_lossy(&output.stderr).starts_with("error: cannot write the plot "));
 }
 
 #[test]
