@@ -42,7 +42,7 @@ fn of_two_releases_of_one_channel_one_is_refused() {
 }
 
 #[test]
-fn what_is_released_can_be_allocated() {
+fn released_memory_can_be_allocated_again() {
     check("alloc and release, twice", 2, Unbounded, || {
         let ivc = channels(2);
         let use_one = |ivc: &IvcChannels| {

@@ -180,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_access_says_what_it_is() {
+    fn an_access_displays_its_direction_bus_address_and_width() {
         let access = Access::<PortRange>::write(Port(0x60), AccessWidth::Byte);
         assert_eq!(access.to_string(), "write of port 0x60 with width Byte");
     }

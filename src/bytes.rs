@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_cut_is_one_access() {
+    fn an_access_to_a_register_or_past_the_last_address_is_not_cut() {
         assert_eq!(cut(SysRegAddr(0xffd), 3), [(0xffd, 4)]);
         assert_eq!(cut(Port(0xfffd), 3), [(0xfffd, 1), (0xfffe, 2)]);
         assert_eq!(cut(Port(0xfffe), 3), [(0xfffe, 4)]);

@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn threads_have_identities_of_their_own() {
+    fn each_thread_has_its_own_identity() {
         let here = current();
         assert_eq!(current(), here);
         let elsewhere = std::thread::spawn(current).join().unwrap();

@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_lent_lives_while_the_registry_is_borrowed() {
+    fn lent_devices_live_while_the_registry_is_borrowed() {
         let devices = AxVmDevices::default();
         drop((add(&devices, 8), add(&devices, 0)));
         let ids: Vec<_> = devices.snapshot().port().map(|row| row.0).collect();
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_counted_is_not_lent_and_what_is_given_is_lent_once() {
+    fn counting_devices_lends_none_and_iterating_lends_each_once() {
         let devices = AxVmDevices::default();
         let device = add(&devices, 8);
         let counts = [(); 2].map(|()| {

@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_lent_is_kept_once_and_as_long_as_the_list() {
+    fn a_list_keeps_a_lent_device_once_until_it_is_dropped() {
         let device = Echo::<PortRange>::shared(Span::new(1, 1).unwrap());
         let entry = Entry::new(None, PortRange::device::<ThreadSafe>(device.clone()));
         let list = Lent::new();

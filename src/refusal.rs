@@ -445,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn is_the_source_of_what_gives_the_device_back() {
+    fn an_add_error_has_its_refusal_as_its_source_and_keeps_the_device() {
         let empty = Refusal::Empty {
             bus: BusId::Mmio,
             at: 0,

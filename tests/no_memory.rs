@@ -138,7 +138,7 @@ fn unchanged<'a>(
 }
 
 #[test]
-fn a_device_that_is_not_added_comes_back() {
+fn an_addition_without_memory_gives_the_device_back() {
     let (devices, _, witness) = registry();
     let device = eight(first(DEVICES));
     let add = || {
@@ -205,7 +205,7 @@ fn an_update_that_is_not_made_changes_nothing() {
 }
 
 #[test]
-fn what_a_batch_has_refused_can_be_recorded_again() {
+fn a_device_that_a_batch_refused_can_be_recorded_again() {
     let (devices, ..) = registry();
     let added: Vec<_> = (DEVICES..2 * DEVICES).map(|n| eight(first(n))).collect();
     let mut refused = 0;
@@ -229,7 +229,7 @@ fn what_a_batch_has_refused_can_be_recorded_again() {
 }
 
 #[test]
-fn what_iter_mut_lent_waits_until_there_is_memory() {
+fn replacements_by_iter_mut_wait_until_there_is_memory() {
     let (mut devices, ids, _) = registry();
     let heir = eight(first(DEVICES));
     *devices.iter_mut_port_dev().nth(7).unwrap() = heir.clone();

@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_are_what_they_are_called() {
+    fn each_pattern_spreads_accesses_over_the_devices_as_documented() {
         let pages = Mmio::plain();
         let hot = counts(&pages, Pattern::Hot, 8);
         assert_eq!(hot, [0, 0, 0, 0, 0, 0, 0, ACCESSES]);

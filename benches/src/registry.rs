@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn every_vcpu_finds_what_is_added() {
+    fn every_vcpu_finds_added_devices() {
         changeable(&mut Grow);
     }
 }

@@ -232,7 +232,7 @@ fn a_handles_first_uses_after_a_withdrawal() {
 
 /// A vCPU has found a device through the registry itself, before the addition has ended.
 #[test]
-fn what_a_vcpu_has_seen_its_handle_does_not_miss() {
+fn a_handle_does_not_miss_a_device_that_its_vcpu_has_found() {
     check("see, handle, add", 1_000, Preemptions(3), || {
         let devices = registry(&[]);
         let other = devices.clone();
@@ -255,7 +255,7 @@ fn what_a_vcpu_has_seen_its_handle_does_not_miss() {
 
 /// A vCPU has found through the registry itself that a device is gone, before the removal has ended.
 #[test]
-fn what_a_vcpu_has_seen_gone_its_handle_does_not_find() {
+fn a_handle_does_not_find_a_device_that_its_vcpu_has_missed() {
     check("see, handle, remove", 1_000, Preemptions(4), || {
         let devices = Arc::new(Registry::new());
         let id = add(&devices, 1);
@@ -336,7 +336,7 @@ fn a_handle_that_refreshes_and_parks() {
 }
 
 #[test]
-fn a_handle_knows_what_it_learned_of() {
+fn a_handle_misses_a_device_after_its_vcpu_learns_of_the_removal() {
     check("handle, remove, flag", 2_000, Preemptions(3), || {
         let devices = registry(&[]);
         let id = add(&devices, 1);

@@ -56,7 +56,7 @@ fn three_writers_of_one_snapshot() {
 }
 
 #[test]
-fn a_publication_that_fails_frees_what_it_brought() {
+fn a_failed_publication_frees_its_snapshot() {
     check("snapshot, two updates", 250, Unbounded, || {
         let cell = Arc::new(SlotCell::<_, 2>::new(Value::snapshot(0)));
         let update = |cell: &SlotCell<CountedBox<Value>, 2>| loop {

@@ -11,7 +11,7 @@ fn take(stack: &Stack<Watched>) -> usize {
 }
 
 #[test]
-fn what_is_taken_was_pushed_before() {
+fn a_pushed_node_is_taken_once_and_whole() {
     check("push, take", 4, Unbounded, || {
         let stack = Arc::new(Stack::new());
         let pusher = stack.clone();
@@ -39,7 +39,7 @@ fn the_nodes_further_down_are_whole_too() {
 }
 
 #[test]
-fn two_takers_share_what_there_is() {
+fn two_takers_share_the_nodes() {
     check("push, two takers", 50, Unbounded, || {
         let stack = Arc::new(Stack::new());
         stack.push(Node::new(Watched::new(1)));
@@ -55,7 +55,7 @@ fn two_takers_share_what_there_is() {
 
 /// A sweep puts back nodes that are still in use.
 #[test]
-fn what_is_put_back_is_whole_too() {
+fn nodes_that_are_put_back_are_taken_once_and_whole() {
     check("push, take and put back", 40, Unbounded, || {
         let stack = Arc::new(Stack::new());
         stack.push(Node::new(Watched::new(1)));

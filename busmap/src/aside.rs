@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_set_aside_is_listed_by_bus_and_answers_nothing() {
+    fn spans_set_aside_are_listed_by_bus_and_accesses_there_miss() {
         let mut devices = Registry::<Named>::new();
         devices.set_aside::<Mmio>(span(0x10, 0x1f)).unwrap();
         devices.set_aside::<Port>(span(0x10, 0x10)).unwrap();
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_device_owns_or_is_aside_already_cannot_be_set_aside() {
+    fn a_span_owned_or_already_aside_cannot_be_set_aside() {
         let mut devices = Registry::<Named>::new();
         let owner = devices.add::<Mmio>(named("one"), span(0x10, 0x1f)).unwrap();
         let wanted = span(0x1f, 0x2f);

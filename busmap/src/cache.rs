@@ -265,7 +265,7 @@ mod tests {
 
     /// Two holds of the same version may have different tables: a publication comes before its version.
     #[test]
-    fn what_is_parked_has_no_hint() {
+    fn a_parked_handle_has_no_hint() {
         let devices = registry(&[5]);
         let mut cache = warm(&devices, 5);
         let version = cache.hold.version();
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_replaced_is_not_sure() {
+    fn a_handle_is_not_sure_of_replaced_tables_nor_while_parked() {
         let devices = registry(&[5]);
         let mut cache = warm(&devices, 5);
         let is_sure = |cache: &Cache<Named>| cache.is_sure(cache.latest());
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_in_for_others_is_not_sure() {
+    fn a_handle_is_not_sure_while_the_devices_are_withdrawn() {
         let mut devices = registry(&[5]);
         let withdrawn = devices.withdraw();
         let mut cache = Cache::of(&devices.tables);

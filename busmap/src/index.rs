@@ -396,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn stays_right_whatever_is_inserted_and_removed() {
+    fn stays_right_after_random_insertions_and_removals() {
         let mut rng = rng();
         for bits in [8, 16, 40, 64] {
             let mut starts = Starts::new([]);

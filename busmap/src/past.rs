@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_recalled_is_forgotten() {
+    fn a_recalled_device_is_forgotten() {
         let ids = DeviceIds::new();
         let (id, other) = (ids.next(), ids.next());
         let mut past = Past::new();

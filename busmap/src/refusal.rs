@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn is_the_source_of_what_gives_the_device_back() {
+    fn refused_has_its_refusal_as_its_source() {
         let refused = Refused::<Named> {
             device: named("late"),
             refusal: Refusal::NoMemory,

@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_chunks_go() {
+    fn empty_chunks_are_freed() {
         let (mut registrations, _) = inserted(2 * CHUNK + 1);
         (1..=2 * CHUNK).for_each(|index| drop(registrations.remove(index)));
         assert_eq!(registrations.chunks.len(), 1);

@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hit_says_what_was_found() {
+    fn a_hit_has_the_id_tag_span_and_index_of_its_device() {
         let (devices, one, two) = registry();
         let hit = |at| {
             let found = devices.dispatch::<Port, _>(at, 0, |hit| {
@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_found_is_the_callers() {
+    fn find_returns_the_id_and_a_handler_that_the_caller_owns() {
         let (devices, one, two) = registry();
         let (id, handler) = devices.find::<Port>(0x2f).unwrap();
         assert_eq!((id, &*handler), (one, "one"));

@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_counted_keeps_the_guarantees() {
+    fn counts_of_a_sequence_keep_the_guarantees() {
         for sequence in sequences() {
             for end in (0..sequence.len()).step_by(17).chain([sequence.len()]) {
                 let (missed, exact) = counted(&sequence[..end]);
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_merged_keeps_the_guarantees() {
+    fn merged_counts_keep_the_guarantees() {
         let all: Vec<_> = sequences().iter().map(|of| counted(of)).collect();
         for (one, exactly) in &all {
             let mut missed = one.clone();

@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn frees_what_is_left_of_it() {
+    fn dropping_a_chain_or_a_stack_frees_its_nodes() {
         let value = Rc::new(());
         let stack = Stack::new();
         (0..4).for_each(|_| stack.push(Node::new(value.clone())));

@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_removed_leaves_its_neighbours() {
+    fn removing_a_span_leaves_its_neighbours() {
         let mut table = table(&[(0x10, 0x1f), (0x20, 0x2f), (0x30, 0x3f)]);
         assert!(
             !table.remove(1, span(0x20, 0x2f)).unwrap(),

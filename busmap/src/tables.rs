@@ -520,7 +520,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_removed_or_unmapped_in_the_end_need_not_fit_before() {
+    fn a_batch_may_map_over_spans_that_it_frees_before_or_after() {
         let of = Three::new();
         // In either order of recording.
         let first = [map(of.two, 0, 0x1f), unmap(of.one, 0x10, 0x1f)];
@@ -587,7 +587,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unmapped_can_be_mapped_again() {
+    fn an_unmapped_span_can_be_mapped_again_in_the_same_batch() {
         let of = Three::new();
         let again = of.edited([unmap(of.one, 0x10, 0x1f), map(of.one, 0x10, 0x1f)]);
         assert_eq!(spans(&again), spans(&of.tables));
@@ -596,7 +596,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_recorded_can_be_unmapped_in_the_same_batch() {
+    fn a_span_mapped_in_a_batch_can_be_unmapped_in_it() {
         let of = Three::new();
         let nothing = of.edited([map(of.one, 0, 1), unmap(of.one, 0, 1)]);
         assert_eq!(spans(&nothing), spans(&of.tables));
@@ -687,7 +687,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_must_own_exactly_what_is_unmapped() {
+    fn a_device_must_own_exactly_the_span_to_be_unmapped() {
         let of = Three::new();
         let id = of.one;
         let not_mapped = |bus, span| Refusal::NotMapped { id, bus, span };
@@ -750,7 +750,7 @@ mod tests {
     }
 
     #[test]
-    fn what_overlaps_within_a_batch_names_the_earlier_as_the_owner() {
+    fn an_overlap_within_a_batch_names_the_owner_recorded_earlier() {
         let of = Three::new();
         let overlap = |wanted, owner, owned| Refusal::Overlap {
             bus: BusId::Port,
@@ -789,7 +789,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_aside_is_no_devices() {
+    fn a_span_set_aside_cannot_be_mapped_to_a_device() {
         let of = Three::new();
         let aside = [
             (BusId::Mmio, span(0, 0xff)),

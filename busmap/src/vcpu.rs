@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_what_it_does_on_each_bus() {
+    fn counts_hits_searches_misses_and_refreshes_on_each_bus() {
         let devices = registry();
         let mut vcpu = devices.vcpu();
         assert_eq!(vcpu.counters::<Port>(), BusCounters::default());
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn what_runs_past_the_end_of_a_span_is_a_miss_whether_it_is_tried_first_or_not() {
+    fn an_access_past_the_end_of_a_span_misses_with_and_without_a_hint() {
         let devices = registry();
         devices.add::<Port>(named("two"), span(0x20, 0x2f)).unwrap();
         let mut vcpu = devices.vcpu();

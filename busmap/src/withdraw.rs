@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_restored_has_its_ids_and_spans() {
+    fn restored_devices_have_their_ids_and_spans() {
         let (mut devices, ids) = registry();
         let withdrawn = devices.withdraw();
         devices.restore(&withdrawn).unwrap();
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_stays_withdrawn() {
+    fn devices_stay_withdrawn_if_their_restoration_is_refused() {
         let (mut devices, [one, two, _]) = registry();
         let withdrawn = devices.withdraw();
         let mut wrong = withdrawn.clone();
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_comes_back_once_and_to_its_own_registry() {
+    fn a_device_is_restored_once_and_only_to_its_own_registry() {
         let (mut registry, mut other) = (Registry::<Named>::new(), Registry::<Named>::new());
         let span = Span::new(0, 7).unwrap();
         let id = registry.add::<Port>(named("one"), span).unwrap();
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_withdrawn_before_does_not_come_back() {
+    fn an_older_withdrawal_does_not_restore_a_removed_device() {
         let (mut devices, [one, ..]) = registry();
         let older = devices.withdraw();
         devices.restore(&older).unwrap();

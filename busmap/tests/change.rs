@@ -542,7 +542,7 @@ fn step(random: &mut Random, naive: &Naive, ids: &[DeviceId]) -> Step {
 
 /// Random batches have the result of the same steps on a list, or are refused for the same reason.
 #[test]
-fn batches_do_what_their_steps_do_to_a_list() {
+fn random_batches_have_the_results_of_their_steps_on_a_list() {
     let (mut made, mut overlaps, mut others) = (0, 0, 0);
     for seed in 0..rounds(200) {
         let mut random = Random(seed);

@@ -160,7 +160,7 @@ fn of_many_removed_devices_the_seldom_accessed_are_counted_together() {
 }
 
 #[test]
-fn hot_added_devices_have_counts_of_their_own_while_there_is_room() {
+fn hot_added_devices_are_counted_separately_while_there_is_room() {
     let devices = Devices::new();
     let first = add(&devices, 0);
     let mut vcpu = devices.vcpu();
@@ -198,7 +198,7 @@ fn hot_added_devices_have_counts_of_their_own_while_there_is_room() {
 
 /// The handle makes room, with the same tables, for devices for which it had none.
 #[test]
-fn devices_that_find_room_while_they_are_remembered_are_counted_by_themselves() {
+fn a_device_counted_among_others_gets_its_own_count_once_there_is_room() {
     let devices = Devices::new();
     let mut vcpu = devices.vcpu();
     let last = 3 * ROOM;
@@ -330,7 +330,7 @@ fn every_access_is_its_devices() {
 
 /// A handle on a different thread from the one that adds and removes devices.
 #[test]
-fn nothing_is_lost_while_devices_come_and_go() {
+fn every_access_is_counted_while_devices_are_added_and_removed() {
     let devices = Devices::new();
     let stays = add(&devices, 0);
     let mut vcpu = devices.vcpu();

@@ -101,7 +101,7 @@ fn a_handler_that_unwinds_leaves_the_registry_as_it_was() {
 }
 
 #[test]
-fn what_was_found_outlives_the_device_and_the_registry() {
+fn a_found_handler_outlives_the_device_and_the_registry() {
     let devices = Devices::new();
     let id = devices.add::<Port>(reads_as(5), span(0, 0)).unwrap();
     let (found, handler) = devices.find::<Port>(0).unwrap();

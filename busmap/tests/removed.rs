@@ -103,7 +103,7 @@ fn holders_of_newer_or_older_tables_do_not_delay_quiescence() {
 }
 
 #[test]
-fn what_is_removed_by_a_batch_comes_in_the_order_of_the_removals() {
+fn a_batch_returns_removed_devices_in_the_order_of_the_removals() {
     let devices = Devices::new();
     let ids = [0, 1, 2].map(|n| devices.add::<Port>(reads_as(n), span(n, n)).unwrap());
     let (_, removed) = devices

@@ -99,7 +99,7 @@ fn every_access_is_counted_once() {
 }
 
 #[test]
-fn holds_what_was_removed_until_it_looks_again() {
+fn a_handle_holds_a_removed_device_until_it_is_used_or_dropped() {
     type LetGo = fn(&mut Handle);
     let ways: [LetGo; 5] = [
         Vcpu::refresh,
@@ -138,7 +138,7 @@ fn holds_what_was_removed_until_it_looks_again() {
 
 /// A handler that changes the registry, called through a handle.
 #[test]
-fn a_handle_sees_what_its_own_access_has_changed() {
+fn a_handle_sees_changes_that_its_own_access_makes() {
     let devices = Arc::new(Devices::new());
     let weak = Arc::downgrade(&devices);
     let handler: Arc<Handler> = Arc::new(move |_| {
@@ -159,7 +159,7 @@ fn a_handle_sees_what_its_own_access_has_changed() {
 
 /// After each of many changes a handle finds the same devices as the registry.
 #[test]
-fn a_handle_finds_what_the_registry_finds() {
+fn a_handle_finds_the_same_devices_as_the_registry() {
     let devices = Arc::new(Devices::new());
     let mut vcpu = Vcpu::new(devices.clone());
     let mut ids = Vec::new();
@@ -231,7 +231,7 @@ fn a_handle_sees_every_change_that_its_vcpu_has_learned_of() {
 
 /// A vCPU that has seen a device through the registry does not miss it through its handle.
 #[test]
-fn what_was_seen_by_the_registry_is_not_missed() {
+fn a_device_found_through_the_registry_is_found_through_the_handle() {
     let devices = Arc::new(Devices::new());
     let mut vcpu = Vcpu::new(devices.clone());
     let mut next = 0;

@@ -142,7 +142,7 @@ fn a_withdrawn_copy_keeps_the_device_alive() {
 }
 
 #[test]
-fn what_does_not_fit_together_is_refused_before_and_after() {
+fn replacements_that_overlap_are_refused_until_the_spans_are_corrected() {
     let (devices, mut replaced) = replaced();
     let spans = vec![(BusId::Port, span(1, 1)), (BusId::Mmio, span(0, 9))];
     replaced[0] = replaced[0].replaced(reads_as(20), spans);

@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_not_starvation() {
+    fn a_stretch_without_cpu_times_is_not_starved() {
         let (from, to) = (
             Instant::now(),
             Progress {
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn it_says_what_happened() {
+    fn a_stretch_displays_its_cpu_time_idle_time_and_rounds() {
         let said = stretch(60, 3940, false, 1).to_string();
         assert_eq!(
             said,

@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_read_whatever_the_name() {
+    fn times_are_read_for_a_name_with_parentheses() {
         let seen = times("1500 2500 3\n", "7 (a) S b) R 1 7 7").unwrap();
         let expected = Times {
             ran: Duration::from_nanos(1500),

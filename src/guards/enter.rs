@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gate_shuts_out_what_must_be_alone_and_nothing_else() {
+    fn a_gate_shuts_out_only_a_second_access_that_must_be_alone() {
         let gate = Locked::new(Arc::new(7));
         let enter = |occupancy| gate.enter(occupancy, |device| Ok(*device));
         let inside = |occupancy| {

@@ -387,7 +387,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn each_verdict_reads_what_it_says() {
+    fn each_verdict_determines_the_value_read_and_the_occupancy() {
         let device = Recorder::default();
         device.value.replace(0x1122_3344_5566_7788);
         for occupancy in [Alone, Shared] {
@@ -413,7 +413,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn each_verdict_writes_what_it_says() {
+    fn each_verdict_determines_the_value_written_and_the_occupancy() {
         let device = Recorder::default();
         let write = |verdict, at, val| {
             let width = if let Half(_) = verdict { Dword } else { Qword };
@@ -433,7 +433,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_is_written_back_is_read_alone() {
+    fn a_partial_write_reads_and_writes_the_device_alone() {
         let device = Recorder::default();
         for (was, verdict, at, val, now) in [
             (0xf0f0, Keep(0xff00), 8, 0x000f, 0xf00f),
@@ -486,7 +486,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_guarded_device_is_where_it_is_and_what_it_is() {
+    fn a_guarded_device_has_the_range_and_type_of_the_device() {
         let device = Arc::new(Serialized::new(Recorder::default()));
         let guarded = Guarded::new(device.clone(), always(Nothing));
         assert_eq!(guarded.address_range(), device.address_range());

@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_active_is_completed() {
+    fn only_an_active_interrupt_is_completed() {
         let (device, guard) = (One::default(), guard(2));
         for source in [0, 1, 7, 1023, 1024, 0xffff_ffff] {
             complete(&guard, &device, source);
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_completion_takes_no_lock() {
+    fn accesses_other_than_completions_take_no_lock() {
         let (device, guard) = (One::default(), guard(1));
         let _busy = guard.completing.enter().unwrap();
         for offset in [0, 0x2000, 0x20_0000] {

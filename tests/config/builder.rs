@@ -102,8 +102,9 @@ fn an_error_names_the_entry() {
     assert_eq!(error.to_string(), text);
 }
 
+/// Version 0.4.10 would have taken it.
 #[test]
-fn new_leaves_out_what_0_4_10_would_have_taken() {
+fn new_leaves_out_an_empty_ivc_range() {
     let entries = [
         entry(IVCChannel, IVC, 0, &[]),
         entry(IVCChannel, IVC, 0x1000, &[]),

@@ -322,7 +322,7 @@ fn two_vcpus_are_in_one_at_the_same_time() {
 }
 
 #[test]
-fn writes_are_made_at_the_same_time_but_for_what_is_written_back() {
+fn writes_that_keep_no_bits_run_at_the_same_time() {
     let _machine = machine::exclusive();
     let devices = guest();
     for (name, offset, width, value) in READ_WRITE {
@@ -362,7 +362,7 @@ fn in_turn(
 }
 
 #[test]
-fn what_is_written_back_is_not_lost() {
+fn read_modify_writes_take_turns_and_lose_no_bits() {
     let _machine = machine::exclusive();
     let untrusted = guest();
     // GICR_CTLR: EnableLPIs, which the host has set, stays set regardless of the two writes.

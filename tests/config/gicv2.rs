@@ -41,7 +41,7 @@ fn identification_registers_are_the_hosts_at_every_width() {
 }
 
 #[test]
-fn control_keeps_what_is_written_at_every_width() {
+fn control_keeps_a_value_written_at_every_width() {
     let devices = AxVmDevices::try_new(config_entry()).unwrap();
     for (width, value) in [(Dword, 1), (Word, 0), (Byte, 1)] {
         write(&devices, CTLR, width, value);

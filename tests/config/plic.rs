@@ -194,7 +194,7 @@ fn an_interrupt_is_raised_claimed_and_completed() {
 
 #[cfg(not(miri))]
 #[test]
-fn what_the_machine_context_is_sent_is_not_the_guest_s() {
+fn an_interrupt_of_the_machine_context_does_not_reach_the_guest() {
     emulate();
     let plic = Plic::new(2);
     plic.write(PRIORITY + 4 * 3, 1);

@@ -157,7 +157,7 @@ fn a_guest_with_ivc_channels() {
 }
 
 #[test]
-fn a_guest_whose_interrupts_are_emulated() {
+fn a_guest_with_emulated_interrupts() {
     let file = file!("emulated.toml");
     has(file, &[("aarch64", "mmio 0x8000000..=0x800ffff gic")]);
     let mode = parse(file.1).devices.interrupt_mode;
@@ -184,7 +184,7 @@ fn a_guest_with_something_of_everything() {
 }
 
 #[test]
-fn broken_files_say_what_is_wrong_with_which_device() {
+fn errors_of_broken_files_name_the_device_and_the_fault() {
     fails(
         file!("broken/gicr-without-stride.toml"),
         "aarch64",

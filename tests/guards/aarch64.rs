@@ -521,7 +521,7 @@ macro_rules! cases {
 }
 
 #[test]
-fn what_the_bare_devices_do() {
+fn accesses_to_the_bare_devices_end_as_documented() {
     let _machine = host::exclusive();
     bare::check(cases! {
         true "GICv2 GICD_ISENABLER16: read of 4 bytes" "" gicv2_case([(0x140, Dword, None)]);

@@ -176,7 +176,7 @@ macro_rules! cases {
 }
 
 #[test]
-fn what_the_bare_device_does() {
+fn accesses_to_the_bare_device_end_as_documented() {
     let _machine = host::exclusive();
     bare::check(cases! {
         "PLIC priority 1: read of 1 byte" "" case(0x4, Byte, None, 0x1000);

@@ -10,7 +10,7 @@ use crate::common::Graves;
 
 const BYTE: AccessWidth = AccessWidth::Byte;
 
-fn a_batch_goes_on_without_what_cannot_be_recorded<R: Bus>() {
+fn a_batch_goes_on_without_a_range_that_it_refuses<R: Bus>() {
     let devices = shared_registry();
     let device = Recorder::new(1, R::raw(9, 7), &Journal::default());
     let (id, removed) = devices
@@ -160,7 +160,7 @@ fn an_overlap_comes_after_all_other_reasons<R: Bus>() {
 }
 
 on_every_bus!(
-    a_batch_goes_on_without_what_cannot_be_recorded,
+    a_batch_goes_on_without_a_range_that_it_refuses,
     a_device_is_unmapped_and_mapped_in_one_publication,
     the_changes_of_one_device_are_made_in_their_order,
     an_overlap_comes_after_all_other_reasons,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axaddrspace::device::{Port, PortRange};
 use support::{Bus, Recorder, registry};
 
-fn a_device_is_iterated_over_once_whatever_ranges_it_has<R: Bus>() {
+fn a_device_is_iterated_over_once_regardless_of_its_ranges<R: Bus>() {
     let devices = registry();
     let added = [0x40, 0x00, 0x80, 0x20].map(|first| {
         let device = Recorder::<R>::silent(0, first, first + 0xf);
@@ -31,7 +31,7 @@ fn a_device_is_iterated_over_once_whatever_ranges_it_has<R: Bus>() {
     assert!(firsts.eq(expected));
 }
 
-fn an_item_is_what_find_gives<R: Bus>() {
+fn an_item_is_the_same_device_that_find_returns<R: Bus>() {
     let devices = registry();
     R::add(&devices, Recorder::silent(0, 0x10, 0x1f)).unwrap();
     R::add(&devices, Recorder::silent(1, 0x00, 0x0f)).unwrap();
@@ -41,8 +41,8 @@ fn an_item_is_what_find_gives<R: Bus>() {
 }
 
 on_every_bus!(
-    a_device_is_iterated_over_once_whatever_ranges_it_has,
-    an_item_is_what_find_gives,
+    a_device_is_iterated_over_once_regardless_of_its_ranges,
+    an_item_is_the_same_device_that_find_returns,
 );
 
 #[test]

@@ -93,7 +93,7 @@ fn devices_can_swap_their_ranges<R: Bus>() {
     assert_eq!(order, [R::covering(0x10, 0x1f), R::covering(0, 0xf)]);
 }
 
-fn what_does_not_fit_puts_everything_back<R: Bus>() {
+fn a_replacement_that_does_not_fit_undoes_all_replacements<R: Bus>() {
     // To the other's new range, an empty range, a range that wraps.
     for range in [R::covering(0x8f, 0x90), R::raw(9, 8), R::raw(9, 7)] {
         let mut devices = two::<R>();
@@ -154,7 +154,7 @@ fn an_iterator_that_is_not_used_changes_nothing<R: Bus>() {
     assert_eq!(owner::<R>(&none, 0), Some(0));
 }
 
-fn what_was_lent_before_is_lent_anew<R: Bus>() {
+fn iteration_after_a_replacement_lends_the_new_device<R: Bus>() {
     let mut devices = two::<R>();
     assert_eq!(R::all(&devices).len(), 2);
     for number in 2..6 {
@@ -240,10 +240,10 @@ on_every_bus!(
     items_come_in_the_order_of_registration_and_stay_replaced,
     a_device_is_replaced_by_one_with_another_range,
     devices_can_swap_their_ranges,
-    what_does_not_fit_puts_everything_back,
+    a_replacement_that_does_not_fit_undoes_all_replacements,
     the_first_use_after_iter_mut_sees_the_new_devices,
     an_iterator_that_is_not_used_changes_nothing,
-    what_was_lent_before_is_lent_anew,
+    iteration_after_a_replacement_lends_the_new_device,
     the_next_replacement_drops_a_replaced_device,
 );
 

@@ -259,7 +259,7 @@ fn no_device_is_added_moved_or_mapped_into_the_ivc_range() {
 }
 
 #[test]
-fn what_lies_beside_the_ivc_range_or_on_another_bus_is_a_device_s() {
+fn devices_may_lie_beside_the_ivc_range_and_on_other_buses() {
     let (devices, _) = with_ivc::<axdevice::Unbound>();
     let last = BASE + 16 * PAGE - 1;
     devices.add_mmio_dev(memory(0, BASE - 1)).unwrap();
@@ -286,7 +286,7 @@ fn what_lies_beside_the_ivc_range_or_on_another_bus_is_a_device_s() {
 }
 
 #[test]
-fn what_iter_mut_puts_into_the_ivc_range_is_put_back() {
+fn iter_mut_cannot_put_a_device_into_the_ivc_range() {
     let (mut devices, _) = with_ivc::<axdevice::Unbound>();
     devices.add_mmio_dev(memory(0, 0xff)).unwrap();
     let map = devices.snapshot().to_string();

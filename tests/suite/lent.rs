@@ -94,7 +94,7 @@ fn a_device_that_was_lent_lives_until_the_next_iter_mut<R: Bus>() {
     assert_eq!(device.strong_count(), 1);
 }
 
-fn what_the_iterator_does_not_give_is_not_lent<R: Bus>() {
+fn a_device_that_the_iterator_has_not_reached_is_not_lent<R: Bus>() {
     let devices = shared_registry();
     let devices_at = [1, 2, 3].map(|at| add::<R>(&devices, at));
     let first = R::iter(&devices)
@@ -113,7 +113,7 @@ on_every_bus!(
     a_device_that_was_only_looked_at_dies_when_it_is_removed,
     a_device_that_was_lent_lives_as_long_as_the_registry,
     a_device_that_was_lent_lives_until_the_next_iter_mut,
-    what_the_iterator_does_not_give_is_not_lent,
+    a_device_that_the_iterator_has_not_reached_is_not_lent,
 );
 
 #[test]

@@ -76,7 +76,7 @@ fn the_same_device_cannot_be_added_twice<R: Bus>() {
     assert_eq!(R::all(&devices).len(), 1);
 }
 
-fn what_touches_does_not_overlap<R: Bus>() {
+fn adjacent_spans_do_not_overlap<R: Bus>() {
     let devices = registry();
     for (first, last) in [(0x10, 0x1f), (0x20, 0x20), (0x00, 0x0f), (0x21, R::HIGHEST)] {
         let added = R::add(&devices, Recorder::silent(0, first, last));
@@ -105,7 +105,7 @@ fn after_a_refusal_all_works_as_before<R: Bus>() {
 on_every_bus!(
     every_overlap_names_both_parties,
     the_same_device_cannot_be_added_twice,
-    what_touches_does_not_overlap,
+    adjacent_spans_do_not_overlap,
     after_a_refusal_all_works_as_before,
 );
 
@@ -164,7 +164,7 @@ fn empty_and_backwards_inclusive_ranges() {
 }
 
 #[test]
-fn a_refusal_says_what_is_wrong() {
+fn a_refusal_displays_its_bus_its_ranges_and_the_owner() {
     let devices = registry();
     let owner = devices
         .add_port_dev(Recorder::silent(0, 0x3f8, 0x3ff))

@@ -24,7 +24,7 @@ use crate::common::Graves;
 const BYTE: AccessWidth = AccessWidth::Byte;
 const QWORD: AccessWidth = AccessWidth::Qword;
 
-fn a_handle_holds_what_was_removed_until_it_looks_again<R: Bus>() {
+fn a_handle_holds_a_removed_device_until_it_is_used_or_dropped<R: Bus>() {
     type LetsGo = (&'static str, fn(&mut Dispatcher<&SharedVmDevices>));
     let ways: [LetsGo; 5] = [
         ("refresh", |vcpu| vcpu.refresh()),
@@ -84,7 +84,7 @@ fn several_handles_of_one_table_count_once<R: Bus>() {
     assert_eq!(holders, [2, 2, 1, 0]);
 }
 
-fn what_the_caller_holds_does_not_count<R: Bus>() {
+fn references_of_the_caller_do_not_delay_quiescence<R: Bus>() {
     let devices = registry();
     let id = R::add(&devices, Recorder::silent(0, 0, 7)).unwrap();
     let lent = R::all(&devices);
@@ -208,9 +208,9 @@ fn waiting_for_a_time_ends_when_another_thread_parks<R: Bus>() {
 on_every_bus!(
     waiting_for_a_time_gives_up_and_says_why,
     waiting_for_a_time_ends_when_another_thread_parks,
-    a_handle_holds_what_was_removed_until_it_looks_again,
+    a_handle_holds_a_removed_device_until_it_is_used_or_dropped,
     several_handles_of_one_table_count_once,
-    what_the_caller_holds_does_not_count,
+    references_of_the_caller_do_not_delay_quiescence,
     waiting_gives_the_device_alone,
     from_its_own_handler_waiting_ends_and_gives_the_removal_back,
 );

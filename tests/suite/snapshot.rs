@@ -34,7 +34,7 @@ fn displays_a_memory_map() {
 }
 
 #[test]
-fn names_what_the_configuration_names() {
+fn a_snapshot_names_only_devices_that_the_configuration_names() {
     let com1 = EmulatedDeviceConfig {
         name: "com1".into(),
         emu_type: Console,

@@ -139,7 +139,7 @@ fn many_misses_in_a_row_are_all_answered() {
 }
 
 #[test]
-fn what_a_device_gives_is_not_taken_for_a_miss() {
+fn an_error_of_a_device_is_not_taken_for_a_miss() {
     let devices = AxVmDevices::default().with_unmapped(Unmapped::Float);
     let fails = support::device::<GuestPhysAddrRange>(0, 7, |_| Err(AxError::NotFound));
     devices.add_mmio_dev(fails).unwrap();

@@ -61,7 +61,7 @@ impl Place {
 }
 
 #[test]
-fn vcpus_see_what_is_there_and_nothing_that_is_gone() {
+fn vcpus_find_each_present_device_and_no_removed_one() {
     let (census, devices) = (Arc::new(Census::default()), shared_registry());
     let places: [Place; PLACES] = array::from_fn(|_| Place::default());
     let done = AtomicBool::new(false);

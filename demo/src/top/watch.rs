@@ -114,7 +114,7 @@ mod tests {
     use crate::contract::{MMIO_LATCH, MMIO_UNMAPPED};
 
     #[test]
-    fn each_screen_shows_what_came_since_the_last() {
+    fn each_screen_shows_the_accesses_since_the_last() {
         let vm = Vm::new(1, None).unwrap();
         let mut handle = vm.devices.dispatcher();
         let mut watch = Watch::new(&vm, "1 vCPU as a test");

@@ -129,7 +129,7 @@ fn the_last_reindex_wins<R: Bus>() {
     assert_eq!(owners::<R, ThreadSafe>(&devices.snapshot()), all);
 }
 
-fn threads_that_reprogram_a_device_leave_it_where_it_says<R: Bus>() {
+fn threads_that_reprogram_a_device_leave_it_in_its_last_range<R: Bus>() {
     const ROUNDS: usize = size(60, 2);
     const THREADS: usize = 3;
     let devices = shared_registry();
@@ -224,7 +224,7 @@ fn reindexing_ends_when_the_range_becomes_stable<R: Bus>() {
 
 on_every_bus!(
     the_last_reindex_wins,
-    threads_that_reprogram_a_device_leave_it_where_it_says,
+    threads_that_reprogram_a_device_leave_it_in_its_last_range,
     a_range_that_differs_at_each_call_is_unstable,
     reindexing_ends_when_the_range_becomes_stable,
     reindexing_asks_the_device,

@@ -132,7 +132,7 @@ fn a_record_that_fails_or_unwinds_changes_nothing<R: Bus>() {
     assert_eq!(next.to_string(), "#4");
 }
 
-fn the_record_is_made_again_on_what_came_between<R: Bus>() {
+fn an_update_applies_after_changes_published_while_it_records<R: Bus>() {
     let devices = shared_registry();
     let add = |n, first: usize| R::add(&devices, Recorder::silent(n, first, first + 0xf));
     let [one, two] = [0, 1].map(|n| add(n, n * 0x10).unwrap());
@@ -159,7 +159,7 @@ fn the_record_is_made_again_on_what_came_between<R: Bus>() {
     assert!(between.unwrap() < heir);
 }
 
-fn a_conflict_with_what_came_between_is_the_updates_error<R: Bus>() {
+fn an_update_fails_if_it_conflicts_with_a_change_made_while_it_records<R: Bus>() {
     let devices = shared_registry();
     let there = R::add(&devices, Recorder::silent(0, 0x10, 0x1f)).unwrap();
     let device = Recorder::<R>::silent(2, 0x20, 0x2f);
@@ -289,7 +289,7 @@ fn three_devices_that_fill_the_bus_change_places_in_a_circle<R: Bus>() {
     }
 }
 
-fn what_is_removed_is_free_for_what_was_recorded_before<R: Bus>() {
+fn an_update_may_take_a_range_before_it_removes_the_owner<R: Bus>() {
     let devices = shared_registry();
     let old = R::add(&devices, Recorder::silent(0, 0, R::HIGHEST)).unwrap();
     // Its place is taken by a new device first, and by one that moves then.
@@ -379,14 +379,14 @@ fn no_access_misses_while_the_devices_that_fill_the_bus_swap<R: Bus>() {
 on_every_bus!(
     two_devices_that_fill_the_bus_swap,
     three_devices_that_fill_the_bus_change_places_in_a_circle,
-    what_is_removed_is_free_for_what_was_recorded_before,
+    an_update_may_take_a_range_before_it_removes_the_owner,
     an_update_whose_result_overlaps_changes_nothing,
     no_access_misses_while_the_devices_that_fill_the_bus_swap,
     changes_are_made_together_and_in_order,
     a_conflict_inside_the_batch_is_found_and_named,
     a_record_that_fails_or_unwinds_changes_nothing,
-    the_record_is_made_again_on_what_came_between,
-    a_conflict_with_what_came_between_is_the_updates_error,
+    an_update_applies_after_changes_published_while_it_records,
+    an_update_fails_if_it_conflicts_with_a_change_made_while_it_records,
     a_handler_updates_the_registry_that_called_it,
 );
 

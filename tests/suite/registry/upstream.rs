@@ -115,7 +115,7 @@ fn a_system_register_device_gets_addresses_widths_and_values() {
 }
 
 #[test]
-fn a_device_s_error_comes_back() {
+fn an_access_returns_the_error_of_the_device() {
     let devices = empty();
     let fails = device::<PortRange>(0, 7, |Access { at, written, .. }| match written {
         Some(_) => Err(AxError::PermissionDenied),
@@ -217,7 +217,7 @@ on_every_bus!(
 );
 
 #[test]
-fn what_is_iterated_over_can_be_downcast() {
+fn an_iterated_device_can_be_downcast() {
     let devices = panicking();
     devices
         .add_mmio_dev(Echo::<GuestPhysAddrRange>::new(0x800_0000, 0x800_ffff))

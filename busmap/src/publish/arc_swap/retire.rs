@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn keeps_what_is_held_until_a_later_sweep() {
+    fn keeps_a_held_value_until_a_later_sweep() {
         let list = ArcRetireList::new();
         let inner = Arc::new(());
         let held = Arc::new(inner.clone());
