@@ -196,7 +196,9 @@ fn devices_move_and_go_and_no_access_is_late() {
     for way in WAYS.iter() {
         let options = [&["--changes-per-second", "400"], *way].concat();
         let (_, text) = run_until("changes", LONGER, &options, |output, text| {
-            passes(output, text) && number(text, "removals with a vCPU inside") > 0
+            passes(output, text)
+                && number(text, "removals with a vCPU inside") > 0
+                && number(text, "changes/s") >= 200
         });
         assert_nothing_wrong(&text);
         let changes = CHANGES.map(|kind| number(&text, kind));
@@ -213,20 +215,30 @@ fn devices_move_and_go_and_no_access_is_late() {
 }
 
 #[test]
-fn the_highest_rate_of_changes_does_no_harm() {
+fn a_rate_that_cannot_be_kept_up_with_ends_in_time() {
     for way in WAYS.iter() {
-        let (_, text) = passed(
-            "rate",
-            &[&["--changes-per-second", "100000"], *way].concat(),
-        );
+        let options = [&["--changes-per-second", "100000"], *way].concat();
+        let (_, text) = run_until("rate", EQUAL, &options, |output, text| {
+            passes(output, text) && number(text, "changes/s") >= 200
+        });
         assert_nothing_wrong(&text);
-        assert!(number(&text, "changes") > 0);
+        assert!(number(&text, "changes/s") < 100_000);
+        let seconds: f64 = value(&text, "seconds").parse().expect("a number");
+        assert!(seconds < 20.0);
     }
 }
 
 /// Runs the demo with a fault, in every way, until the fault is found, and returns the output of each way. Only a run
 /// whose vCPUs starve may miss it, or one in which a vCPU is by chance not inside a device when it is poisoned.
 fn sabotaged(what: &'static str) -> impl Iterator<Item = String> {
+    sabotaged_until(what, |_| true)
+}
+
+/// The same, until the output is also `complete`, which takes CPU time for each vCPU.
+fn sabotaged_until(
+    what: &'static str,
+    complete: impl Fn(&str) -> bool,
+) -> impl Iterator<Item = String> {
     WAYS.iter().map(move |way| {
         let options = [&["--sabotage", what], *way].concat();
         let (_, text) = run_until(what, LONGER, &options, |output, text| {
@@ -235,7 +247,7 @@ fn sabotaged(what: &'static str) -> impl Iterator<Item = String> {
             let may_miss = status == Some(3) || status == Some(0) && what == "poison";
             assert!(failed || may_miss, "{status:?}");
             assert_eq!(failed, verdict(text).starts_with("failed: "));
-            failed
+            failed && complete(text)
         });
         text
     })
@@ -243,10 +255,11 @@ fn sabotaged(what: &'static str) -> impl Iterator<Item = String> {
 
 #[test]
 fn a_wrong_value_is_found() {
-    for text in sabotaged("slot") {
+    let by_all = |text: &str| rows(text).iter().all(|row| row[6] > 0);
+    for text in sabotaged_until("slot", by_all) {
         assert!(number(&text, "wrong values") > 0);
-        assert!(rows(&text).iter().any(|row| row[6] > 0));
-        assert!(text.contains(": MMIO 0xd0000004 read as "));
+        let first = value(&text, "first wrong value, vCPU 0");
+        assert!(first.starts_with("MMIO 0xd0000004 read as "));
     }
 }
 
@@ -315,14 +328,11 @@ fn a_hot_added_device_that_is_not_found_is_noticed() {
 
 #[test]
 fn a_table_that_is_never_dropped_is_noticed() {
-    for text in sabotaged("hold") {
+    // Otherwise a vCPU that has not done a whole round since may be inside one of them.
+    let after_whole_rounds =
+        |text: &str| verdict(text).contains("though every vCPU has done a whole round since");
+    for text in sabotaged_until("hold", after_whole_rounds) {
         assert!(number(&text, "removed devices still in use") > 0);
-        // A vCPU that has not done a whole round since may be inside one of them.
-        let reasons = [
-            "though every vCPU has done a whole round since",
-            " may be inside ",
-        ];
-        assert!(reasons.iter().any(|reason| verdict(&text).contains(reason)));
     }
 }
 
@@ -417,10 +427,11 @@ fn a_quiet_baseline_checks_all_that_is_there() {
 fn the_report_is_there_though_the_plot_fails() {
     let mut demo = Command::new(env!("CARGO_BIN_EXE_demo"));
     demo.args(["--seconds", "1", "--threads", "--plot", "/dev/full"]);
-    let (output, text) = output(&mut demo);
+    let mut runs = (0..5).map(|_| output(&mut demo));
+    let not_starved = runs.find(|(_, text)| !verdict(text).starts_with("starved: "));
+    let (output, text) = not_starved.expect("vCPUs do not starve in every run");
     assert_eq!(output.status.code(), Some(1));
-    let verdict = verdict(&text);
-    assert!(verdict.starts_with("passed: ") || verdict.starts_with("starved: "));
+    assert!(verdict(&text).starts_with("passed: "));
     assert_eq!(rows(&text).len(), 4);
     assert!(text.contains("Memory map:"));
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -453,7 +464,7 @@ fn ctrl_c_ends_it_with_the_report_so_far() {
         let output = child.wait_with_output().expect("it ends");
         let others = errors.lines().map_while(Result::ok);
         others.for_each(|line| println!("{line}"));
-        assert!(started.elapsed() < Duration::from_secs(50));
+        assert!(started.elapsed() < Duration::from_secs(20));
         assert_eq!(output.status.code(), Some(130));
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(verdict(&text).starts_with("interrupted after "));
